@@ -1,0 +1,1 @@
+//! The agent's decisions: same input, same plan; no I/O.

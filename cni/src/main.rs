@@ -1,0 +1,2 @@
+//! Door of the binary.
+fn main() {}

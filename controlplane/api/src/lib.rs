@@ -1,0 +1,1 @@
+//! The words every component shares: keys, quantities, selectors, statuses.

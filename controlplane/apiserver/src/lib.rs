@@ -1,0 +1,1 @@
+//! The API server: one object engine for every kind.

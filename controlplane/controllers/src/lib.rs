@@ -1,0 +1,1 @@
+//! The controllers: observe, plan, apply.

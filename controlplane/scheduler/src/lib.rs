@@ -1,0 +1,1 @@
+//! The scheduler: schedule(pod, snapshot) is pure.

@@ -1,0 +1,1 @@
+//! The type table of the Kubernetes API and everything that follows from it.

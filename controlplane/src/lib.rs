@@ -1,0 +1,1 @@
+//! The control plane binary: API server, scheduler and controllers in one process.

@@ -1,0 +1,1 @@
+//! Revisions and watches behind one trait; the embedded store.

@@ -1,0 +1,1 @@
+//! CRI v1: generated types, client and a fake.

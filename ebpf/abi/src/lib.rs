@@ -1,0 +1,1 @@
+//! The contract between BPF programs and user space.

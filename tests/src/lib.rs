@@ -1,0 +1,1 @@
+//! End-to-end and integration suites; they need root and a kernel.
