@@ -1,1 +1,10 @@
 //! The API server: one object engine for every kind.
+//!
+//! A request passes these steps in this order: `listen` (bytes to a request), `authn` (who), `request` (what),
+//! `authz` (may they), then either one of the front's own answers (`discovery`, `openapi`, `health`, `metrics`,
+//! `reviews`, `token`, `proxy`) or `engine`, which runs `admission` and the `verbs` on objects.
+//! It must not know any kind outside `resources`, `admission` plugins and `bootstrap`.
+
+pub mod request;
+
+pub mod admission;
