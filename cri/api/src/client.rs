@@ -146,17 +146,22 @@ impl Runtime for Client {
 
     async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_done(call("StopPodSandbox", id, Some(CALL), self.runtime.clone().stop_pod_sandbox(request)).await)
+        gone_is_done(
+            call("StopPodSandbox", id, Some(CALL), self.runtime.clone().stop_pod_sandbox(request)).await,
+        )
     }
 
     async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_done(call("RemovePodSandbox", id, Some(CALL), self.runtime.clone().remove_pod_sandbox(request)).await)
+        gone_is_done(
+            call("RemovePodSandbox", id, Some(CALL), self.runtime.clone().remove_pod_sandbox(request)).await,
+        )
     }
 
     async fn sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus> {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
-        gone_is_done(call("PodSandboxStatus", id, Some(CALL), self.runtime.clone().pod_sandbox_status(request))
+        let answer =
+            call("PodSandboxStatus", id, Some(CALL), self.runtime.clone().pod_sandbox_status(request))
                 .await?;
         present(answer.status, "PodSandboxStatus", id, "status")
     }
@@ -193,16 +198,15 @@ impl Runtime for Client {
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let timeout = i64::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout };
-        let answer = call(
-            "StopContainer",
-            id,
-            Some(CALL.saturating_add(grace)),
-            self.runtime.clone().stop_container(request)).await)
+        let limit = Some(CALL.saturating_add(grace));
+        gone_is_done(call("StopContainer", id, limit, self.runtime.clone().stop_container(request)).await)
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {
         let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
-        gone_is_done(call("RemoveContainer", id, Some(CALL), self.runtime.clone().remove_container(request)).await)
+        gone_is_done(
+            call("RemoveContainer", id, Some(CALL), self.runtime.clone().remove_container(request)).await,
+        )
     }
 
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus> {
