@@ -65,7 +65,7 @@ fn is_qualified_part(text: &str) -> bool {
 }
 
 /// A lowercase RFC 1123 label (no dots).
-pub fn dns1123_label(text: &str) -> Vec<String> {
+pub fn dns_label(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 63 {
         out.push(too_long_message(63));
@@ -85,7 +85,7 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
 }
 
 /// A lowercase RFC 1123 subdomain (labels with dots).
-pub fn dns1123_subdomain(text: &str) -> Vec<String> {
+pub fn dns_subdomain(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 253 {
         out.push(too_long_message(253));
@@ -101,7 +101,7 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
 }
 
 /// A lowercase RFC 1123 subdomain in which underscores may stand too (DNS search paths).
-pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 253 {
         out.push(too_long_message(253));
@@ -141,7 +141,7 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
 }
 
 /// A subdomain whose first label is `*`.
-pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+pub fn wildcard_dns_subdomain(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 253 {
         out.push(too_long_message(253));
@@ -166,7 +166,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 out.push("prefix part must be non-empty".to_owned());
             } else {
-                out.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+                out.extend(dns_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
             }
             name
         }
@@ -216,6 +216,14 @@ pub fn path_segment_name(text: &str, prefix: bool) -> Vec<String> {
         .filter(|part| text.contains(**part))
         .map(|part| format!("may not contain '{part}'"))
         .collect()
+}
+
+/// A `generateName` prefix as the name checks should see it: what follows a trailing dash is still to come.
+pub fn mask_trailing_dash(prefix: &str) -> String {
+    match prefix.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => format!("{rest}a"),
+        _ => prefix.to_owned(),
+    }
 }
 
 /// A C identifier.
@@ -311,7 +319,7 @@ pub fn http_header_name(text: &str) -> Vec<String> {
 
 /// A name of at least two segments separated by dots.
 pub fn fully_qualified_name(text: &str) -> Vec<String> {
-    let complaints = dns1123_subdomain(text);
+    let complaints = dns_subdomain(text);
     if complaints.is_empty() && text.split('.').count() < 3 {
         return vec!["should be a domain with at least three segments separated by dots".to_owned()];
     }
