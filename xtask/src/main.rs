@@ -1,1 +1,76 @@
-fn main() {}
+//! `cargo xtask`: set-up, builds, clusters, tests and benches of this workspace. One module and one `Options` per subcommand.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build;
+mod cluster;
+mod ebpf;
+mod images;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, builds, clusters, tests and benches of Pagurus",
+    after_help = "A cluster in one command:   cargo xtask up\nEvery test:                 cargo xtask test"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine lacks (Debian packages, bpf-linker); says what first; called by the others
+    Setup(setup::Options),
+    /// Build the BPF objects, then every binary, into target/{debug,release}/
+    Build(build::Options),
+    /// Start a Kubernetes cluster of K nodes on this machine and wait until it serves
+    Up(cluster::up::Options),
+    /// Remove every trace of a cluster
+    Down(cluster::down::Options),
+    /// Load docker or OCI image archives into every node's runtime
+    Load(cluster::load::Options),
+    /// Open a shell, or run a command, inside a node's namespaces
+    Enter(cluster::enter::Options),
+    /// Run every test: unit, integration, BPF, end-to-end
+    Test(test::Options),
+    /// Measure and print a table of figures
+    Bench(bench::Options),
+    /// Check the house rules that a program can check
+    Tidy(tidy::Options),
+    /// Keep the processes of a cluster running (started by `up`)
+    #[command(hide = true)]
+    Supervise(cluster::supervise::Options),
+    /// First process of a node's namespaces (started by the supervisor)
+    #[command(hide = true)]
+    NodeInit(cluster::node::Options),
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup(options) => setup::run(&options),
+        Command::Build(options) => build::run(&options),
+        Command::Up(options) => cluster::up::run(&options),
+        Command::Down(options) => cluster::down::run(&options),
+        Command::Load(options) => cluster::load::run(&options),
+        Command::Enter(options) => cluster::enter::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Tidy(options) => tidy::run(&options),
+        Command::Supervise(options) => cluster::supervise::run(&options),
+        Command::NodeInit(options) => cluster::node::run(&options),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask bench SUITE`: measures and prints a table of figures, with the machine they were measured on.
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::path::PathBuf;
+
+mod cluster;
+
+/// Flags of `bench`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to measure: cluster
+    suite: String,
+    /// Also write the rows as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// One figure.
+#[derive(Serialize, Debug)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// The figure; none if it could not be measured (the reason is in `note`).
+    pub value: Option<f64>,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it should reach.
+    pub target: f64,
+    /// `lower` or `higher`.
+    pub better: &'static str,
+    /// The figure of the thing compared with in the same run, if any.
+    pub against: Option<f64>,
+    /// How it was measured, its spread, or why it was not.
+    pub note: String,
+}
+
+impl Row {
+    /// A figure that should be at most `target`.
+    pub fn at_most(name: &str, value: Result<(f64, String)>, unit: &'static str, target: f64) -> Self {
+        let (value, note) = match value {
+            Ok((value, note)) => (Some(value), note),
+            Err(error) => (None, format!("not measured: {error:#}")),
+        };
+        Self { name: name.to_owned(), value, unit, target, better: "lower", against: None, note }
+    }
+}
+
+/// The machine a run was made on.
+#[derive(Serialize)]
+struct Machine {
+    cores: usize,
+    kernel: String,
+    memory_mib: u64,
+    model: String,
+}
+
+fn machine() -> Machine {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(|rest| rest.trim_start_matches([':', ' ', '\t']).trim().to_owned())
+            .unwrap_or_default()
+    };
+    let memory = field(&read("/proc/meminfo"), "MemTotal");
+    Machine {
+        cores: std::thread::available_parallelism().map(usize::from).unwrap_or(1),
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        memory_mib: memory.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default() / 1024,
+        model: field(&read("/proc/cpuinfo"), "model name"),
+    }
+}
+
+/// Measures.
+pub fn run(options: &Options) -> Result<()> {
+    let rows = match options.suite.as_str() {
+        "cluster" => cluster::run()?,
+        other => bail!("there is no suite {other:?} yet; there is: cluster"),
+    };
+    let machine = machine();
+    println!(
+        "\n{} cores, {} MiB, kernel {}, {}",
+        machine.cores, machine.memory_mib, machine.kernel, machine.model
+    );
+    for row in &rows {
+        let value = row.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
+        let met = row.value.map_or("?", |v| if v <= row.target { "met" } else { "MISSED" });
+        println!("{:60} {value:>10} {:4} target {:>8} {met:7} {}", row.name, row.unit, row.target, row.note);
+    }
+    if let Some(file) = &options.json {
+        let text = serde_json::to_vec_pretty(&serde_json::json!({"machine": machine, "rows": rows}))?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The value below which `share` (0 to 1) of the sorted values lie.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!((percentile(&values, 0.0), percentile(&values, 1.0)), (1.0, 100.0));
+        assert!((percentile(&values, 0.5) - 51.0).abs() < 1.0);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+}

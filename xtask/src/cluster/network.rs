@@ -1,0 +1,77 @@
+//! The network of a cluster: a bridge in the fabric namespace, one namespace with `eth0` for each node. Level-triggered: what is
+//! there is kept, what is missing is made.
+
+use super::{Cluster, FABRIC_V4, FABRIC_V6, Node};
+use crate::process::{output, words};
+use anyhow::Result;
+use std::path::Path;
+
+fn netns(name: &str) -> Result<()> {
+    if !Path::new("/run/netns").join(name).exists() {
+        output(&mut words(&format!("ip netns add {name}")))?;
+    }
+    output(&mut words(&format!("ip -n {name} link set lo up"))).map(|_| ())
+}
+
+fn has_link(namespace: &str, link: &str) -> bool {
+    output(&mut words(&format!("ip -n {namespace} -o link show dev {link}"))).is_ok()
+}
+
+fn address(namespace: &str, link: &str, v4: &str, v6: &str) -> Result<()> {
+    output(&mut words(&format!("ip -n {namespace} addr replace {v4}/24 dev {link}")))?;
+    output(&mut words(&format!("ip -n {namespace} addr replace {v6}/64 dev {link} nodad")))?;
+    output(&mut words(&format!("ip -n {namespace} link set {link} up"))).map(|_| ())
+}
+
+/// The bridge.
+pub fn fabric(cluster: &Cluster) -> Result<()> {
+    let fabric = cluster.fabric();
+    netns(&fabric)?;
+    if !has_link(&fabric, "br0") {
+        output(&mut words(&format!("ip -n {fabric} link add br0 type bridge")))?;
+    }
+    address(&fabric, "br0", FABRIC_V4, FABRIC_V6)
+}
+
+/// A node's namespace and its link to the bridge.
+pub fn node(node: &Node) -> Result<()> {
+    let (fabric, namespace, port) = (node.cluster.fabric(), node.netns(), format!("n{}", node.number));
+    netns(&namespace)?;
+    if !has_link(&namespace, "eth0") {
+        if has_link(&fabric, &port) {
+            output(&mut words(&format!("ip -n {fabric} link delete {port}")))?;
+        }
+        output(&mut words(&format!(
+            "ip -n {fabric} link add {port} type veth peer name eth0 netns {namespace}"
+        )))?;
+    }
+    output(&mut words(&format!("ip -n {fabric} link set {port} master br0 up")))?;
+    let (v4, v6) = node.addresses();
+    address(&namespace, "eth0", &v4, &v6)?;
+    output(&mut words(&format!("ip -n {namespace} route replace default via {FABRIC_V4} dev eth0")))?;
+    output(&mut words(&format!("ip -n {namespace} -6 route replace default via {FABRIC_V6} dev eth0")))
+        .map(|_| ())
+}
+
+/// Every network namespace that belongs to a cluster of this name.
+pub fn namespaces(cluster: &str) -> Vec<String> {
+    let fabric = format!("pagurus-{cluster}");
+    let node = format!("{fabric}-node-");
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| {
+            *name == fabric || name.strip_prefix(&node).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Removes them all, with their links.
+pub fn remove(cluster: &str) -> Vec<anyhow::Error> {
+    namespaces(cluster)
+        .iter()
+        .filter_map(|name| output(&mut words(&format!("ip netns delete {name}"))).err())
+        .collect()
+}

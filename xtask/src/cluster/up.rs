@@ -1,0 +1,254 @@
+//! `cargo xtask up`: a cluster on this machine, from nothing or from whatever an earlier `up` left.
+
+use super::api::Api;
+use super::progress::{Progress, until};
+use super::{Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, load, supervise};
+use crate::{build, images, workspace};
+use anyhow::{Context, Result, bail};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The container runtime of the nodes.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Runtime {
+    /// Debian's containerd
+    Containerd,
+    /// pagurus-cri
+    Embedded,
+}
+
+/// The store of the control plane.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// In the control plane's own process
+    Embedded,
+    /// An etcd cluster
+    Etcd,
+}
+
+/// Flags of `up`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The cluster's name; several run side by side
+    #[arg(long, default_value = "default")]
+    pub name: String,
+    /// How many nodes; without it 1, or as many as the cluster has
+    #[arg(long)]
+    pub nodes: Option<u8>,
+    /// The nodes' container runtime
+    #[arg(long, value_enum, default_value = "containerd")]
+    runtime: Runtime,
+    /// Where the control plane keeps its objects
+    #[arg(long, value_enum, default_value = "embedded")]
+    store: Store,
+    /// Leave the demo out
+    #[arg(long)]
+    pub no_demo: bool,
+    /// Optimised binaries: slower to build, faster and smaller to run
+    #[arg(long)]
+    pub release: bool,
+    /// Take the binaries as they are
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+impl Options {
+    /// What the benchmarks ask for: release binaries that are built already.
+    pub fn for_bench(name: &str, nodes: u8) -> Self {
+        Self {
+            name: name.to_owned(),
+            nodes: Some(nodes),
+            runtime: Runtime::Containerd,
+            store: Store::Embedded,
+            no_demo: false,
+            release: true,
+            no_build: true,
+        }
+    }
+}
+
+/// Starts a cluster and waits until it serves.
+pub fn run(options: &Options) -> Result<()> {
+    check_name(&options.name)?;
+    checks::machine()?;
+    if options.runtime == Runtime::Embedded {
+        bail!("the embedded runtime (pagurus-cri) is not there yet; use --runtime containerd");
+    }
+    if options.store == Store::Etcd {
+        bail!("the etcd store is not there yet; use --store embedded");
+    }
+    if options.nodes.is_some_and(|n| n == 0 || n > MAX_NODES) {
+        bail!("--nodes takes 1 to {MAX_NODES}");
+    }
+    if !options.no_build {
+        build::run(&build::Options { release: options.release })?;
+    }
+    let archives = images::build()?;
+    let mut progress = Progress::start();
+    let cluster = plan(options)?;
+    cluster.save()?;
+    let result = bring_up(&cluster, options, &archives, &mut progress);
+    if result.is_err() {
+        eprintln!(
+            "what its parts said is in {}; `cargo xtask down --name {}` removes the cluster",
+            cluster.logs().display(),
+            cluster.name
+        );
+    }
+    result
+}
+
+/// The cluster asked for, as a change of the one that is there.
+fn plan(options: &Options) -> Result<Cluster> {
+    let exists = Cluster::directory_of(&options.name).join("cluster.json").exists();
+    if !exists {
+        let port = free_port()?;
+        return Ok(Cluster {
+            name: options.name.clone(),
+            nodes: options.nodes.unwrap_or(1),
+            port,
+            release: options.release,
+        });
+    }
+    let mut cluster = Cluster::load(&options.name)?;
+    if let Some(nodes) = options.nodes {
+        if nodes < cluster.nodes {
+            bail!(
+                "cluster {} has {} nodes; fewer need `cargo xtask down --name {}` first",
+                cluster.name,
+                cluster.nodes,
+                cluster.name
+            );
+        }
+        cluster.nodes = nodes;
+    }
+    Ok(cluster)
+}
+
+/// A port for the API server on the host's loopback: 6443 where it is free.
+fn free_port() -> Result<u16> {
+    // Other clusters of this checkout may be stopped and come back to their port.
+    let taken: Vec<u16> = std::fs::read_dir(workspace::root().join(".pagurus"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Cluster::load(&entry.file_name().to_string_lossy()).ok())
+        .map(|cluster| cluster.port)
+        .collect();
+    (6443..6543)
+        .find(|port| !taken.contains(port) && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("no port of 6443 to 6542 is free on 127.0.0.1 for the API server; end a cluster with `cargo xtask down --name NAME`")
+}
+
+fn bring_up(
+    cluster: &Cluster,
+    options: &Options,
+    archives: &[std::path::PathBuf],
+    progress: &mut Progress,
+) -> Result<()> {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    progress.say(format!("cluster {}: {} node(s)", cluster.name, cluster.nodes));
+    start_supervisor(cluster)?;
+    progress.say("control plane: starting");
+    let api = until("the API server is ready", minutes(2), || {
+        let api = Api::open(cluster)?;
+        let answer = api.call("GET", "/readyz", None, "")?;
+        if answer.code != 200 {
+            bail!("/readyz answers {}: {}", answer.code, answer.body);
+        }
+        Ok(Some(api))
+    })?;
+    write_kubeconfig(cluster)?;
+    progress.say("nodes: starting their runtimes");
+    until("the nodes' runtimes are there", minutes(1), || {
+        let running = |node: &super::Node| {
+            Process::read(&node.pid_file()).is_some_and(|p| {
+                p.alive()
+                    && std::path::Path::new(&format!("/proc/{}/root/run/containerd/containerd.sock", p.pid))
+                        .exists()
+            })
+        };
+        Ok(cluster.nodes().iter().all(running).then_some(()))
+    })?;
+    progress.say("nodes: loading images");
+    until("the nodes take images", minutes(2), || load::load(&cluster.nodes(), archives).map(Some))?;
+    let wanted = cluster.nodes.into();
+    until("the nodes are Ready", minutes(2), || {
+        let ready = ready_nodes(&api)?;
+        progress.say(format!("nodes: {ready} of {wanted} Ready"));
+        Ok((ready >= wanted).then_some(()))
+    })?;
+    if !options.no_demo {
+        progress.say("demo: starting");
+        // The namespace's default ServiceAccount may be a moment away.
+        until("the demo is taken", minutes(1), || demo::apply(&api).map(Some))?;
+        until("the demo answers on every node", minutes(2), || {
+            let (answering, nodes) = demo::answering(&api)?;
+            progress.say(format!("demo: answers through its Service on {answering} of {wanted} nodes"));
+            Ok((answering >= wanted && nodes >= wanted).then_some(()))
+        })?;
+    }
+    progress.say(format!("cluster {} serves after {:.1} s", cluster.name, progress.seconds()));
+    println!("\n    export KUBECONFIG={}\n    kubectl get nodes,pods -A", cluster.kubeconfig().display());
+    Ok(())
+}
+
+/// Starts the supervisor unless one runs.
+fn start_supervisor(cluster: &Cluster) -> Result<()> {
+    match supervise::lock(cluster)? {
+        None => return Ok(()),
+        Some(lock) => drop(lock),
+    }
+    let cgroup = cgroups::make(&cluster.cgroup(), "supervisor")?;
+    let log = supervise::log(&cluster.logs().join("supervisor.log"))?;
+    let mut command =
+        Command::new(std::env::current_exe().context("cannot find the program of this process")?);
+    command
+        .args(["supervise", &cluster.name])
+        .env("CARGO_MANIFEST_DIR", workspace::root().join("xtask"))
+        .env("CARGO_TARGET_DIR", workspace::target())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    // SAFETY: between fork and exec only system calls on paths prepared above.
+    unsafe {
+        command.pre_exec(move || {
+            cgroups::join(&cgroup)?;
+            if libc::setsid() < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    command.spawn().context("cannot start the supervisor").map(|_| ())
+}
+
+/// The user's kubeconfig: the administrator's, with the server's address on the host.
+fn write_kubeconfig(cluster: &Cluster) -> Result<()> {
+    let admin = cluster.data().join("admin.kubeconfig");
+    let text = std::fs::read_to_string(&admin).with_context(|| format!("cannot read {}", admin.display()))?;
+    let server = format!("server: https://127.0.0.1:{}", cluster.port);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| match line.find("server: ") {
+            Some(at) => format!("{}{server}", &line[..at]),
+            None => line.to_owned(),
+        })
+        .collect();
+    let file = cluster.kubeconfig();
+    std::fs::write(&file, lines.join("\n") + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .context("cannot protect the kubeconfig")
+}
+
+/// How many nodes are Ready.
+pub fn ready_nodes(api: &Api) -> Result<u64> {
+    let nodes = api.get("/api/v1/nodes")?;
+    let ready = |node: &&serde_json::Value| {
+        let conditions = node["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    Ok(nodes["items"].as_array().map(|items| items.iter().filter(ready).count() as u64).unwrap_or_default())
+}

@@ -1,0 +1,157 @@
+//! `cargo xtask setup`: installs what this machine lacks. Idempotent, asks nothing, says what it will do before it does it.
+
+use crate::{ebpf, process};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// Flags of `setup`.
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// Only say what would be installed
+    #[arg(long)]
+    dry_run: bool,
+    /// Also what `tidy` needs (cargo-deny)
+    #[arg(long)]
+    tidy: bool,
+}
+
+impl Options {
+    /// What `tidy` asks for.
+    pub fn for_tidy() -> Self {
+        Self { dry_run: false, tidy: true }
+    }
+}
+
+/// A program by its name, also where `cargo install` puts it.
+pub fn program(name: &str) -> std::path::PathBuf {
+    let own = cargo_bin(name);
+    if own.is_file() { own } else { process::find(name).unwrap_or(own) }
+}
+
+/// What a part of the work needs: a program or file, and the Debian package that brings it.
+struct Need {
+    present: fn() -> bool,
+    package: &'static str,
+    why: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need { present: || process::find("cc").is_some(), package: "gcc", why: "links Rust programs" },
+    Need {
+        present: || Path::new("/usr/include/stdio.h").exists(),
+        package: "libc6-dev",
+        why: "links Rust programs",
+    },
+    Need { present: || process::find("ip").is_some(), package: "iproute2", why: "makes the nodes' networks" },
+    Need { present: || process::find("nsenter").is_some(), package: "util-linux", why: "enters a node" },
+    Need { present: || process::find("curl").is_some(), package: "curl", why: "asks the API server" },
+    Need { present: || process::find("containerd").is_some(), package: "containerd", why: "runs containers" },
+    Need { present: || process::find("runc").is_some(), package: "runc", why: "runs containers" },
+    Need { present: static_busybox, package: "busybox-static", why: "the shell of the test image" },
+    Need {
+        present: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
+        package: "ca-certificates",
+        why: "cargo's downloads",
+    },
+];
+
+fn static_busybox() -> bool {
+    Path::new("/var/lib/dpkg/info/busybox-static.list").exists() && Path::new("/bin/busybox").exists()
+}
+
+/// The packages this machine lacks, in the order of installation.
+fn missing() -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| !(need.present)()).collect()
+}
+
+/// Installs what is missing.
+pub fn run(options: &Options) -> Result<()> {
+    let missing = missing();
+    let chain = ebpf::find();
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    for need in &missing {
+        println!("setup: will install the Debian package {} ({})", need.package, need.why);
+    }
+    let build_linker = match &chain {
+        Ok(_) => false,
+        Err(lack) => {
+            for package in lack.packages() {
+                println!("setup: will install the Debian package {package} (builds the BPF programs)");
+                packages.push(package);
+            }
+            if lack.linker {
+                println!("setup: will build bpf-linker with cargo (links the BPF programs; about a minute)");
+            }
+            lack.linker
+        }
+    };
+    let deny = options.tidy && process::find("cargo-deny").is_none() && !cargo_bin("cargo-deny").exists();
+    if deny {
+        println!("setup: will build cargo-deny with cargo (checks dependencies; a few minutes)");
+    }
+    if options.dry_run {
+        return Ok(());
+    }
+    install(&packages)?;
+    if build_linker {
+        ebpf::install_linker()?;
+    }
+    if deny {
+        process::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+    }
+    ebpf::find().map(|_| ()).map_err(|lack| anyhow::anyhow!("the BPF tool chain is still incomplete: {lack}"))
+}
+
+/// Where `cargo install` puts a program.
+pub fn cargo_bin(name: &str) -> std::path::PathBuf {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.unwrap_or_else(|| {
+        std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cargo")
+    });
+    home.join("bin").join(name)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "installing {} needs root; run this command as root, or `apt-get install {}` first",
+            packages.join(", "),
+            packages.join(" ")
+        );
+    }
+    if process::find("apt-get").is_none() {
+        bail!(
+            "this machine has no apt-get; install by hand what these Debian packages bring: {}",
+            packages.join(" ")
+        );
+    }
+    let apt = |arguments: &[&str]| -> Result<()> {
+        let mut command = Command::new("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-qq", "-o", "Dpkg::Use-Pty=0"])
+            .args(arguments);
+        process::output(&mut command).map(|_| ())
+    };
+    println!("setup: reading the package lists");
+    apt(&["update"]).context("cannot read Debian's package lists; is the network there?")?;
+    println!("setup: installing {}", packages.join(" "));
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments)?;
+    stop_host_containerd();
+    Ok(())
+}
+
+/// Debian's package starts a containerd on the host where systemd runs; nodes have their own, so ours is not needed.
+fn stop_host_containerd() {
+    if Path::new("/run/systemd/system").exists() {
+        println!(
+            "setup: note: Debian's containerd package may have started a containerd service on this host; the nodes do not use it"
+        );
+    }
+}

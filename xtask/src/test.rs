@@ -1,0 +1,126 @@
+//! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
+
+use crate::{build, cluster::checks, process, setup, workspace};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+/// Flags of `test`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only the unit and integration tests that need neither root nor a kernel
+    #[arg(long)]
+    unit: bool,
+    /// Only the suites that need root: BPF, CNI, end-to-end
+    #[arg(long)]
+    system: bool,
+    /// Only tests whose name holds this
+    filter: Option<String>,
+}
+
+/// What the runs of cargo's test harness counted.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Count {
+    /// Adds a closing line of the harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.trim().strip_prefix("test result: ") else { return };
+        for part in rest.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) = (words.next().and_then(|n| n.parse::<u64>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs the tests.
+pub fn run(options: &Options) -> Result<()> {
+    let mut count = Count::default();
+    let mut failures = Vec::new();
+    if !options.system {
+        let mut command = cargo_test(options);
+        if run_suite(&mut command, &mut count)? {
+            failures.push("unit tests");
+        }
+    }
+    if !options.unit {
+        match checks::machine() {
+            Err(reason) => {
+                println!("SKIPPED: the suites of the tests package: {reason:#}");
+                count.skipped += 1;
+            }
+            Ok(()) => {
+                setup::run(&setup::Options::default())?;
+                build::run(&build::Options::default())?;
+                crate::images::build()?;
+                let mut command = cargo_test(options);
+                command.args(["--package", "pagurus-tests", "--", "--test-threads=1", "--nocapture"]);
+                command.env("PAGURUS_XTASK", std::env::current_exe()?);
+                command.env("PAGURUS_BINARIES", workspace::binaries(false));
+                if run_suite(&mut command, &mut count)? {
+                    failures.push("the suites of the tests package");
+                }
+            }
+        }
+    }
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    if !failures.is_empty() || count.failed > 0 {
+        bail!("failed: {}", failures.join(", "));
+    }
+    Ok(())
+}
+
+fn cargo_test(options: &Options) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast"]).args(&options.filter);
+    command
+}
+
+/// Runs one call of cargo, passes its output on and counts; true if something failed.
+fn run_suite(command: &mut Command, count: &mut Count) -> Result<bool> {
+    let said = process::line(command);
+    println!("test: {said}");
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{said}`"))?;
+    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        count.add(&line);
+        if line.starts_with("SKIPPED") {
+            // A test that found the machine lacking passes for the harness; it is counted for what it is.
+            count.skipped += 1;
+            count.passed = count.passed.saturating_sub(1);
+        }
+        println!("{line}");
+    }
+    Ok(!child.wait()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines() {
+        let mut count = Count::default();
+        count.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.10s",
+        );
+        count.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        count.add("something else");
+        assert_eq!(count, Count { passed: 4, failed: 2, skipped: 1 });
+    }
+}
