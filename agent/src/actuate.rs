@@ -1,0 +1,1 @@
+//! OUT: runs plans. Retry and back-off live here only.

@@ -1,0 +1,190 @@
+//! The flags exactly as typed. What they mean together is decided in [`crate::config`]; nothing else reads this type.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+
+use crate::config::{Config, ConfigFile, Settings};
+
+/// The node agent of Pagurus: runs this node's pods and its Service load balancing.
+#[derive(Debug, Parser)]
+#[command(name = "pagurus-agent", version, about)]
+pub struct Args {
+    /// File with the address of the API server and this node's credentials
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Name of this node's Node object
+    #[arg(long, alias = "hostname-override", value_name = "NAME")]
+    pub node_name: String,
+    /// Addresses of this node: one, or one IPv4 and one IPv6 [default: the addresses this machine reaches the API server from]
+    #[arg(long, value_name = "IP[,IP6]", value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Socket of the container runtime (CRI v1)
+    #[arg(long, value_name = "unix://SOCKET", default_value = "unix:///run/containerd/containerd.sock")]
+    pub container_runtime_endpoint: String,
+    /// Directory for pods' volumes and the agent's own state
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+    /// Directory for the logs of containers
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
+    /// Register the node and run its pods
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub kubelet: Switch,
+    /// Balance Services with BPF programs and connect the pods
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub dataplane: Switch,
+    /// KubeletConfiguration file (kubelet.config.k8s.io/v1beta1); flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// cgroup2 directory to attach the socket programs to [default: where cgroup2 is mounted]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// BPF file system in which programs and maps are pinned
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// Socket on which the CNI plugin reaches the agent
+    #[arg(long, value_name = "SOCKET", default_value = "/run/pagurus/cni.sock")]
+    pub cni_socket: PathBuf,
+    /// Directory in which the CNI configuration is written
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+    /// Addresses of the cluster's DNS service, put into pods' resolv.conf
+    #[arg(long, value_name = "IP,...", value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
+    /// DNS domain of the cluster
+    #[arg(long, value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// Address on which the node API listens [default: every address]
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+    /// Port of the node API
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Certificate file of the node API (PEM) [default: self-signed]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key file of the node API (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// CA whose client certificates the node API accepts [default: the cluster CA of the kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Most pods this node takes
+    #[arg(long, value_name = "N")]
+    pub max_pods: Option<u32>,
+    /// Labels to put on the Node when it registers
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    pub node_labels: Vec<String>,
+    /// Taints to put on the Node when it registers
+    #[arg(long, value_name = "KEY=VALUE:EFFECT,...", value_delimiter = ',')]
+    pub register_with_taints: Vec<String>,
+    /// What to log: a level, or a tracing filter such as `info,pagurus_agent::serve=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// A part of the agent that is switched on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// The part runs.
+    #[value(alias = "true")]
+    On,
+    /// The part does not run and leaves what it governs alone.
+    #[value(alias = "false")]
+    Off,
+}
+
+impl Args {
+    /// Checks the flags together with the configuration file and makes the configuration of them.
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        // Taken apart without `..`, so that a flag nobody uses does not compile.
+        let Self {
+            kubeconfig,
+            node_name,
+            node_ip,
+            container_runtime_endpoint,
+            root_dir,
+            pod_logs_dir,
+            kubelet,
+            dataplane,
+            config,
+            cgroup_root,
+            bpffs,
+            cni_socket,
+            cni_conf_dir,
+            cluster_dns,
+            cluster_domain,
+            address,
+            port,
+            tls_cert_file,
+            tls_private_key_file,
+            client_ca_file,
+            max_pods,
+            node_labels,
+            register_with_taints,
+            log,
+        } = self;
+        let file = match &config {
+            Some(path) => ConfigFile::read(path).with_context(|| format!("read configuration {}", path.display()))?,
+            None => ConfigFile::default(),
+        };
+        Config::new(
+            Settings {
+                kubeconfig,
+                node_name,
+                node_ips: node_ip,
+                runtime_endpoint: container_runtime_endpoint,
+                root_dir,
+                pod_logs_dir,
+                kubelet: kubelet == Switch::On,
+                dataplane: dataplane == Switch::On,
+                cgroup_root,
+                bpffs,
+                cni_socket,
+                cni_conf_dir,
+                cluster_dns,
+                cluster_domain,
+                address,
+                port,
+                tls_files: tls_cert_file.zip(tls_private_key_file),
+                client_ca_file,
+                max_pods,
+                node_labels,
+                taints: register_with_taints,
+                log,
+            },
+            file,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn least_command_line() {
+        let args = Args::try_parse_from(["pagurus-agent", "--kubeconfig", "/k", "--node-name", "n1"]).expect("parses");
+        assert_eq!(args.kubelet, Switch::On);
+        assert_eq!(args.dataplane, Switch::On);
+        let args = Args::try_parse_from([
+            "pagurus-agent",
+            "--kubeconfig=/k",
+            "--node-name=n1",
+            "--node-ip=10.0.0.1,fd00::1",
+            "--kubelet=off",
+        ])
+        .expect("parses");
+        assert_eq!(args.kubelet, Switch::Off);
+        assert_eq!(args.node_ip.len(), 2);
+    }
+}

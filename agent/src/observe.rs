@@ -1,0 +1,1 @@
+//! IN: what is really there. Reads, never changes.

@@ -1,0 +1,10 @@
+//! The process around the subsystems: whether the machine is fit, logs, metrics, health, the end. It must not know what
+//! the subsystems do.
+
+pub mod debug_state;
+pub mod logging;
+pub mod memory;
+pub mod metrics;
+pub mod preflight;
+pub mod readiness;
+pub mod shutdown;

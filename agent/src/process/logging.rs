@@ -1,0 +1,20 @@
+//! Where log lines go and which: to standard error, filtered.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `filter` is a level or a list of `target=level`; `RUST_LOG`, where set, wins.
+pub fn start(filter: &str) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| format!("read RUST_LOG={text}"))?,
+        _ => EnvFilter::try_new(filter).with_context(|| format!("read --log {filter}"))?,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("start logging: {error}"))
+}

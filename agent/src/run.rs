@@ -1,0 +1,101 @@
+//! The composition root: the only file that sees every subsystem. It starts them in order, keeps them, and ends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, NodeContext};
+use crate::process::shutdown::{self, Outcome, Signals};
+use crate::process::{logging, preflight};
+
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The agent's tasks by name; the first that ends before it was asked to ends the agent.
+struct Tasks {
+    set: JoinSet<(&'static str, anyhow::Result<()>)>,
+    cancel: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        use tracing::Instrument as _;
+        let span = tracing::info_span!("task", name);
+        self.set.spawn(async move { (name, task.await) }.instrument(span));
+    }
+}
+
+/// Runs the agent until it is told to stop.
+pub fn start(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.log)?;
+    preflight::check(&config)?;
+    // Two threads: the work is waiting, and each thread has stacks and allocator caches of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_name("agent")
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let outcome = runtime.block_on(run(config));
+    // A blocking task (a mount, a stuck file system) must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is installed already");
+    }
+    for field in &config.ignored {
+        tracing::warn!("the agent does not act on the field {field} of the configuration file");
+    }
+    let (context, event_writer) = NodeContext::new(config).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %context.node_name,
+        addresses = ?context.node_ips,
+        kubelet = context.config.kubelet,
+        dataplane = context.config.dataplane,
+        "agent starts"
+    );
+    let cancel = CancellationToken::new();
+    let mut tasks = Tasks { set: JoinSet::new(), cancel: cancel.clone() };
+    let node_name: Arc<str> = context.node_name.as_str().into();
+    tasks.spawn("events", event_writer.run(context.client.clone(), node_name, cancel.clone()));
+    supervise(tasks, &mut signals).await
+}
+
+/// Waits for a signal or the first task that fails, then ends the others.
+async fn supervise(mut tasks: Tasks, signals: &mut Signals) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping; containers and connections stay");
+            Ok(())
+        }
+        ended = tasks.set.join_next() => Err(early_end(ended)),
+    };
+    match shutdown::drain(&mut tasks.set, &tasks.cancel, signals, GRACE).await {
+        Outcome::Drained => tracing::info!("stopped"),
+        Outcome::TimedOut => tracing::warn!("stopped with tasks unfinished after {} s", GRACE.as_secs()),
+        Outcome::Aborted => tracing::warn!("stopped at once by a second signal"),
+    }
+    ended
+}
+
+fn early_end(ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Ok((name, Err(error)))) => error.context(format!("{name} failed")),
+        Some(Ok((name, Ok(())))) => anyhow::anyhow!("{name} ended though nobody asked it to"),
+        Some(Err(error)) => anyhow::anyhow!("a task of the agent panicked: {error}"),
+        None => anyhow::anyhow!("the agent has no tasks"),
+    }
+}
