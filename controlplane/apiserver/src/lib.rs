@@ -7,4 +7,13 @@
 
 pub mod request;
 
+pub mod objects;
+
+pub mod authn;
+pub mod authz;
+
 pub mod admission;
+
+pub mod allocate;
+pub mod cache;
+pub mod strategy;

@@ -1,0 +1,183 @@
+//! The recent changes of a resource, and the cursors of those who follow them.
+//!
+//! The ring holds each change once; a watcher is a position in it. A watcher that is overtaken by the ring's start must begin
+//! anew. An encoded change is kept with it, so that it is encoded once for all watchers of a format.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pagurus_controlplane_store::Revision;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Cache, Cached};
+
+/// The most changes a ring holds, and the most bytes of objects, unless these are few.
+const MOST: usize = 8192;
+const MOST_BYTES: usize = 8 << 20;
+const FEW: usize = 128;
+/// How many changes a cursor takes at a time.
+const BATCH: usize = 64;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the words")]
+pub enum ChangeKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl ChangeKind {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// Names one form in which a change can be encoded: chosen by the encoder, equal for equal bytes.
+pub type Encoding = (ChangeKind, u64);
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The object after it; for a deletion its last state, with the deletion's revision.
+    pub object: Arc<Cached>,
+    /// The object before it.
+    pub previous: Option<Arc<Cached>>,
+    encoded: Mutex<Vec<(Encoding, Bytes)>>,
+}
+
+impl Change {
+    /// A change that nobody has encoded yet.
+    pub fn new(kind: ChangeKind, object: Arc<Cached>, previous: Option<Arc<Cached>>) -> Self {
+        Self { kind, object, previous, encoded: Mutex::default() }
+    }
+
+    /// The bytes of the change in a form, made by `encode` the first time.
+    pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some((_, bytes)) = self.encoded.lock().iter().find(|(f, _)| *f == form) {
+            return bytes.clone();
+        }
+        let bytes = encode();
+        let mut encoded = self.encoded.lock();
+        match encoded.iter().find(|(f, _)| *f == form) {
+            Some((_, first)) => first.clone(),
+            None => {
+                encoded.push((form, bytes.clone()));
+                bytes
+            }
+        }
+    }
+}
+
+/// The changes since some revision.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    changes: VecDeque<Arc<Change>>,
+    /// The number of the first change in `changes`, counted since the start of the process.
+    first: u64,
+    bytes: usize,
+    /// All changes after this revision are here.
+    since: Revision,
+}
+
+impl Ring {
+    /// Forgets everything; the ring begins after `revision`.
+    pub(super) fn restart(&mut self, revision: Revision) {
+        // One number is skipped, so that no cursor can stand at the new start by accident.
+        self.first = self.end() + 1;
+        self.changes.clear();
+        self.bytes = 0;
+        self.since = revision;
+    }
+
+    pub(super) fn push(&mut self, change: Arc<Change>) {
+        self.bytes += change.object.bytes.len();
+        self.changes.push_back(change);
+        while self.changes.len() > MOST || (self.bytes > MOST_BYTES && self.changes.len() > FEW) {
+            let Some(old) = self.changes.pop_front() else { break };
+            self.bytes -= old.object.bytes.len();
+            self.since = old.object.revision;
+            self.first += 1;
+        }
+    }
+
+    /// The number the next change will have.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
+    /// The number of the first change after a revision, if none after it is gone.
+    pub(super) fn position_after(&self, revision: Revision) -> Option<u64> {
+        if revision < self.since {
+            return None;
+        }
+        Some(self.first + self.changes.partition_point(|c| c.object.revision <= revision) as u64)
+    }
+
+    /// Some changes from a number on; `None` if it is gone.
+    fn take(&self, next: u64) -> Option<Vec<Arc<Change>>> {
+        let skip = usize::try_from(next.checked_sub(self.first)?).ok()?;
+        if skip > self.changes.len() {
+            return None;
+        }
+        Some(self.changes.iter().skip(skip).take(BATCH).cloned().collect())
+    }
+}
+
+/// Why a cursor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    /// The ring has overtaken it.
+    #[error("too old resource version")]
+    Overtaken,
+    /// The cache has ended.
+    #[error("the server is shutting down")]
+    Ended,
+}
+
+/// A place in a ring.
+#[derive(Debug)]
+pub struct Cursor {
+    cache: Arc<Cache>,
+    next: u64,
+    revisions: watch::Receiver<Revision>,
+}
+
+impl Cursor {
+    pub(super) fn new(cache: Arc<Cache>, next: u64, revisions: watch::Receiver<Revision>) -> Self {
+        Self { cache, next, revisions }
+    }
+
+    /// The next changes, as many as are there, at least one. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
+        loop {
+            let changes = self.ready()?;
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+            self.revisions.changed().await.map_err(|_| CursorError::Ended)?;
+        }
+    }
+
+    /// The next changes that are there already, maybe none.
+    pub fn ready(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
+        self.revisions.mark_unchanged();
+        let changes = self.cache.ring.read().take(self.next).ok_or(CursorError::Overtaken)?;
+        self.next += changes.len() as u64;
+        Ok(changes)
+    }
+
+    /// The cache it reads from.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+}

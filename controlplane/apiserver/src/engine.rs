@@ -1,0 +1,318 @@
+//! The one object engine: every resource of the table, its cache and its strategy, behind one entry for requests and a few for
+//! the server's own writes.
+//!
+//! It must not know any kind (that is the strategies' business), nor who may do what (that was decided before).
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use http::Response;
+use ipnet::IpNet;
+use pagurus_controlplane_api::key::{GroupResource, GroupVersionResource};
+use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::table::{Resource, Table};
+use pagurus_controlplane_store::Store;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Chain;
+use crate::allocate::{Allocators, ClusterIps, NodePorts};
+use crate::cache::{Cache, CacheError};
+use crate::request::{Body, Call, UserInfo};
+use crate::strategy::Strategy;
+use crate::{response, verbs};
+
+/// What can be set when an engine starts.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The ranges of ClusterIPs: one, or one per family, the default family first.
+    pub service_cluster_ip_ranges: Vec<IpNet>,
+    /// The ports that Services may open on nodes.
+    pub service_node_ports: std::ops::RangeInclusive<u16>,
+    /// The largest request body, in bytes.
+    pub max_body: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let range = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
+        Self {
+            service_cluster_ip_ranges: vec![range.into()],
+            service_node_ports: 30000..=32767,
+            max_body: 3 << 20,
+        }
+    }
+}
+
+/// Answers what is not plain storage: reviews, tokens, bindings, evictions, exec, logs, proxies.
+#[async_trait]
+pub trait Special: Send + Sync + 'static {
+    /// Whether this one answers the call.
+    fn takes(&self, call: &Call) -> bool;
+
+    /// The answer. `call` has been authorized.
+    async fn serve(&self, call: Call, body: Body) -> Response<Body>;
+}
+
+/// A resource in the form it is stored in, with its rules and its cache.
+#[derive(Clone)]
+pub struct Kind {
+    /// The resource in its storage version.
+    pub resource: &'static Resource,
+    /// Its rules.
+    pub strategy: &'static dyn Strategy,
+    /// Its objects.
+    pub cache: Arc<Cache>,
+}
+
+/// See the module's description.
+pub struct Engine {
+    table: &'static Table,
+    store: Arc<dyn Store>,
+    kinds: HashMap<GroupResource, Kind>,
+    allocators: Allocators,
+    options: EngineOptions,
+    admission: OnceLock<Chain>,
+    special: OnceLock<Arc<dyn Special>>,
+    cancel: CancellationToken,
+    feeds: TaskTracker,
+}
+
+impl Engine {
+    /// An engine over a store, with all caches loaded. Its tasks end with `cancel`.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        options: EngineOptions,
+        cancel: CancellationToken,
+    ) -> Result<Arc<Self>, CacheError> {
+        let table = Table::builtin();
+        let feeds = TaskTracker::new();
+        let stored =
+            table.resources().iter().filter(|r| is_stored(r) && std::ptr::eq(table.storage_of(r), *r));
+        let started = futures::future::try_join_all(stored.map(|resource| {
+            let strategy = crate::resources::strategy(&resource.group, &resource.plural);
+            let prefix = store_prefix(&resource.group, &resource.plural);
+            let (store, cancel) = (store.clone(), cancel.clone());
+            let feeds = &feeds;
+            async move {
+                let (cache, feed) = Cache::start(resource, strategy, prefix, store, cancel).await?;
+                feeds.spawn(feed);
+                Ok::<_, CacheError>((group_resource(resource), Kind { resource, strategy, cache }))
+            }
+        }))
+        .await?;
+        let engine = Self {
+            table,
+            store,
+            kinds: started.into_iter().collect(),
+            allocators: Allocators {
+                cluster_ips: Arc::new(ClusterIps::new(&options.service_cluster_ip_ranges)),
+                node_ports: Arc::new(NodePorts::new(options.service_node_ports.clone())),
+            },
+            options,
+            admission: OnceLock::new(),
+            special: OnceLock::new(),
+            cancel,
+            feeds,
+        };
+        engine.restore_allocations();
+        Ok(Arc::new(engine))
+    }
+}
+
+impl Engine {
+    /// Sets the admission chain; once, before requests come.
+    pub fn set_admission(&self, chain: Chain) {
+        if self.admission.set(chain).is_err() {
+            tracing::error!("the admission chain was set twice, the first one stays");
+        }
+    }
+
+    /// Sets who answers what is not plain storage; once, before requests come.
+    pub fn set_special(&self, special: Arc<dyn Special>) {
+        if self.special.set(special).is_err() {
+            tracing::error!("the special handler was set twice, the first one stays");
+        }
+    }
+
+    /// The admission chain; empty until it is set.
+    pub fn admission(&self) -> &Chain {
+        self.admission.get_or_init(Chain::default)
+    }
+
+    /// The table of types and resources.
+    pub fn table(&self) -> &'static Table {
+        self.table
+    }
+
+    /// The store below the caches.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The options it was started with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// The allocators of ClusterIPs and NodePorts.
+    pub fn allocators(&self) -> &Allocators {
+        &self.allocators
+    }
+
+    /// Ends when the engine is to end; watches end with it.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Resolves when all of the engine's tasks have ended, which they do after `cancel`.
+    pub async fn ended(&self) {
+        self.feeds.close();
+        self.feeds.wait().await;
+    }
+
+    /// The cache of a resource, in whatever version it is served.
+    pub fn cache(&self, group: &str, resource: &str) -> Option<Arc<Cache>> {
+        self.kind(group, resource).map(|kind| kind.cache.clone())
+    }
+
+    /// Resource, rules and cache behind a served resource. Events of both groups are the same objects.
+    pub fn kind(&self, group: &str, resource: &str) -> Option<&Kind> {
+        let found = self.kinds.get(&GroupResource::new(group, resource));
+        found.or_else(|| {
+            let served =
+                self.table.resources().iter().find(|r| &*r.group == group && &*r.plural == resource)?;
+            self.kinds.get(&group_resource(self.table.storage_of(served)))
+        })
+    }
+
+    /// All stored kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.values()
+    }
+
+    /// Answers a request for a resource. Authorization has been done.
+    pub async fn serve(self: &Arc<Self>, call: Call, body: Body) -> Response<Body> {
+        if let Some(special) = self.special.get()
+            && special.takes(&call)
+        {
+            return special.clone().serve(call, body).await;
+        }
+        let answer = verbs::answer(self, &call, body).await;
+        response::finish(&call, answer)
+    }
+
+    /// Reads one object with everything that was acknowledged before this call.
+    pub async fn get(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Value, ApiError> {
+        let target = self.target(gvr)?;
+        verbs::get::object(&target, namespace, name).await
+    }
+
+    /// Creates an object as `user`, through admission and validation like any request.
+    pub async fn create(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        object: Value,
+        user: &UserInfo,
+    ) -> Result<Value, ApiError> {
+        let request = verbs::Request::internal(self.target(gvr)?, namespace, None, None, user);
+        verbs::create::object(self, &request, object).await
+    }
+
+    /// Replaces an object, or one of its subresources, as `user`.
+    pub async fn update(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        sub: Option<&str>,
+        object: Value,
+        user: &UserInfo,
+    ) -> Result<Value, ApiError> {
+        let request = verbs::Request::internal(self.target(gvr)?, namespace, Some(name), sub, user);
+        verbs::update::object(self, &request, object).await
+    }
+
+    /// Changes the stored object in place, without defaulting, admission or validation, again until nobody comes
+    /// between. For the server's own subresources (binding, eviction); `change` sees the storage version.
+    pub async fn modify(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        dry_run: bool,
+        change: impl FnMut(&mut Value) -> Result<(), ApiError> + Send,
+    ) -> Result<Value, ApiError> {
+        let target = self.target(gvr)?;
+        verbs::update::modify(self, &target, namespace, name, dry_run, change).await
+    }
+
+    /// Deletes an object as `user`; `options` is a DeleteOptions object or null.
+    pub async fn delete(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        options: &Value,
+        user: &UserInfo,
+    ) -> Result<Value, ApiError> {
+        let request = verbs::Request::internal(self.target(gvr)?, namespace, Some(name), None, user);
+        verbs::delete::object(self, &request, options).await
+    }
+
+    /// The resource of a request with what is behind it.
+    pub fn target(&self, gvr: &GroupVersionResource) -> Result<Target<'_>, ApiError> {
+        let resource = self.table.resource(&gvr.group, &gvr.version, &gvr.resource);
+        let resource = resource.ok_or_else(ApiError::no_such_resource)?;
+        let kind = self.kinds.get(&group_resource(self.table.storage_of(resource)));
+        Ok(Target { resource, kind: kind.ok_or_else(ApiError::no_such_resource)? })
+    }
+
+    /// Tells the allocators what the stored objects hold.
+    fn restore_allocations(&self) {
+        for kind in self.kinds.values().filter(|kind| kind.strategy.reserves()) {
+            for object in kind.cache.list(None) {
+                kind.strategy.restore(&self.allocators, &object.value());
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("kinds", &self.kinds.len()).finish_non_exhaustive()
+    }
+}
+
+/// A resource as a request names it, and the kind behind it.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The resource in the request's version.
+    pub resource: &'static Resource,
+    /// What is stored.
+    pub kind: &'a Kind,
+}
+
+/// Whether objects of the resource are kept.
+fn is_stored(resource: &Resource) -> bool {
+    !resource.storage_version_hash.is_empty()
+}
+
+fn group_resource(resource: &Resource) -> GroupResource {
+    GroupResource::new(&*resource.group, &*resource.plural)
+}
+
+/// What begins the store keys of a resource.
+fn store_prefix(group: &str, plural: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    format!("/registry/{group}/{plural}/")
+}
