@@ -117,8 +117,9 @@ impl Cluster {
     /// Writes it for later commands.
     pub fn save(&self) -> Result<()> {
         let directory = self.directory();
-        std::fs::create_dir_all(self.logs())
-            .with_context(|| format!("cannot create {}", directory.display()))?;
+        for part in [self.logs(), self.data()] {
+            std::fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
+        }
         let file = directory.join("cluster.json");
         let new = directory.join("cluster.json.new");
         std::fs::write(&new, serde_json::to_vec_pretty(self)?)

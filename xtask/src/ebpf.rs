@@ -55,19 +55,14 @@ fn linker() -> Option<PathBuf> {
     if own.is_file() { Some(own) } else { process::find("bpf-linker") }
 }
 
+/// Debian's compiler, with its library source where `-Z build-std` looks for it. Its cargo is not needed: ours drives it.
 fn debian_compiler() -> Option<String> {
     let rustc = Path::new("/usr/bin/rustc");
-    let source = [
-        "/usr/lib/rustlib/src/rust/library/core",
-        "/usr/share/rust-web-src/library/core",
-        "/usr/src/rustc-web/library/core",
-    ];
-    if !rustc.exists() || !Path::new("/usr/bin/cargo").exists() {
+    if !rustc.exists() {
         return None;
     }
     let sysroot = process::output(Command::new(rustc).args(["--print", "sysroot"])).ok()?;
-    let in_sysroot = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-    if !in_sysroot.exists() && !source.iter().any(|p| Path::new(p).exists()) {
+    if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").exists() {
         return None;
     }
     process::output(Command::new(rustc).arg("--version")).ok().map(|v| v.trim().to_owned())
@@ -88,7 +83,7 @@ pub fn find() -> Result<Chain, Lack> {
     let linker = linker();
     let llvm = !Path::new("/usr/lib/llvm-22/bin/llvm-config").exists();
     let chain = if let Some(version) = debian_compiler() {
-        Some((vec!["/usr/bin/cargo".to_owned()], Some(PathBuf::from("/usr/bin/rustc")), version))
+        Some((vec!["cargo".to_owned()], Some(PathBuf::from("/usr/bin/rustc")), version))
     } else {
         nightly()
             .map(|version| (vec!["cargo".to_owned(), "+nightly".to_owned()], None, version.trim().to_owned()))

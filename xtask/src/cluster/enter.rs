@@ -1,6 +1,6 @@
 //! `cargo xtask enter`: a shell or a command inside a node's namespaces.
 
-use super::{Cluster, Node, Process};
+use super::{Cluster, Node, Process, cgroups};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -24,6 +24,14 @@ pub fn command(node: &Node, words: &[&str]) -> Result<Command> {
         format!("{} does not run; `cargo xtask up --name {}` starts it", node.name(), node.cluster.name)
     })?;
     let mut command = Command::new("nsenter");
+    // In the node's cgroup too: its socket programs hold for what runs there.
+    let cgroup = cgroups::make(&node.cluster.cgroup(), &node.name())?;
+    let cgroup: Vec<_> =
+        cgroup.into_iter().map(|d| if d.join("init").is_dir() { d.join("init") } else { d }).collect();
+    // SAFETY: between fork and exec only writes to paths prepared above.
+    unsafe {
+        command.pre_exec(move || cgroups::join(&cgroup));
+    }
     command.args([
         "--target",
         &process.pid.to_string(),

@@ -81,7 +81,7 @@ const POINTER_STRINGS: &[(&str, &str)] = &[
     ("PersistentVolumeClaimSpec", "volumeAttributesClassName"), ("PersistentVolumeSpec", "volumeMode"),
     ("PersistentVolumeSpec", "volumeAttributesClassName"), ("PersistentVolumeClaimStatus", "currentVolumeAttributesClassName"),
     ("HostPathVolumeSource", "type"), ("IngressSpec", "ingressClassName"), ("*", "appProtocol"), ("*", "hostnameOverride"),
-    ("EndpointPort", "name"), ("Endpoint", "hostname"), ("*", "nodeName"), ("Endpoint", "zone"), ("*", "preemptionPolicy"),
+    ("EndpointPort", "name"), ("Endpoint", "hostname"), ("Endpoint", "nodeName"), ("ResourceSliceSpec", "nodeName"), ("Device", "nodeName"), ("Endpoint", "zone"), ("*", "preemptionPolicy"),
     ("*", "runtimeClassName"), ("*", "fsGroupChangePolicy"), ("*", "supplementalGroupsPolicy"), ("*", "seLinuxChangePolicy"),
     ("*", "mountPropagation"), ("*", "recursiveReadOnly"), ("*", "procMount"), ("*", "localhostProfile"), ("*", "stopSignal"),
     ("GRPCAction", "service"), ("*", "internalTrafficPolicy"), ("*", "ipFamilyPolicy"), ("*", "loadBalancerClass"),
