@@ -11,6 +11,7 @@ pub mod objects;
 
 pub mod authn;
 pub mod authz;
+pub mod token;
 
 pub mod admission;
 

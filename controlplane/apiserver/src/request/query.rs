@@ -28,7 +28,7 @@ impl Query {
 
     /// Whether a boolean parameter is set: present and neither "0" nor "false".
     pub fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| !matches!(v, "0" | "false" | "False" | "FALSE" | "f" | "F"))
+        self.get(name).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     /// The parameters in their order.
