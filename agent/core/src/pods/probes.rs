@@ -1,6 +1,8 @@
 //! What the outcomes of a container's probes mean: started, ready, or to be restarted. Pure: outcomes and times are
 //! arguments. It must not know how a probe is done.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -60,6 +62,31 @@ pub enum Outcome {
     Error,
 }
 
+/// What the outcomes of one probe have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// Enough successes in a row.
+    Success,
+    /// Enough failures in a row.
+    Failure,
+}
+
+/// The verdicts on a pod's containers, by the runtime's id of the container. No entry: no verdict yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProbeResults(BTreeMap<String, BTreeMap<ProbeKind, Verdict>>);
+
+impl ProbeResults {
+    /// The verdict of one probe.
+    pub fn get(&self, container_id: &str, kind: ProbeKind) -> Option<Verdict> {
+        self.0.get(container_id)?.get(&kind).copied()
+    }
+
+    /// Enters a verdict.
+    pub fn set(&mut self, container_id: &str, kind: ProbeKind, verdict: Verdict) {
+        self.0.entry(container_id.to_owned()).or_default().insert(kind, verdict);
+    }
+}
+
 /// What the probes of a running container say of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
@@ -84,29 +111,32 @@ pub struct Probes {
 struct Track {
     successes_needed: u32,
     failures_needed: u32,
-    last: Option<bool>,
+    last: Option<Verdict>,
     run: u32,
-    result: Option<bool>,
+    verdict: Option<Verdict>,
 }
 
 impl Track {
-    fn new(probe: &Probe, result: Option<bool>) -> Self {
+    fn new(probe: &Probe, verdict: Option<Verdict>) -> Self {
         let threshold = |configured: i32| u32::try_from(configured).unwrap_or(1).max(1);
         Self {
             successes_needed: threshold(probe.success_threshold),
             failures_needed: threshold(probe.failure_threshold),
             last: None,
             run: 0,
-            result,
+            verdict,
         }
     }
 
-    fn record(&mut self, success: bool) {
-        self.run = if self.last == Some(success) { self.run.saturating_add(1) } else { 1 };
-        self.last = Some(success);
-        let needed = if success { self.successes_needed } else { self.failures_needed };
+    fn record(&mut self, now: Verdict) {
+        self.run = if self.last == Some(now) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        let needed = match now {
+            Verdict::Success => self.successes_needed,
+            Verdict::Failure => self.failures_needed,
+        };
         if self.run >= needed {
-            self.result = Some(success);
+            self.verdict = Some(now);
         }
     }
 }
@@ -115,13 +145,26 @@ impl Probes {
     /// The probes of a container that has just been found running. `before` is what was said of this very container
     /// earlier, by an agent that ran before us: it holds until a probe says otherwise.
     pub fn new(container: &Container, before: Option<Health>) -> Self {
-        let track = |kind: ProbeKind, result| kind.of(container).map(|probe| Track::new(probe, result));
-        let started = before.is_some_and(|health| health.started);
+        let track = |kind: ProbeKind, verdict| kind.of(container).map(|probe| Track::new(probe, verdict));
+        let good = |good: bool| good.then_some(Verdict::Success);
         Self {
-            startup: track(ProbeKind::Startup, started.then_some(true)),
+            startup: track(ProbeKind::Startup, good(before.is_some_and(|health| health.started))),
             liveness: track(ProbeKind::Liveness, None),
-            readiness: track(ProbeKind::Readiness, before.map(|health| health.ready)),
+            readiness: track(ProbeKind::Readiness, good(before.is_some_and(|health| health.ready))),
         }
+    }
+
+    fn track(&self, kind: ProbeKind) -> Option<&Track> {
+        match kind {
+            ProbeKind::Startup => self.startup.as_ref(),
+            ProbeKind::Liveness => self.liveness.as_ref(),
+            ProbeKind::Readiness => self.readiness.as_ref(),
+        }
+    }
+
+    /// What one probe has come to; `None` before enough outcomes, or if there is no such probe.
+    pub fn verdict(&self, kind: ProbeKind) -> Option<Verdict> {
+        self.track(kind)?.verdict
     }
 
     /// Whether this probe is to be made: the startup probe until it has come to a result, the others once started, and
@@ -129,11 +172,8 @@ impl Probes {
     pub fn wants(&self, kind: ProbeKind) -> bool {
         let health = self.health();
         health.failed.is_none()
-            && match kind {
-                ProbeKind::Startup => self.startup.is_some() && !health.started,
-                ProbeKind::Liveness => self.liveness.is_some() && health.started,
-                ProbeKind::Readiness => self.readiness.is_some() && health.started,
-            }
+            && self.track(kind).is_some()
+            && health.started == (kind != ProbeKind::Startup)
     }
 
     /// Takes an outcome in. An outcome that is not wanted (any more) changes nothing.
@@ -146,21 +186,21 @@ impl Probes {
             ProbeKind::Liveness => &mut self.liveness,
             ProbeKind::Readiness => &mut self.readiness,
         };
-        if let (Some(track), Outcome::Success | Outcome::Failure) = (track, outcome) {
-            track.record(outcome == Outcome::Success);
+        match (track, outcome) {
+            (Some(track), Outcome::Success) => track.record(Verdict::Success),
+            (Some(track), Outcome::Failure) => track.record(Verdict::Failure),
+            (None, _) | (_, Outcome::Error) => {}
         }
     }
 
     /// What the probes say by now.
     pub fn health(&self) -> Health {
-        let result = |track: &Option<Track>| track.as_ref().map(|track| track.result);
-        let started = result(&self.startup).is_none_or(|result| result == Some(true));
-        let ready = started && result(&self.readiness).is_none_or(|result| result == Some(true));
-        let failed = [(ProbeKind::Startup, &self.startup), (ProbeKind::Liveness, &self.liveness)]
+        let passed = |kind| self.track(kind).is_none_or(|track| track.verdict == Some(Verdict::Success));
+        let started = passed(ProbeKind::Startup);
+        let failed = [ProbeKind::Startup, ProbeKind::Liveness]
             .into_iter()
-            .find(|(_, track)| result(track) == Some(Some(false)))
-            .map(|(kind, _)| kind);
-        Health { started, ready, failed }
+            .find(|kind| self.verdict(*kind) == Some(Verdict::Failure));
+        Health { started, ready: started && passed(ProbeKind::Readiness), failed }
     }
 }
 
