@@ -1,1 +1,4 @@
-//! End-to-end and integration suites; they need root and a kernel.
+//! Fixtures of the suites that need root, a kernel or a cluster. Each cleans up what it made, also when a test fails.
+
+pub mod cluster;
+pub mod eventually;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
 
-use crate::{build, cluster::checks, process, setup, workspace};
+use crate::cluster::{Cluster, checks, down, up};
+use crate::{build, process, setup, workspace};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -66,11 +67,7 @@ pub fn run(options: &Options) -> Result<()> {
                 setup::run(&setup::Options::default())?;
                 build::run(&build::Options::default())?;
                 crate::images::build()?;
-                let mut command = cargo_test(options);
-                command.args(["--package", "pagurus-tests", "--", "--test-threads=1", "--nocapture"]);
-                command.env("PAGURUS_XTASK", std::env::current_exe()?);
-                command.env("PAGURUS_BINARIES", workspace::binaries(false));
-                if run_suite(&mut command, &mut count)? {
+                if system(options, &mut count)? {
                     failures.push("the suites of the tests package");
                 }
             }
@@ -81,6 +78,39 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("failed: {}", failures.join(", "));
     }
     Ok(())
+}
+
+/// The cluster of the end-to-end suites.
+const CLUSTER: &str = "e2e";
+
+/// Runs the suites of the tests package with a two-node cluster beside them, which is removed whatever comes.
+fn system(options: &Options, count: &mut Count) -> Result<bool> {
+    let gone = || down::run(&down::Options { name: CLUSTER.to_owned() });
+    gone()?;
+    let result = up::run(&up::Options::for_tests(CLUSTER, 2)).and_then(|()| {
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast", "--package", "pagurus-tests"]).args(&options.filter);
+        command.args(["--", "--test-threads=1", "--nocapture"]);
+        command.env("PAGURUS_XTASK", std::env::current_exe()?);
+        command.env("PAGURUS_BINARIES", workspace::binaries(false));
+        command.env("PAGURUS_CLUSTER", Cluster::directory_of(CLUSTER));
+        run_suite(&mut command, count)
+    });
+    if !matches!(result, Ok(false)) {
+        show_logs(&Cluster::directory_of(CLUSTER).join("logs"));
+    }
+    gone()?;
+    result
+}
+
+/// The end of each log of a cluster in which something failed: it goes with the cluster.
+fn show_logs(directory: &std::path::Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        println!("--- {}", entry.path().display());
+        lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| println!("{line}"));
+    }
 }
 
 fn cargo_test(options: &Options) -> Command {

@@ -66,6 +66,11 @@ impl Options {
             no_build: true,
         }
     }
+
+    /// What the end-to-end suites ask for: the binaries that were just built.
+    pub fn for_tests(name: &str, nodes: u8) -> Self {
+        Self { release: false, ..Self::for_bench(name, nodes) }
+    }
 }
 
 /// Starts a cluster and waits until it serves.

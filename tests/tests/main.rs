@@ -1,0 +1,7 @@
+//! The suites that need root, a kernel or a cluster: one test binary. `cargo xtask test` runs it.
+
+mod api;
+mod pods;
+mod restart;
+mod services;
+mod workloads;
