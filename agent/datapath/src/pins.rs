@@ -1,0 +1,199 @@
+//! Where programs' links and maps are pinned, and which pinned maps may be used again.
+//!
+//! A map whose shape or capacity is not what is wanted is made anew beside the old one (`<MAP>.next`) and takes its
+//! place once the new programs are attached: until then the old programs keep using the old map. The four tables that
+//! refer to each other are kept or replaced together. Must not know: what is in the maps.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use aya::maps::MapInfo;
+use pagurus_ebpf_abi::{
+    Address, Backend, FlowKey, FlowValue, LAYOUT_VERSION, ReverseKey, ReverseValue, ServiceKey, ServiceValue,
+    SlotKey, maps,
+};
+
+use crate::{Config, MapCapacity};
+
+/// Suffix of a map that waits to replace another.
+const NEXT: &str = ".next";
+
+/// A file operation on the pins that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {path}")]
+pub struct PinError {
+    operation: &'static str,
+    path: String,
+    #[source]
+    source: io::Error,
+}
+
+impl PinError {
+    pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { operation, path: path.display().to_string(), source }
+    }
+}
+
+/// The shape a map must have to be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    pub(crate) key: usize,
+    pub(crate) value: usize,
+    pub(crate) capacity: u32,
+    /// Refers to, or is referred to by, other maps.
+    pub(crate) linked: bool,
+}
+
+/// The shapes of all pinned maps.
+pub(crate) fn shapes(capacity: &MapCapacity) -> [Shape; 6] {
+    let shape = |name, key, value, capacity, linked| Shape { name, key, value, capacity, linked };
+    let word = size_of::<u32>();
+    [
+        shape(maps::SERVICES, size_of::<ServiceKey>(), size_of::<ServiceValue>(), capacity.services, true),
+        shape(maps::SLOTS, size_of::<SlotKey>(), word, capacity.slots, true),
+        shape(maps::BACKENDS, word, size_of::<Backend>(), capacity.backends, true),
+        shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, true),
+        shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse, false),
+        shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows, false),
+    ]
+}
+
+/// A map and where it is to be pinned.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) shape: Shape,
+    /// Where it ends up.
+    pub(crate) path: PathBuf,
+    /// Where it is until the programs that use it are attached.
+    pub(crate) now: PathBuf,
+}
+
+impl Place {
+    /// Whether an older map is still in its place.
+    pub(crate) fn replaces(&self) -> bool {
+        self.path != self.now
+    }
+}
+
+/// The folders of the pins.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { root: config.bpffs.join("pagurus") }
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.root.join(format!("maps-v{LAYOUT_VERSION}"))
+    }
+
+    fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Where the link of a program is pinned.
+    pub(crate) fn link(&self, program: &str) -> PathBuf {
+        self.links().join(program)
+    }
+
+    /// Makes the folders, removes what a crashed replacement left, and says where each map is to be pinned.
+    pub(crate) fn prepare(&self, capacity: &MapCapacity) -> Result<Vec<Place>, PinError> {
+        for folder in [self.maps(), self.links()] {
+            fs::create_dir_all(&folder).map_err(|error| PinError::new("create", &folder, error))?;
+        }
+        for folder in [self.maps(), self.links()] {
+            for path in entries(&folder)?.into_iter().filter(|path| is_next(path)) {
+                remove(&path)?;
+            }
+        }
+        let shapes = shapes(capacity);
+        let fits = shapes.map(|shape| fits(&self.maps().join(shape.name), &shape));
+        let linked_fit = shapes.iter().zip(&fits).all(|(shape, fits)| *fits || !shape.linked);
+        let place = |(shape, fits): (&Shape, &bool)| {
+            let path = self.maps().join(shape.name);
+            let keep = *fits && (linked_fit || !shape.linked);
+            let now = if keep || !path.exists() { path.clone() } else { next(&path) };
+            Place { shape: *shape, path, now }
+        };
+        Ok(shapes.iter().zip(&fits).map(place).collect())
+    }
+
+    /// Puts new maps in the place of old ones, and removes the maps of other layouts. To be called when no program
+    /// uses the old maps any more.
+    pub(crate) fn settle(&self, places: &mut [Place]) -> Result<(), PinError> {
+        for place in places.iter_mut().filter(|place| place.replaces()) {
+            fs::rename(&place.now, &place.path)
+                .map_err(|error| PinError::new("rename", &place.now, error))?;
+            place.now.clone_from(&place.path);
+        }
+        let own = self.maps();
+        for folder in entries(&self.root)?.into_iter().filter(|path| *path != own && is_maps_folder(path)) {
+            remove_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything: the programs are detached and the maps go.
+    pub(crate) fn remove_all(&self) -> Result<(), PinError> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        for folder in entries(&self.root)? {
+            remove_folder(&folder)?;
+        }
+        fs::remove_dir(&self.root).map_err(|error| PinError::new("remove", &self.root, error))
+    }
+}
+
+/// The path of a replacement.
+pub(crate) fn next(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(NEXT);
+    PathBuf::from(name)
+}
+
+fn is_next(path: &Path) -> bool {
+    path.as_os_str().to_string_lossy().ends_with(NEXT)
+}
+
+fn is_maps_folder(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("maps-v"))
+}
+
+/// Whether the map pinned here has this shape; an absent one fits.
+fn fits(path: &Path, shape: &Shape) -> bool {
+    if !path.exists() {
+        return true;
+    }
+    MapInfo::from_pin(path).is_ok_and(|info| {
+        info.key_size() as usize == shape.key
+            && info.value_size() as usize == shape.value
+            && info.max_entries() == shape.capacity
+    })
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let entries = fs::read_dir(folder).map_err(|error| PinError::new("list", folder, error))?;
+    entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(|error| PinError::new("list", folder, error)))
+        .collect()
+}
+
+/// Removes a pin; that it has gone already is as good.
+pub(crate) fn remove(path: &Path) -> Result<(), PinError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PinError::new("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), PinError> {
+    for path in entries(folder)? {
+        remove(&path)?;
+    }
+    fs::remove_dir(folder).map_err(|error| PinError::new("remove", folder, error))
+}
