@@ -36,8 +36,15 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Meta types that carry `apiVersion` and `kind` although no resource is of their kind.
 const META_KINDS: &[&str] = &[
-    "CreateOptions", "UpdateOptions", "PatchOptions", "DeleteOptions", "GetOptions", "ListOptions", "TableOptions",
-    "PartialObjectMetadata", "PartialObjectMetadataList",
+    "CreateOptions",
+    "UpdateOptions",
+    "PatchOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "TableOptions",
+    "PartialObjectMetadata",
+    "PartialObjectMetadataList",
 ];
 
 /// All types, by package and name.
@@ -52,8 +59,9 @@ pub(crate) fn types(spec: &Spec) -> anyhow::Result<Vec<TypeOut>> {
         }
         let kind = kind_of(spec, full);
         let fields = fields(spec, &shapes, full, !kind.is_empty()).with_context(|| format!("type {full}"))?;
-        let atomic = spec.messages.get(full).is_some_and(|m| m.markers.iter().any(|x| x == "+structType=atomic"))
-            || spec.definitions.get(full).is_some_and(|d| d["x-kubernetes-map-type"] == "atomic");
+        let atomic =
+            spec.messages.get(full).is_some_and(|m| m.markers.iter().any(|x| x == "+structType=atomic"))
+                || spec.definitions.get(full).is_some_and(|d| d["x-kubernetes-map-type"] == "atomic");
         out.push(TypeOut { package: package.to_owned(), name: name.to_owned(), atomic, kind, fields });
     }
     out.sort_by(|a, b| (&a.package, &a.name).cmp(&(&b.package, &b.name)));
@@ -73,7 +81,9 @@ fn leaf(full: &str) -> Option<String> {
         (META, "Verbs") => "[s".to_owned(),
         (_, "ExtraValue" | "AttestationValue") => "[s".to_owned(),
         (p, "JSON") if p.contains("apiextensions") => "J".to_owned(),
-        (p, "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray") => format!("E{p}.JSONSchemaProps"),
+        (p, "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray") => {
+            format!("E{p}.JSONSchemaProps")
+        }
         _ => return None,
     })
 }
@@ -109,7 +119,10 @@ impl Shapes {
     fn learn(spec: &Spec) -> Shapes {
         let mut shapes = Shapes { inlined: HashSet::new(), renamed: HashMap::new() };
         for (full, message) in &spec.messages {
-            let Some(properties) = spec.definitions.get(full).and_then(|d| d["properties"].as_object()) else { continue };
+            let Some(properties) = spec.definitions.get(full).and_then(|d| d["properties"].as_object())
+            else {
+                continue;
+            };
             let bare = full.rsplit('.').next().unwrap_or(full);
             for name in message.fields.keys().filter(|name| !properties.contains_key(*name)) {
                 let key = (bare.to_owned(), name.clone());
@@ -128,7 +141,9 @@ impl Shapes {
         }
         let mut letters = name.chars();
         match letters.next() {
-            Some(first) if first.is_ascii_uppercase() => format!("{}{}", first.to_ascii_lowercase(), letters.as_str()),
+            Some(first) if first.is_ascii_uppercase() => {
+                format!("{}{}", first.to_ascii_lowercase(), letters.as_str())
+            }
             _ => name.to_owned(),
         }
     }
@@ -139,7 +154,12 @@ fn loose(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
 }
 
-fn fields(spec: &Spec, shapes: &Shapes, full: &str, has_kind: bool) -> anyhow::Result<BTreeMap<String, FieldOut>> {
+fn fields(
+    spec: &Spec,
+    shapes: &Shapes,
+    full: &str,
+    has_kind: bool,
+) -> anyhow::Result<BTreeMap<String, FieldOut>> {
     let mut out = BTreeMap::new();
     let definition = spec.definitions.get(full);
     if let Some(message) = spec.messages.get(full) {
@@ -152,7 +172,9 @@ fn fields(spec: &Spec, shapes: &Shapes, full: &str, has_kind: bool) -> anyhow::R
                 known.kind = property_kind(property).with_context(|| format!("property {name}"))?;
             }
             openapi_markers(spec, full, property, known);
-            let required = definition.and_then(|d| d["required"].as_array()).is_some_and(|r| r.iter().any(|x| x == name.as_str()));
+            let required = definition
+                .and_then(|d| d["required"].as_array())
+                .is_some_and(|r| r.iter().any(|x| x == name.as_str()));
             known.flags.retain(|c| c != 'r');
             if required {
                 known.flags.insert(0, 'r');
@@ -161,14 +183,16 @@ fn fields(spec: &Spec, shapes: &Shapes, full: &str, has_kind: bool) -> anyhow::R
         out.retain(|name, _| properties.contains_key(name));
     } else if has_kind {
         for name in ["apiVersion", "kind"] {
-            out.entry(name.to_owned()).or_insert_with(|| FieldOut { kind: "s".to_owned(), ..FieldOut::default() });
+            out.entry(name.to_owned())
+                .or_insert_with(|| FieldOut { kind: "s".to_owned(), ..FieldOut::default() });
         }
     }
     for (name, field) in &mut out {
         let required = field.flags.contains('r');
         field.flags.push_str(presence::flag(full, name, &field.kind, required));
         if field.go_type.is_none() {
-            field.go_type = named_map(full, &field.kind).or_else(|| guessed_name(spec, full, name, &field.kind));
+            field.go_type =
+                named_map(full, &field.kind).or_else(|| guessed_name(spec, full, name, &field.kind));
         }
     }
     Ok(out)
@@ -185,7 +209,10 @@ fn message_fields(
     for (name, field) in &message.fields {
         if shapes.inlined.contains(&(bare.to_owned(), name.clone())) {
             let inner = resolve(package, &field.type_);
-            let embedded = spec.messages.get(&inner).with_context(|| format!("embedded message {inner} is not there"))?;
+            let embedded = spec
+                .messages
+                .get(&inner)
+                .with_context(|| format!("embedded message {inner} is not there"))?;
             let mut nested = BTreeMap::new();
             message_fields(spec, shapes, &inner, embedded, &mut nested)?;
             for (name, mut f) in nested {
@@ -360,8 +387,19 @@ fn guessed_name(spec: &Spec, full: &str, field: &str, kind: &str) -> Option<Stri
     upper.get_mut(..1)?.make_ascii_uppercase();
     let singular = upper.trim_end_matches('s');
     let short = bare.trim_end_matches("Item").trim_end_matches("Range");
-    let candidates = [format!("{bare}{upper}"), format!("{short}{upper}"), upper.clone(), singular.to_owned(), format!("{upper}Type"), format!("{bare}{singular}")];
-    candidates.iter().map(|c| format!("{package}.{c}")).find(|full| spec.enums.contains_key(full)).map(|name| go_name(&name))
+    let candidates = [
+        format!("{bare}{upper}"),
+        format!("{short}{upper}"),
+        upper.clone(),
+        singular.to_owned(),
+        format!("{upper}Type"),
+        format!("{bare}{singular}"),
+    ];
+    candidates
+        .iter()
+        .map(|c| format!("{package}.{c}"))
+        .find(|full| spec.enums.contains_key(full))
+        .map(|name| go_name(&name))
 }
 
 fn go_name(full: &str) -> String {
@@ -369,4 +407,3 @@ fn go_name(full: &str) -> String {
     let (name, package) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     format!("{package}.{name}")
 }
-

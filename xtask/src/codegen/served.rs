@@ -40,7 +40,8 @@ fn render_resource(
     let kind = string(&resource["responseKind"], "kind")?;
     let here = format!("{group}/{version}/{plural}");
     let at_preferred = format!("{group}/{preferred}/{plural}");
-    let storage = STORED_ELSEWHERE.iter().find(|(from, _)| *from == here).map_or(at_preferred.as_str(), |(_, to)| *to);
+    let storage =
+        STORED_ELSEWHERE.iter().find(|(from, _)| *from == here).map_or(at_preferred.as_str(), |(_, to)| *to);
     let scope = if string(resource, "scope")? == "Namespaced" { "N" } else { "C" };
     let singular = resource["singularResource"].as_str().unwrap_or("");
     let verbs = joined(resource, "verbs");
@@ -55,13 +56,28 @@ fn render_resource(
     for sub in list(resource, "subresources") {
         let response = &sub["responseKind"];
         let own = response["version"].as_str().is_some_and(|v| !v.is_empty());
-        let (g, v) = if own { (response["group"].as_str().unwrap_or(""), string(response, "version")?) } else { (group, version) };
-        writeln!(text, "S\t{}\t{g}\t{v}\t{}\t{}", string(sub, "subresource")?, string(response, "kind")?, joined(sub, "verbs"))?;
+        let (g, v) = if own {
+            (response["group"].as_str().unwrap_or(""), string(response, "version")?)
+        } else {
+            (group, version)
+        };
+        writeln!(
+            text,
+            "S\t{}\t{g}\t{v}\t{}\t{}",
+            string(sub, "subresource")?,
+            string(response, "kind")?,
+            joined(sub, "verbs")
+        )?;
     }
     let key = if group.is_empty() { format!("{version}/{plural}") } else { here };
     for column in spec.columns.get(&key).into_iter().flatten() {
         let (name, type_) = (string(column, "name")?, string(column, "type")?);
-        writeln!(text, "C\t{name}\t{type_}\t{}\t{}", column["format"].as_str().unwrap_or(""), column["priority"])?;
+        writeln!(
+            text,
+            "C\t{name}\t{type_}\t{}\t{}",
+            column["format"].as_str().unwrap_or(""),
+            column["priority"]
+        )?;
     }
     Ok(())
 }

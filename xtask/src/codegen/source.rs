@@ -55,7 +55,11 @@ impl MessageField {
         let plain = format!("+{name}=");
         let prefixed = format!("+k8s:{name}=");
         let found: Vec<&str> = self.markers.iter().filter_map(|m| m.strip_prefix(&plain)).collect();
-        if found.is_empty() { self.markers.iter().filter_map(|m| m.strip_prefix(&prefixed)).collect() } else { found }
+        if found.is_empty() {
+            self.markers.iter().filter_map(|m| m.strip_prefix(&prefixed)).collect()
+        } else {
+            found
+        }
     }
 }
 
@@ -90,7 +94,11 @@ impl Spec {
 pub(crate) fn openapi_name(name: &str) -> String {
     let name = name.trim_start_matches('.');
     let Some(rest) = name.strip_prefix("k8s.io.") else { return name.to_owned() };
-    let rest = rest.replacen("apiextensions_apiserver", "apiextensions-apiserver", 1).replacen("kube_aggregator", "kube-aggregator", 1);
+    let rest = rest.replacen("apiextensions_apiserver", "apiextensions-apiserver", 1).replacen(
+        "kube_aggregator",
+        "kube-aggregator",
+        1,
+    );
     format!("io.k8s.{rest}")
 }
 
@@ -106,6 +114,8 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 fn read_gzipped(path: &Path) -> anyhow::Result<Value> {
     let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).with_context(|| format!("unpack {}", path.display()))?;
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .with_context(|| format!("unpack {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }

@@ -1,0 +1,60 @@
+//! The structural check: a value against a type of the table. Unknown fields are pruned and reported, mistyped ones
+//! reported in the words of the reference implementation, `null` and the like dropped as a typed decode drops them.
+//!
+//! It must not know where the value comes from, nor judge what a well-typed value means.
+
+mod clock;
+mod goname;
+mod path;
+mod scalar;
+mod walk;
+
+use serde::de::{DeserializeSeed, Deserializer};
+use serde_json::Value;
+
+use crate::table::{FieldKind, Table, TypeId};
+
+pub(crate) use path::Path;
+pub(crate) use walk::{Seed, Walk};
+
+/// What a structural check found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Structural {
+    /// Paths of the fields that were pruned, in document order.
+    pub unknown: Vec<String>,
+    /// Why the value cannot be of the type: at most one line, as the reference implementation says it.
+    pub errors: Vec<String>,
+}
+
+impl Structural {
+    /// The pruned fields in the words of a warning or a strict decoding error.
+    pub fn messages(&self) -> impl Iterator<Item = String> {
+        self.unknown.iter().map(|path| format!("unknown field \"{path}\""))
+    }
+}
+
+/// Checks a value in place: prunes unknown fields and nulls, normalises quantities and times.
+pub fn structural(table: &Table, id: TypeId, value: &mut Value) -> Structural {
+    let mut walk = Walk::new(table);
+    let checked = run(&mut walk, &FieldKind::Object(id), value.take());
+    if let Ok(checked) = checked {
+        *value = checked;
+    }
+    let (strict, error) = walk.finish();
+    Structural {
+        unknown: strict.into_iter().filter_map(walk::Strict::into_unknown).collect(),
+        errors: error.into_iter().collect(),
+    }
+}
+
+/// Runs one value through the walk; the error is the format's own (the walk keeps what the type objects to).
+pub(crate) fn run<'de, D: Deserializer<'de>>(
+    walk: &mut Walk<'_>,
+    kind: &FieldKind,
+    input: D,
+) -> Result<Value, D::Error> {
+    let value = Seed { walk, kind, holder: None }.deserialize(input)?;
+    Ok(value.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+}
+
+pub(crate) use walk::Strict;

@@ -1,0 +1,194 @@
+//! YAML to values and back, as clients know it from the reference implementation: YAML 1.1 scalars (`yes` is true, `010`
+//! is eight), keys sorted on output. It must not know of objects; JSON is YAML too.
+
+mod emit;
+mod resolve;
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+
+use super::{DecodeError, Decoded, Typed, typed};
+use crate::check::{self, Walk};
+use crate::table::{FieldKind, Table, TypeId};
+
+pub use emit::encode;
+
+/// Decodes the first document. Keys given twice are told as the strict converter tells them.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let (value, duplicates) = document(bytes)?;
+    Ok(Decoded { value, duplicate_fields: duplicates })
+}
+
+/// Decodes the first document as an object of a type.
+pub fn decode_as(table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, DecodeError> {
+    let (value, duplicates) = document(bytes)?;
+    let mut walk = Walk::new(table);
+    let value = check::run(&mut walk, &FieldKind::Object(id), value)
+        .map_err(|e| DecodeError::Syntax(e.to_string()))?;
+    let (strict, error) = walk.finish();
+    let mut typed = typed(value, strict, error)?;
+    if !duplicates.is_empty() {
+        typed.strict.insert(
+            0,
+            format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")),
+        );
+    }
+    Ok(typed)
+}
+
+/// Nodes in one document, aliases unfolded: more is refused before memory runs out.
+const MOST_NODES: usize = 4_000_000;
+
+/// Nesting that is refused before the stack runs out.
+const MOST_DEPTH: usize = 500;
+
+fn document(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| DecodeError::Syntax(format!("yaml: invalid UTF-8 at byte {}", e.valid_up_to())))?;
+    let events = Parser::new_from_str(text);
+    let mut composer =
+        Composer { events, anchors: HashMap::new(), duplicates: Vec::new(), nodes: 0, depth: 0 };
+    let value = composer.first()?;
+    Ok((value, composer.duplicates))
+}
+
+struct Composer<'a> {
+    events: Parser<'a, StrInput<'a>>,
+    anchors: HashMap<usize, Value>,
+    duplicates: Vec<String>,
+    nodes: usize,
+    depth: usize,
+}
+
+impl<'a> Composer<'a> {
+    /// The first document; an empty stream is `null`.
+    fn first(&mut self) -> Result<Value, DecodeError> {
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => return Ok(Value::Null),
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                event => return self.node(event, span),
+            }
+        }
+    }
+
+    /// The next event that stands for something.
+    fn next(&mut self) -> Result<(Event<'a>, Span), DecodeError> {
+        loop {
+            match self.events.next() {
+                Some(Ok((Event::Comment(..) | Event::Anchor(..), _))) => {}
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) => return Err(syntax(&error)),
+                None => return Ok((Event::StreamEnd, Span::default())),
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Value, DecodeError> {
+        self.nodes += 1;
+        if self.nodes > MOST_NODES || self.depth > MOST_DEPTH {
+            return Err(DecodeError::Syntax("yaml: document contains excessive aliasing".to_owned()));
+        }
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let tag = tag.map(|tag| tag.suffix().to_owned());
+                let value = match (tag.as_deref(), style) {
+                    (Some("str" | "binary"), _) => Value::String(text.into_owned()),
+                    (Some("int" | "float" | "bool" | "null"), _) | (None, ScalarStyle::Plain) => {
+                        resolve::plain(&text)
+                    }
+                    _ => Value::String(text.into_owned()),
+                };
+                Ok(self.remember(anchor, value))
+            }
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
+                Some(value) => {
+                    self.nodes += size(value);
+                    Ok(value.clone())
+                }
+                None => Err(DecodeError::Syntax(format!(
+                    "yaml: line {}: unknown anchor referenced",
+                    span.start.line()
+                ))),
+            },
+            Event::SequenceStart(_, anchor, ..) => self.sequence(anchor),
+            Event::MappingStart(_, anchor, ..) => self.mapping(anchor),
+            other => {
+                Err(DecodeError::Syntax(format!("yaml: line {}: unexpected {other:?}", span.start.line())))
+            }
+        }
+    }
+
+    fn remember(&mut self, anchor: usize, value: Value) -> Value {
+        if anchor > 0 {
+            self.anchors.insert(anchor, value.clone());
+        }
+        value
+    }
+
+    fn sequence(&mut self, anchor: usize) -> Result<Value, DecodeError> {
+        self.depth += 1;
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => break,
+                (event, span) => items.push(self.node(event, span)?),
+            }
+        }
+        self.depth -= 1;
+        Ok(self.remember(anchor, Value::Array(items)))
+    }
+
+    fn mapping(&mut self, anchor: usize) -> Result<Value, DecodeError> {
+        self.depth += 1;
+        let mut out = Map::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if matches!(event, Event::MappingEnd) {
+                break;
+            }
+            let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
+            let line = span.start.line();
+            let key = resolve::key(self.node(event, span)?)
+                .map_err(|kind| DecodeError::Syntax(format!("unsupported map key of type: {kind}")))?;
+            let (event, span) = self.next()?;
+            let value = self.node(event, span)?;
+            if is_merge {
+                merged.push(value);
+            } else if out.insert(key.clone(), value).is_some() {
+                self.duplicates.push(format!("line {line}: key {key:?} already set in map"));
+            }
+        }
+        self.depth -= 1;
+        for source in merged.into_iter().flat_map(|v| if let Value::Array(all) = v { all } else { vec![v] }) {
+            let Value::Object(source) = source else {
+                return Err(DecodeError::Syntax(
+                    "yaml: map merge requires map or sequence of maps as the value".to_owned(),
+                ));
+            };
+            for (key, value) in source {
+                out.entry(key).or_insert(value);
+            }
+        }
+        Ok(self.remember(anchor, Value::Object(out)))
+    }
+}
+
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Object(entries) => 1 + entries.values().map(size).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+fn syntax(error: &ScanError) -> DecodeError {
+    DecodeError::Syntax(format!("yaml: line {}: {}", error.marker().line(), error.info()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! JSON patch (RFC 6902). It must not know types.
+
+use ::json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+use super::{PatchError, describe};
+
+/// Operations in one patch, at most.
+const MOST_OPERATIONS: usize = 10_000;
+
+/// Applies all operations or, on an error, none.
+pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Array(operations) = patch else {
+        let what = describe(patch);
+        return Err(PatchError::BadRequest(format!(
+            "error decoding patch: json: cannot unmarshal {what} into Go value of type []handlers.jsonPatchOp"
+        )));
+    };
+    if operations.len() > MOST_OPERATIONS {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    let operations: Result<Vec<PatchOperation>, _> = operations.iter().map(|o| operation(o, value)).collect();
+    ::json_patch::patch(value, &Patch(operations?)).map_err(|e| PatchError::Unprocessable(e.to_string()))
+}
+
+fn operation(operation: &Value, target: &Value) -> Result<PatchOperation, PatchError> {
+    let Value::Object(entries) = operation else {
+        let what = describe(operation);
+        return Err(PatchError::BadRequest(format!(
+            "error decoding patch: json: cannot unmarshal {what} into Go value of type handlers.jsonPatchOp"
+        )));
+    };
+    for key in ["op", "path", "from"] {
+        if let Some(value) = entries.get(key)
+            && !value.is_string()
+            && !value.is_null()
+        {
+            let what = describe(value);
+            return Err(PatchError::BadRequest(format!(
+                "error decoding patch: json: cannot unmarshal {what} into Go struct field jsonPatchOp.{key} of type string"
+            )));
+        }
+    }
+    let mut entries = entries.clone();
+    // A `test` without a value tests for null, and an index may count from the end.
+    if entries.get("op").is_some_and(|op| op == "test") {
+        entries.entry("value").or_insert(Value::Null);
+    }
+    for key in ["path", "from"] {
+        if let Some(Value::String(pointer)) = entries.get_mut(key) {
+            *pointer = from_the_end(pointer, target);
+        }
+    }
+    serde_json::from_value(Value::Object(entries)).map_err(|e| PatchError::Unprocessable(e.to_string()))
+}
+
+/// `-1` as the last element of a pointer means the last item of a list.
+fn from_the_end(pointer: &str, target: &Value) -> String {
+    let Some((parent, last)) = pointer.rsplit_once('/') else { return pointer.to_owned() };
+    let back: Option<usize> = last.strip_prefix('-').and_then(|n| n.parse().ok());
+    match (back, target.pointer(parent)) {
+        (Some(back), Some(Value::Array(items))) if back <= items.len() => {
+            format!("{parent}/{}", items.len() - back)
+        }
+        _ => pointer.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::apply;
+    use crate::patch::PatchError;
+
+    fn check(value: Value, patch: Value, expected: Result<Value, PatchError>) {
+        let mut out = value.clone();
+        match (apply(&mut out, &patch), expected) {
+            (Ok(()), Ok(expected)) => assert_eq!(out, expected, "{patch}"),
+            (Err(PatchError::Unprocessable(_)), Err(PatchError::Unprocessable(_))) => {
+                assert_eq!(out, value, "{patch} undone")
+            }
+            (got, expected) => assert_eq!(got, expected.map(|_| ()), "{patch}"),
+        }
+    }
+
+    #[test]
+    fn operations_apply_together_or_not_at_all() {
+        let unprocessable = || Err(PatchError::Unprocessable(String::new()));
+        check(
+            json!({"a": [1, 2]}),
+            json!([{"op": "add", "path": "/a/-", "value": 3}]),
+            Ok(json!({"a": [1, 2, 3]})),
+        );
+        check(json!({"a": [1, 2]}), json!([{"op": "remove", "path": "/a/-1"}]), Ok(json!({"a": [1]})));
+        check(
+            json!({"a": {"x/y~z": 1}}),
+            json!([{"op": "replace", "path": "/a/x~1y~0z", "value": 2}]),
+            Ok(json!({"a": {"x/y~z": 2}})),
+        );
+        check(
+            json!({"a": 1}),
+            json!([{"op": "replace", "path": "/a", "value": 2}, {"op": "test", "path": "/a", "value": 1}]),
+            unprocessable(),
+        );
+        check(json!({"a": 1}), json!([{"op": "remove", "path": "/b"}]), unprocessable());
+        check(json!({"a": 1}), json!([{"op": "add", "path": "/b/c", "value": 1}]), unprocessable());
+        check(json!({"a": 1}), json!([{"op": "nonsense", "path": "/a"}]), unprocessable());
+        check(json!({"a": 1}), json!([]), Ok(json!({"a": 1})));
+    }
+
+    #[test]
+    fn malformed_patches_are_bad_requests() {
+        let bad = |m: &str| Err(PatchError::BadRequest(m.to_owned()));
+        check(
+            json!({}),
+            json!({"op": "add"}),
+            bad(
+                "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+            ),
+        );
+        check(
+            json!({}),
+            json!([1]),
+            bad(
+                "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
+        );
+        check(
+            json!({}),
+            json!([{"op": 1}]),
+            bad(
+                "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
+        );
+    }
+}
