@@ -40,7 +40,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The disk is full; nothing of the transaction was kept.
-    #[error("no space left on the device of {}: the write was not accepted", path.display())]
+    #[error("no space left for {}: the write was not accepted", path.display())]
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,
@@ -71,7 +71,8 @@ impl Error {
     /// An I/O error with what was tried on which file.
     pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
-        if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
             return Self::DiskFull { path };
         }
         Self::Io { operation, path, source: Arc::new(source) }

@@ -6,7 +6,7 @@
 mod error;
 mod revision;
 
-
+pub mod embedded;
 
 pub use error::{Error, Result};
 pub use revision::{

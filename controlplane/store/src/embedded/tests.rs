@@ -1,0 +1,114 @@
+//! Tests of the embedded store as a whole: against a model, across restarts, after crashes, on damaged files.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod crash;
+mod damage;
+mod model;
+mod watching;
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Options, Store};
+use crate::{Op, Store as _, Txn, TxnResult};
+
+/// Small files, and no maintenance but when a test asks for it.
+fn options() -> Options {
+    Options {
+        history: Duration::from_secs(3600),
+        max_history: 1_000_000,
+        tick: Duration::from_secs(3600),
+        log_size: 512,
+        snapshot_after: 512,
+    }
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path, options()).unwrap()
+}
+
+fn put(key: &str, value: impl Into<Bytes>) -> Op {
+    Op::Put { key: key.to_owned(), value: value.into() }
+}
+
+async fn write(store: &Store, ops: Vec<Op>) -> TxnResult {
+    let result = store.txn(Txn { ops, ..Txn::default() }).await.unwrap();
+    assert!(result.committed);
+    result
+}
+
+#[tokio::test]
+async fn compare_and_swap() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let made = store.txn(Txn::put_if("/a", 0, "1".into())).await.unwrap();
+    assert_eq!((made.committed, made.revision), (true, 2));
+    let again = store.txn(Txn::put_if("/a", 0, "2".into())).await.unwrap();
+    assert!(!again.committed);
+    let found = again.found[0].as_ref().unwrap();
+    assert_eq!((&*found.value, found.mod_revision, found.version), (&b"1"[..], 2, 1));
+    assert!(store.txn(Txn::put_if("/a", 2, "2".into())).await.unwrap().committed);
+    assert!(!store.txn(Txn::delete_if("/a", 2)).await.unwrap().committed);
+    assert!(store.txn(Txn::delete_if("/a", 3)).await.unwrap().committed);
+    assert_eq!(store.get("/a", None).await.unwrap(), None);
+    assert_eq!(&*store.get("/a", Some(3)).await.unwrap().unwrap().value, b"2");
+    // What changes nothing makes no revision.
+    let nothing =
+        store.txn(Txn { ops: vec![Op::Delete { key: "/a".into() }], ..Txn::default() }).await.unwrap();
+    assert_eq!((nothing.committed, nothing.revision), (true, 4));
+    let twice = store.txn(Txn { ops: vec![put("/a", "1"), put("/a", "2")], ..Txn::default() }).await;
+    assert_eq!(twice.unwrap_err().to_string(), "invalid transaction: /a is written twice");
+}
+
+#[tokio::test]
+async fn many_writers_one_winner() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let results = futures::future::join_all((0..100).map(|i| {
+        let store = &store;
+        async move { store.txn(Txn::put_if("/a", 0, i.to_string().into())).await.unwrap() }
+    }))
+    .await;
+    let winner = results.iter().position(|r| r.committed).unwrap();
+    assert_eq!(results.iter().filter(|r| r.committed).count(), 1);
+    for lost in results.iter().filter(|r| !r.committed) {
+        assert_eq!(&*lost.found[0].as_ref().unwrap().value, winner.to_string().as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn snapshots_replace_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = |prefix: &str| {
+        let names =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|n| n.starts_with(prefix)).count()
+    };
+    let store = open(dir.path());
+    for i in 0..200 {
+        write(&store, vec![put(&format!("/k{}", i % 10), vec![b'x'; 50])]).await;
+    }
+    assert!(names("log-") > 10);
+    super::maintain::shrink(&store.shared).unwrap();
+    assert_eq!(names("snapshot-"), 0, "nothing is compacted yet");
+    store.compact(150).await.unwrap();
+    super::maintain::shrink(&store.shared).unwrap();
+    assert_eq!(names("snapshot-"), 1);
+    let logs = names("log-");
+    let newest = store.range(crate::Range::below("/")).await.unwrap();
+    assert_eq!(newest.kvs.len(), 10);
+    assert!(store.get("/k0", Some(149)).await.unwrap_err().to_string().contains("has been compacted"));
+    let old = store.range(crate::Range { at: Some(150), ..crate::Range::below("/") }).await.unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.range(crate::Range::below("/")).await.unwrap(), newest);
+    assert_eq!(store.range(crate::Range { at: Some(150), ..crate::Range::below("/") }).await.unwrap(), old);
+    store.compact(201).await.unwrap();
+    super::maintain::shrink(&store.shared).unwrap();
+    assert_eq!(names("snapshot-"), 1);
+    assert!(names("log-") < logs);
+    drop(store);
+    assert_eq!(open(dir.path()).range(crate::Range::below("/")).await.unwrap(), newest);
+}
