@@ -1,1 +1,3 @@
 //! OUT: runs plans. Retry and back-off live here only.
+
+pub mod probes;

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use pagurus_agent_core::pods::Pod;
 
 /// What the node API must know of this node's pods. The pods' side implements it; calls are frequent and must be quick.
 pub trait PodDirectory: Send + Sync + 'static {
-    /// The pods of this node, with the newest status that we know.
-    fn pods(&self) -> Vec<Arc<Pod>>;
+    /// The pods of this node with what the runtime has of them.
+    fn pods(&self) -> Vec<PodEntry>;
 
     /// The pod of this name, with what the runtime has of it.
     fn find(&self, namespace: &str, name: &str) -> Option<PodEntry>;
