@@ -1,1 +1,70 @@
-//! The controllers: observe, plan, apply.
+//! The controllers: each observes through shared informers, plans with a pure function, and applies by writes to
+//! the API with an identity of its own.
+//!
+//! One file or folder per noun. A controller knows the runtime and no other controller; they meet only in objects.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+mod context;
+pub mod runtime;
+
+mod deployment;
+mod endpoint_slice;
+mod namespace;
+mod node_ipam;
+mod replica_set;
+mod root_ca;
+mod service_account;
+
+pub use context::{Identity, SHARED, identity};
+
+/// Makes the client of a controller. The names are those of the service accounts in kube-system, such as
+/// `deployment-controller`, and [`SHARED`] for the shared informers; [`identity`] says who that is.
+pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// What the controllers need to be told.
+#[derive(Debug, Clone)]
+pub struct ControllersConfig {
+    /// Where nodes' pod addresses come from: none, one, or one per family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The prefix length of a node's IPv4 range.
+    pub node_cidr_mask_v4: u8,
+    /// The prefix length of a node's IPv6 range.
+    pub node_cidr_mask_v6: u8,
+    /// The cluster's root certificates in PEM, published in every namespace.
+    pub service_account_ca: String,
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            cluster_cidrs: Vec::new(),
+            node_cidr_mask_v4: 24,
+            node_cidr_mask_v6: 64,
+            service_account_ca: String::new(),
+        }
+    }
+}
+
+/// Runs all controllers until cancelled. Returns early only if one of them ends by itself, which is a fault.
+pub async fn run(
+    client_for: ClientFor,
+    config: ControllersConfig,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let context = context::Context::new(client_for, config, cancel.child_token());
+    let controllers = vec![
+        ("deployment", deployment::start(&context)),
+        ("replicaset", replica_set::start(&context)),
+        ("endpointslice", endpoint_slice::start(&context)),
+        ("namespace", namespace::start(&context)),
+        ("serviceaccount", service_account::start(&context)),
+        ("root-ca-certificate-publisher", root_ca::start(&context)),
+        ("node-ipam", node_ipam::start(&context)?),
+    ];
+    context.run(controllers).await
+}

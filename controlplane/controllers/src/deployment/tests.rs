@@ -1,0 +1,1 @@
+//! The plan of a Deployment, by rows and against a simulated cluster.

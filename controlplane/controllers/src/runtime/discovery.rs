@@ -1,0 +1,40 @@
+//! What kinds of objects the API server holds, found by discovery.
+
+use kube::Client;
+use kube::core::ApiResource;
+use kube::discovery::{ApiCapabilities, Discovery, Scope};
+
+/// A resource whose objects can be listed, watched and deleted.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Group, version, kind and plural name.
+    pub resource: ApiResource,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+    verbs: Vec<String>,
+}
+
+impl Found {
+    /// Whether the server offers a verb for it.
+    pub fn offers(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// Plural name and group, as messages name it: `pods.`, `deployments.apps`.
+    pub fn dotted(&self) -> String {
+        format!("{}.{}", self.resource.plural, self.resource.group)
+    }
+}
+
+/// All resources, each in its most stable version.
+pub async fn discover(client: &Client) -> Result<Vec<Found>, kube::Error> {
+    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
+    let mut found = Vec::new();
+    for group in discovery.groups_alphabetical() {
+        for (resource, ApiCapabilities { scope, operations, .. }) in group.resources_by_stability() {
+            let namespaced = matches!(scope, Scope::Namespaced);
+            found.push(Found { resource, namespaced, verbs: operations });
+        }
+    }
+    Ok(found)
+}
