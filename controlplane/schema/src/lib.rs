@@ -9,6 +9,7 @@ pub mod codec;
 
 pub mod defaults;
 pub mod discovery;
+pub mod fields;
 pub mod normalize;
 
 pub mod patch;

@@ -17,18 +17,50 @@ pub use resource::{Column, GroupKind, Resource, Storage, Subresource};
 /// The committed table of the API version this build serves.
 const BUILTIN: &str = include_str!("table/v1_37.txt");
 
+const META_PACKAGE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+/// Kinds that every group and version has.
+const OPTIONS_OF_EVERY_GROUP: &[&str] = &[
+    "CreateOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "PatchOptions",
+    "UpdateOptions",
+    "WatchEvent",
+];
+
 /// Names a type of one table. Cheap to copy; meaningless in another table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub(crate) u32);
+
+/// Finds by group, version and name without allocating.
+#[derive(Debug, Default)]
+struct Index<T> {
+    entries: Vec<([Arc<str>; 3], T)>,
+}
+
+impl<T: Copy> Index<T> {
+    fn new(mut entries: Vec<([Arc<str>; 3], T)>) -> Self {
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Index { entries }
+    }
+
+    fn get(&self, group: &str, version: &str, name: &str) -> Option<T> {
+        let wanted = [group, version, name];
+        let found = self.entries.binary_search_by(|(key, _)| key.iter().map(|part| &**part).cmp(wanted));
+        found.ok().map(|at| self.entries[at].1)
+    }
+}
 
 /// All types and resources of the API.
 #[derive(Debug)]
 pub struct Table {
     types: Vec<Type>,
     by_name: HashMap<Arc<str>, TypeId>,
-    by_kind: HashMap<(Arc<str>, Arc<str>, Arc<str>), TypeId>,
+    by_kind: Index<TypeId>,
     resources: Vec<Resource>,
-    by_resource: HashMap<(Arc<str>, Arc<str>, Arc<str>), usize>,
+    by_resource: Index<usize>,
     groups: Vec<(Arc<str>, Vec<Arc<str>>)>,
 }
 
@@ -63,13 +95,15 @@ impl Table {
 
     /// The type of any kind that has an `apiVersion` of its own: resources, their lists, options, reviews, `Status`.
     pub fn kind_type(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
-        self.by_kind.get(&(Arc::from(group), Arc::from(version), Arc::from(kind))).copied()
+        self.by_kind.get(group, version, kind).or_else(|| {
+            let everywhere = OPTIONS_OF_EVERY_GROUP.contains(&kind);
+            everywhere.then(|| self.type_named(&format!("{META_PACKAGE}.{kind}"))).flatten()
+        })
     }
 
     /// The resource served at this group, version and plural name.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
-        let at = self.by_resource.get(&(Arc::from(group), Arc::from(version), Arc::from(plural)))?;
-        Some(&self.resources[*at])
+        self.by_resource.get(group, version, plural).map(|at| &self.resources[at])
     }
 
     /// Every served resource, in discovery's order.

@@ -16,7 +16,7 @@ pub struct Type {
     /// The object is owned and replaced as a whole (`structType=atomic`).
     pub atomic: bool,
     /// The API version under which objects of this type travel on their own, if they do: group, version, kind.
-    pub kind: Option<(Arc<str>, Arc<str>, Arc<str>)>,
+    pub kind: Option<[Arc<str>; 3]>,
 }
 
 impl Type {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::field::{Field, FieldKind, ListType, PatchStrategy, Presence, Type};
 use super::resource::{Column, GroupKind, Resource, Storage, Subresource};
-use super::{Table, TypeId};
+use super::{Index, Table, TypeId};
 
 /// The text is not a table.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,7 @@ impl<'a> Loader<'a> {
     fn type_line(&mut self, name: &str, flags: &str, kind: &str) -> Result<(), String> {
         let full = self.intern(&format!("{}.{name}", self.package));
         let kind = match kind.splitn(3, '/').collect::<Vec<_>>()[..] {
-            [group, version, kind] => Some((self.intern(group), self.intern(version), self.intern(kind))),
+            [group, version, kind] => Some([self.intern(group), self.intern(version), self.intern(kind)]),
             [""] => None,
             _ => return Err(format!("kind {kind:?} of type {name} is not group/version/Kind")),
         };
@@ -278,25 +278,24 @@ impl<'a> Loader<'a> {
             return Err("the header is missing".to_owned());
         }
         let mut by_name = HashMap::with_capacity(self.types.len());
-        let mut by_kind = HashMap::new();
+        let mut kinds = Vec::new();
         for (at, t) in self.types.iter().enumerate() {
             by_name.insert(t.name.clone(), TypeId(at as u32));
             if let Some(kind) = &t.kind {
-                by_kind.insert(kind.clone(), TypeId(at as u32));
+                kinds.push((kind.clone(), TypeId(at as u32)));
             }
         }
-        let mut by_resource = HashMap::new();
+        let by_kind = Index::new(kinds);
+        let mut by_resource = Vec::new();
         let mut groups: Vec<(Arc<str>, Vec<Arc<str>>)> = Vec::new();
         for (at, r) in self.resources.iter_mut().enumerate() {
-            let key = (r.group.clone(), r.version.clone(), r.kind.clone());
-            r.type_id =
-                *by_kind.get(&key).ok_or_else(|| format!("kind {key:?} of a resource has no type"))?;
+            r.type_id = by_kind
+                .get(&r.group, &r.version, &r.kind)
+                .ok_or_else(|| format!("kind {} of resource {} has no type", r.kind, r.plural))?;
             for s in &mut r.subresources {
-                s.type_id = by_kind
-                    .get(&(s.kind.group.clone(), s.kind.version.clone(), s.kind.kind.clone()))
-                    .copied();
+                s.type_id = by_kind.get(&s.kind.group, &s.kind.version, &s.kind.kind);
             }
-            by_resource.insert((r.group.clone(), r.version.clone(), r.plural.clone()), at);
+            by_resource.push(([r.group.clone(), r.version.clone(), r.plural.clone()], at));
             if groups.last().is_none_or(|(group, _)| *group != r.group) {
                 groups.push((r.group.clone(), Vec::new()));
             }
@@ -306,6 +305,13 @@ impl<'a> Loader<'a> {
                 versions.push(r.version.clone());
             }
         }
-        Ok(Table { types: self.types, by_name, by_kind, resources: self.resources, by_resource, groups })
+        Ok(Table {
+            types: self.types,
+            by_name,
+            by_kind,
+            resources: self.resources,
+            by_resource: Index::new(by_resource),
+            groups,
+        })
     }
 }

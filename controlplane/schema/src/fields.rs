@@ -1,0 +1,18 @@
+//! Who set which field: field sets (`FieldsV1`), `metadata.managedFields`, and server-side apply (KEP-555).
+//!
+//! An update compares the object before and after and gives the changed fields to the writer; an apply merges the writer's
+//! configuration into the live object, refuses to take what others own unless forced, and removes what the writer applied before and
+//! left out now. Pure functions over objects and the type table; time and the writer's name are arguments.
+
+mod compare;
+mod managed;
+mod merge;
+mod remove;
+mod set;
+mod view;
+mod write;
+
+pub use managed::{Entry, Managed, Operation};
+pub use set::Set;
+pub use view::TypedError;
+pub use write::{ApplyError, Conflict, Writer, apply, update};

@@ -1,0 +1,168 @@
+//! `metadata.managedFields`: who set which fields, by which kind of request, at which version and subresource.
+
+use super::set::Set;
+use serde_json::{Value, json};
+
+/// How a manager set its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Server-side apply.
+    Apply,
+    /// Any other write.
+    Update,
+}
+
+/// One manager's fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The manager's name.
+    pub manager: String,
+    /// How it wrote.
+    pub operation: Operation,
+    /// The API version it wrote, `GROUP/VERSION`.
+    pub api_version: String,
+    /// The subresource it wrote; empty for the object itself.
+    pub subresource: String,
+    /// RFC 3339; when its fields last changed.
+    pub time: Option<String>,
+    /// The fields.
+    pub fields: Set,
+}
+
+impl Entry {
+    /// Whether two entries are of the same manager. An applier is the same at every version.
+    pub(crate) fn same_manager(&self, other: &Entry) -> bool {
+        self.manager == other.manager
+            && self.operation == other.operation
+            && self.subresource == other.subresource
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
+    /// The manager as conflict messages name it.
+    pub(crate) fn shown(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if self.operation == Operation::Update {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
+    }
+}
+
+/// Every manager of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Managed {
+    /// Their entries.
+    pub entries: Vec<Entry>,
+}
+
+/// So many managers by update are kept apart; the oldest beyond it are merged into one.
+const MAX_UPDATERS: usize = 10;
+/// The name of the merged ones.
+const ANCIENT: &str = "ancient-changes";
+
+impl Managed {
+    /// Reads `metadata.managedFields`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(list: &Value) -> Result<Self, String> {
+        let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().map(entry).collect::<Result<Vec<_>, _>>().map(|entries| Self { entries })
+    }
+
+    /// Writes it, appliers first, then by time and name.
+    pub fn to_json(&self) -> Value {
+        let mut entries: Vec<&Entry> = self.entries.iter().filter(|e| !e.fields.is_empty() || e.operation == Operation::Apply).collect();
+        entries.sort_by(|a, b| {
+            (a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(b.operation, &b.time, &b.manager, &b.api_version, &b.subresource))
+        });
+        let items = entries.into_iter().filter(|e| !e.fields.is_empty()).map(|entry| {
+            let mut item = json!({
+                "manager": entry.manager,
+                "operation": match entry.operation { Operation::Apply => "Apply", Operation::Update => "Update" },
+                "apiVersion": entry.api_version,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": entry.fields.to_json(),
+            });
+            if let Some(time) = &entry.time {
+                item["time"] = json!(time);
+            }
+            if !entry.subresource.is_empty() {
+                item["subresource"] = json!(entry.subresource);
+            }
+            item
+        });
+        Value::Array(items.collect())
+    }
+
+    /// The entry of a manager.
+    pub(crate) fn find(&self, who: &Entry) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.same_manager(who))
+    }
+
+    /// Puts an entry in the place of the manager's earlier one.
+    pub(crate) fn put(&mut self, entry: Entry) {
+        self.entries.retain(|other| !other.same_manager(&entry));
+        if !entry.fields.is_empty() {
+            self.entries.push(entry);
+        }
+    }
+
+    /// Merges the oldest updaters when there are too many.
+    pub(crate) fn cap(&mut self) {
+        let mut updaters: Vec<Entry> = Vec::new();
+        let mut others: Vec<Entry> = Vec::new();
+        for entry in self.entries.drain(..) {
+            if entry.operation == Operation::Update && entry.subresource.is_empty() { updaters.push(entry) } else { others.push(entry) }
+        }
+        updaters.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));
+        while updaters.len() > MAX_UPDATERS {
+            let oldest = updaters.remove(0);
+            match updaters.iter_mut().find(|e| e.manager == ANCIENT && e.api_version == oldest.api_version) {
+                Some(ancient) => {
+                    ancient.fields = ancient.fields.union(&oldest.fields);
+                    ancient.time = ancient.time.clone().max(oldest.time);
+                }
+                // The first merge names the entry; it goes on until another one can join it.
+                None => {
+                    let merged = Entry { manager: ANCIENT.to_owned(), ..oldest };
+                    match updaters.iter().position(|e| e.api_version == merged.api_version) {
+                        Some(at) => {
+                            let next = updaters.remove(at);
+                            updaters.insert(0, Entry { fields: merged.fields.union(&next.fields), time: next.time, ..merged });
+                        }
+                        None => {
+                            others.push(merged);
+                        }
+                    }
+                }
+            }
+        }
+        self.entries = others;
+        self.entries.extend(updaters);
+    }
+}
+
+fn entry(item: &Value) -> Result<Entry, String> {
+    let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+    let operation = match item["operation"].as_str() {
+        Some("Apply") => Operation::Apply,
+        Some("Update") => Operation::Update,
+        other => return Err(format!("invalid operation {:?}", other.unwrap_or_default())),
+    };
+    let fields = match &item["fieldsV1"] {
+        Value::Null => Set::default(),
+        fields => Set::from_json(fields)?,
+    };
+    Ok(Entry {
+        manager: text("manager"),
+        operation,
+        api_version: text("apiVersion"),
+        subresource: text("subresource"),
+        time: item["time"].as_str().map(str::to_owned),
+        fields,
+    })
+}

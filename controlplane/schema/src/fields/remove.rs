@@ -1,0 +1,55 @@
+//! Takes fields out of an object.
+
+use super::set::Set;
+use super::view::{Place, Shape};
+use serde_json::{Map, Value};
+
+/// The object without the members of a set. A container that loses its last entry goes too.
+pub(crate) fn remove(place: &Place<'_>, value: &Value, gone: &Set) -> Value {
+    without(place, value, gone).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+fn without(place: &Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
+    if gone.is_empty() {
+        return Some(value.clone());
+    }
+    match (place.shape(Some(value)), value) {
+        (Shape::Fields(id), Value::Object(entries)) => object(entries, gone, |name| place.field(id, name)),
+        (Shape::Entries(next), Value::Object(entries)) => object(entries, gone, |_| Some(next)),
+        (Shape::Values, Value::Array(items)) => {
+            list(items.iter().filter(|item| !gone.has(&format!("v:{item}"))).cloned().collect(), items.len())
+        }
+        (Shape::Items(id, keys), Value::Array(items)) => {
+            let kept = items.iter().filter_map(|item| {
+                let step = place.step_of(id, keys, item);
+                match gone.below(&step) {
+                    _ if gone.has(&step) => None,
+                    Some(below) => without(&place.item(id), item, below),
+                    None => Some(item.clone()),
+                }
+            });
+            list(kept.collect(), items.len())
+        }
+        _ => Some(value.clone()),
+    }
+}
+
+fn object<'p>(entries: &Map<String, Value>, gone: &Set, place: impl Fn(&str) -> Option<Place<'p>>) -> Option<Value> {
+    let mut kept = Map::new();
+    for (name, value) in entries {
+        let step = format!("f:{name}");
+        let value = match (gone.below(&step), place(name)) {
+            _ if gone.has(&step) => None,
+            (Some(below), Some(place)) => without(&place, value, below),
+            _ => Some(value.clone()),
+        };
+        if let Some(value) = value {
+            kept.insert(name.clone(), value);
+        }
+    }
+    (!kept.is_empty() || entries.is_empty()).then_some(Value::Object(kept))
+}
+
+fn list(kept: Vec<Value>, before: usize) -> Option<Value> {
+    (!kept.is_empty() || before == 0).then_some(Value::Array(kept))
+}

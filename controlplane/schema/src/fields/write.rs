@@ -1,0 +1,282 @@
+//! The two ways a write changes `metadata.managedFields`: update and apply.
+
+use super::compare::{Comparison, compare};
+use super::managed::{Entry, Managed, Operation};
+use super::merge::{merge, nothing};
+use super::remove::remove;
+use super::set::{Set, shown};
+use super::view::{Place, TypedError};
+use crate::normalize;
+use crate::table::{Table, TypeId};
+use serde_json::{Map, Value};
+use std::sync::LazyLock;
+
+/// The annotation in which client-side apply keeps what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Nobody manages these: they name the object or are the server's own.
+static UNMANAGED: LazyLock<Set> = LazyLock::new(|| {
+    Set::of_fields(&[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.creationTimestamp",
+        "metadata.selfLink",
+        "metadata.uid",
+        "metadata.clusterName",
+        "metadata.generation",
+        "metadata.managedFields",
+        "metadata.resourceVersion",
+    ])
+});
+
+/// Who writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// The manager's name.
+    pub manager: &'a str,
+    /// The version of the request, `GROUP/VERSION`.
+    pub api_version: &'a str,
+    /// The subresource; empty for the object itself.
+    pub subresource: &'a str,
+    /// RFC 3339, whole seconds.
+    pub now: &'a str,
+}
+
+impl Writer<'_> {
+    fn entry(&self, operation: Operation, fields: Set) -> Entry {
+        Entry {
+            manager: self.manager.to_owned(),
+            operation,
+            api_version: self.api_version.to_owned(),
+            subresource: self.subresource.to_owned(),
+            time: Some(self.now.to_owned()),
+            fields,
+        }
+    }
+}
+
+/// A field that an apply wants and somebody else owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The owner, as messages name it.
+    pub owner: String,
+    /// The field, as messages name it.
+    pub path: String,
+}
+
+/// Why an apply is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The configuration does not fit its type.
+    #[error(transparent)]
+    Typed(#[from] TypedError),
+    /// Others own fields of it.
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+}
+
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", only.owner, only.path);
+    }
+    let mut owners: Vec<&str> = conflicts.iter().map(|c| c.owner.as_str()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    let mut lines = Vec::new();
+    for owner in owners {
+        lines.push(format!("conflicts with {owner}:"));
+        lines.extend(conflicts.iter().filter(|c| c.owner == owner).map(|c| format!("- {}", c.path)));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+}
+
+/// The object without its managed fields, as the comparisons see it.
+fn bare(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
+/// An object of a type with nothing set.
+fn empty(table: &Table, id: TypeId) -> Value {
+    let mut object = nothing();
+    normalize(table, id, &mut object);
+    object
+}
+
+fn set_managed(object: &mut Value, managed: &Managed) {
+    let list = managed.to_json();
+    let Some(object) = object.as_object_mut() else { return };
+    let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let Some(metadata) = metadata.as_object_mut() else { return };
+    if list.as_array().is_some_and(|l| !l.is_empty()) {
+        metadata.insert("managedFields".to_owned(), list);
+    } else {
+        metadata.remove("managedFields");
+    }
+}
+
+fn managed_of(object: &Value) -> Option<Managed> {
+    let list = object.get("metadata")?.get("managedFields")?;
+    Managed::from_json(list).ok()
+}
+
+/// What an update goes out from: the list the request carries, if it carries one that makes sense, else the live object's. An empty
+/// list, or a list of one empty entry, starts afresh.
+fn managed_before(live: Option<&Value>, new: &Value, subresource: bool) -> Managed {
+    let given = new.get("metadata").and_then(|m| m.get("managedFields")).and_then(Value::as_array);
+    let of_live = || live.and_then(managed_of).unwrap_or_default();
+    match given {
+        _ if subresource => of_live(),
+        None => of_live(),
+        Some(list) if list.iter().all(|item| item.as_object().is_some_and(Map::is_empty)) => Managed::default(),
+        Some(_) => managed_of(new).unwrap_or_else(of_live),
+    }
+}
+
+/// Takes changed and removed fields from the managers that had them. `except` keeps its own. Gives what was taken from whom.
+fn take(managed: &mut Managed, comparison: &Comparison, except: Option<&Entry>) -> Vec<(Entry, Set)> {
+    let changed = comparison.modified.union(&comparison.added);
+    let mut taken = Vec::new();
+    for entry in &mut managed.entries {
+        if except.is_some_and(|who| entry.same_manager(who)) {
+            continue;
+        }
+        let conflict = entry.fields.intersection(&changed);
+        if !conflict.is_empty() {
+            taken.push((entry.clone(), conflict.clone()));
+            entry.fields = entry.fields.difference(&conflict);
+        }
+        entry.fields = entry.fields.difference(&comparison.removed);
+    }
+    managed.entries.retain(|entry| !entry.fields.is_empty());
+    taken
+}
+
+/// Gives what an update changed to its writer. `reset` are the fields that this kind of request cannot set.
+pub fn update(table: &Table, id: TypeId, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, reset: &Set) {
+    let place = Place::root(table, id);
+    let mut managed = managed_before(live, new, !writer.subresource.is_empty());
+    let before = live.map_or_else(|| empty(table, id), bare);
+    let comparison = compare(&place, &before, &bare(new));
+    let comparison = Comparison {
+        added: comparison.added.outside(reset),
+        modified: comparison.modified.outside(reset),
+        removed: comparison.removed.outside(reset),
+    };
+    take(&mut managed, &comparison, None);
+    let fields = comparison.modified.union(&comparison.added).difference(&UNMANAGED);
+    if !fields.is_empty() {
+        let mut entry = writer.entry(Operation::Update, fields);
+        if let Some(earlier) = managed.find(&entry) {
+            entry.fields = entry.fields.union(&earlier.fields);
+        }
+        managed.put(entry);
+    }
+    for entry in &mut managed.entries {
+        entry.fields = entry.fields.difference(&UNMANAGED);
+    }
+    managed.cap();
+    set_managed(new, &managed);
+}
+
+/// The live object with a configuration applied. Without `force`, fields that others own with other values are a conflict.
+///
+/// # Errors
+/// The configuration does not fit its type, or conflicts.
+pub fn apply(
+    table: &Table,
+    id: TypeId,
+    live: Option<&Value>,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+    reset: &Set,
+) -> Result<Value, ApplyError> {
+    let place = Place::root(table, id);
+    let config = bare(config);
+    let fields = place.fields_of(&config)?.difference(&UNMANAGED).outside(reset);
+    let before = live.map_or_else(|| empty(table, id), bare);
+    let mut managed = live.and_then(managed_of).unwrap_or_default();
+    let who = writer.entry(Operation::Apply, fields);
+    let last = managed.find(&who).cloned();
+    let mut new = merge(&place, &before, &config);
+    managed.put(who.clone());
+    if let Some(last) = &last {
+        new = prune(&place, &new, &managed, &last.fields)?;
+    }
+    normalize(table, id, &mut new);
+    let comparison = compare(&place, &before, &new);
+    let comparison = Comparison {
+        added: comparison.added.outside(reset),
+        modified: comparison.modified.outside(reset),
+        removed: comparison.removed.outside(reset),
+    };
+    let taken = take(&mut managed, &comparison, Some(&who));
+    refuse(&place, live, writer, force, &taken)?;
+    let same = live.is_some() && before == new;
+    let entry = managed.entries.iter_mut().find(|entry| entry.same_manager(&who));
+    if let (true, Some(entry)) = (same, entry) {
+        // Nothing changed: the time stays that of the last change, if there was one.
+        entry.time = last.and_then(|last| last.time);
+    }
+    keep_last_applied(live, &config, writer, &mut new);
+    managed.cap();
+    set_managed(&mut new, &managed);
+    Ok(new)
+}
+
+/// Refuses to take what others own, unless forced or it was client-side apply's own.
+fn refuse(place: &Place<'_>, live: Option<&Value>, writer: &Writer<'_>, force: bool, taken: &[(Entry, Set)]) -> Result<(), ApplyError> {
+    if force {
+        return Ok(());
+    }
+    // A user who moves from client-side to server-side apply goes on owning what the annotation says was applied.
+    let mine = if writer.manager == "kubectl" { live.and_then(|live| last_applied(place, live)) } else { None };
+    let mut conflicts = Vec::new();
+    for (entry, set) in taken {
+        let set = mine.as_ref().map_or_else(|| set.clone(), |mine| set.difference(mine));
+        conflicts.extend(set.paths().iter().map(|path| Conflict { owner: entry.shown(), path: shown(path) }));
+    }
+    if conflicts.is_empty() { Ok(()) } else { Err(ApplyError::Conflicts(conflicts)) }
+}
+
+fn last_applied(place: &Place<'_>, live: &Value) -> Option<Set> {
+    let text = live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?;
+    place.fields_of(&serde_json::from_str(text).ok()?).ok()
+}
+
+/// Keeps client-side apply's annotation true when `kubectl apply --server-side` writes an object that has one.
+fn keep_last_applied(live: Option<&Value>, config: &Value, writer: &Writer<'_>, new: &mut Value) {
+    let has = live.is_some_and(|live| live.pointer("/metadata/annotations").is_some_and(|a| a.get(LAST_APPLIED).is_some()));
+    if writer.manager != "kubectl" || !has {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    if let Some(annotations) = new.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(LAST_APPLIED.to_owned(), Value::String(format!("{config}\n")));
+    }
+}
+
+/// Takes out what the manager applied before, left out now, and nobody else owns.
+fn prune(place: &Place<'_>, merged: &Value, managed: &Managed, last: &Set) -> Result<Value, ApplyError> {
+    let whole = |set: &Set| set.with_members(&mut Vec::new(), &|path, member| member || place.declares(path));
+    let last = whole(last);
+    let all = whole(&place.fields_of(merged)?);
+    let pruned = remove(place, merged, &last);
+    // What somebody owns stays, this manager's new configuration included.
+    let owned = managed.entries.iter().fold(Set::default(), |owned, entry| owned.union(&whole(&entry.fields)));
+    let left = whole(&place.fields_of(&pruned)?);
+    let pruned = remove(place, merged, &all.difference(&left.union(&owned)));
+    // So does what the manager never applied, though it lies in something it did.
+    let left = whole(&place.fields_of(&pruned)?);
+    Ok(remove(place, merged, &all.difference(&left).intersection(&last)))
+}
