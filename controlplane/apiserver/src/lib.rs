@@ -18,3 +18,5 @@ pub mod admission;
 pub mod allocate;
 pub mod cache;
 pub mod strategy;
+
+pub mod resources;

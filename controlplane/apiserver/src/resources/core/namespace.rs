@@ -1,0 +1,67 @@
+//! Namespaces: made Active with the finalizer that holds them until they are empty.
+
+use jiff::Timestamp;
+use pagurus_controlplane_api::labels;
+use serde_json::{Value, json};
+
+use crate::resources::cells;
+use crate::resources::fields::{Fields, object_at};
+use crate::strategy::{Context, Strategy, keep, keep_all_but};
+
+/// The finalizer that the namespace controller takes off.
+const FINALIZER: &str = "kubernetes";
+/// The label that carries the name, so that selectors can select by it.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The strategy of `namespaces`.
+pub(crate) struct Namespaces;
+
+impl Strategy for Namespaces {
+    fn default(&self, object: &mut Value) {
+        let name = object.text("metadata.name").to_owned();
+        if !name.is_empty() {
+            object_at(object, "metadata.labels")[NAME_LABEL] = name.into();
+        }
+    }
+
+    fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
+        object["status"] = json!({"phase": "Active"});
+        let spec = object_at(object, "spec");
+        if !spec.texts("finalizers").any(|f| f == FINALIZER) {
+            match spec.get_mut("finalizers").and_then(Value::as_array_mut) {
+                Some(list) => list.push(FINALIZER.into()),
+                None => spec["finalizers"] = json!([FINALIZER]),
+            }
+        }
+    }
+
+    fn prepare_update(&self, _context: &Context<'_>, object: &mut Value, old: &Value) {
+        keep(object, old, "spec");
+        keep(object, old, "status");
+    }
+
+    fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        match sub {
+            "finalize" => keep(object, old, "status"),
+            "status" => keep(object, old, "spec"),
+            _ => keep_all_but(object, old, &["metadata"]),
+        }
+    }
+
+    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+        let name = if prefix { labels::mask_trailing_dash(name) } else { name.to_owned() };
+        labels::dns_label(&name)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["status.phase"]
+    }
+
+    fn field(&self, object: &Value, name: &str) -> Option<String> {
+        (name == "status.phase").then(|| object.text(name).to_owned())
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![cells::name(object), object.text("status.phase").into(), cells::age(object, now)]
+    }
+}

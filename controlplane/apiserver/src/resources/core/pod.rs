@@ -1,0 +1,98 @@
+//! Pods: born Pending, deleted gracefully, shown with the state of their containers.
+
+mod row;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::resources::fields::{Fields, existing, object_at};
+use crate::resources::pod_spec::{defaults, quality};
+use crate::strategy::{Context, Strategy, keep, keep_all_but};
+
+/// The strategy of `pods`.
+pub(crate) struct Pods;
+
+impl Strategy for Pods {
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = existing(object, "spec") {
+            defaults::spec(spec);
+            defaults::pod(spec);
+        }
+    }
+
+    fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
+        let class = quality::class(object.at("spec"));
+        object["status"] = json!({"phase": "Pending", "qosClass": class});
+        if !object.items("spec.schedulingGates").is_empty() {
+            object_at(object, "status")["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": null, "lastTransitionTime": null,
+            }]);
+        }
+    }
+
+    fn prepare_update(&self, _context: &Context<'_>, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+    }
+
+    fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        match sub {
+            "status" => {
+                keep_all_but(object, old, &["metadata", "status"]);
+                if let Some(class) = old.some_text("status.qosClass").map(str::to_owned) {
+                    object_at(object, "status")["qosClass"] = class.into();
+                }
+            }
+            _ => keep(object, old, "status"),
+        }
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ]
+    }
+
+    fn field(&self, object: &Value, name: &str) -> Option<String> {
+        Some(match name {
+            "spec.hostNetwork" => object.flag(name).to_string(),
+            "status.podIP" => object.items("status.podIPs").first().map(|ip| ip.text("ip").to_owned())?,
+            "status.podIPs" => {
+                object.items(name).iter().map(|ip| ip.text("ip")).collect::<Vec<_>>().join(",")
+            }
+            _ => object.text(name).to_owned(),
+        })
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        row::cells(object, now)
+    }
+
+    fn counts_generations(&self) -> bool {
+        true
+    }
+
+    fn graceful_delete(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
+        let mut seconds =
+            requested.or_else(|| object.some_int("spec.terminationGracePeriodSeconds")).unwrap_or_default();
+        // Nobody runs it (any more): there is nothing to wait for.
+        if object.text("spec.nodeName").is_empty()
+            || matches!(object.text("status.phase"), "Failed" | "Succeeded")
+        {
+            seconds = 0;
+        }
+        if seconds < 0 {
+            seconds = 1;
+        }
+        (seconds > 0).then_some(seconds)
+    }
+}

@@ -1,0 +1,99 @@
+//! The kinds of the group `resource.k8s.io`: devices and claims to them.
+
+use serde_json::{Value, json};
+
+use super::cells;
+use super::fields::{Fields, default, existing, items_mut};
+use super::plain::Plain;
+
+/// The strategy of `resourceclaims`.
+pub(crate) static CLAIMS: Plain = Plain {
+    default: |object| default_requests(object, "spec.devices.requests"),
+    cells: |object, now| vec![cells::name(object), state(object).into(), cells::age(object, now)],
+    ..Plain::NEW
+};
+
+/// The strategy of `resourceclaimtemplates`.
+pub(crate) static CLAIM_TEMPLATES: Plain = Plain {
+    default: |object| default_requests(object, "spec.spec.devices.requests"),
+    cells: |object, now| vec![cells::name(object), cells::age(object, now)],
+    ..Plain::NEW
+};
+
+/// The strategy of `deviceclasses`.
+pub(crate) static DEVICE_CLASSES: Plain = Plain {
+    cells: |object, now| vec![cells::name(object), cells::age(object, now)],
+    generations: true,
+    ..Plain::NEW
+};
+
+/// The strategy of `devicetaintrules`.
+pub(crate) static DEVICE_TAINT_RULES: Plain = Plain {
+    cells: |object, now| {
+        let taint = object.at("spec.taint");
+        vec![
+            cells::name(object),
+            taint.text("key").into(),
+            taint.text("value").into(),
+            taint.text("effect").into(),
+            cells::since(object, "spec.taint.timeAdded", now).into(),
+            cells::age(object, now),
+        ]
+    },
+    generations: true,
+    ..Plain::NEW
+};
+
+/// The strategy of `resourceslices`.
+pub(crate) static SLICES: Plain = Plain {
+    cells: |object, now| {
+        vec![
+            cells::name(object),
+            object.text("spec.nodeName").into(),
+            object.text("spec.driver").into(),
+            object.text("spec.pool.name").into(),
+            cells::age(object, now),
+        ]
+    },
+    generations: true,
+    fields: &["spec.nodeName", "spec.driver"],
+    ..Plain::NEW
+};
+
+fn default_requests(object: &mut Value, field: &str) {
+    for request in items_mut(object, field) {
+        if let Some(exactly) = existing(request, "exactly") {
+            default_request(exactly);
+        }
+        for alternative in items_mut(request, "firstAvailable") {
+            default_request(alternative);
+        }
+    }
+}
+
+fn default_request(request: &mut Value) {
+    default(request, "allocationMode", "ExactCount");
+    if request.text("allocationMode") == "ExactCount" {
+        default(request, "count", json!(1));
+    }
+    for toleration in items_mut(request, "tolerations") {
+        default(toleration, "operator", "Equal");
+    }
+}
+
+fn state(claim: &Value) -> String {
+    let mut states = Vec::new();
+    let deleted = claim.has("metadata.deletionTimestamp");
+    if deleted {
+        states.push("deleted");
+    }
+    if claim.has("status.allocation") {
+        states.push("allocated");
+        if !claim.items("status.reservedFor").is_empty() {
+            states.push("reserved");
+        }
+    } else if !deleted {
+        states.push("pending");
+    }
+    states.join(",")
+}

@@ -1,0 +1,108 @@
+//! Ingresses, IngressClasses, NetworkPolicies, IPAddresses and ServiceCIDRs.
+
+use jiff::Timestamp;
+use pagurus_controlplane_api::key::qualified;
+use serde_json::Value;
+
+use super::cells;
+use super::fields::{Fields, default, default_text, items_mut, object_at};
+use super::plain::Plain;
+
+/// The strategy of `ingresses`.
+pub(crate) static INGRESSES: Plain = Plain { cells: ingress_cells, generations: true, ..Plain::NEW };
+
+/// The strategy of `ingressclasses`.
+pub(crate) static INGRESS_CLASSES: Plain =
+    Plain { default: default_class, cells: class_cells, generations: true, ..Plain::NEW };
+
+/// The strategy of `networkpolicies`.
+pub(crate) static NETWORK_POLICIES: Plain = Plain {
+    default: default_policy,
+    cells: |object, now| {
+        vec![cells::name(object), cells::selector(object, "spec.podSelector"), cells::age(object, now)]
+    },
+    generations: true,
+    ..Plain::NEW
+};
+
+/// The strategy of `ipaddresses`.
+pub(crate) static IP_ADDRESSES: Plain = Plain {
+    cells: |object, now| {
+        let parent = object.at("spec.parentRef");
+        let mut parts = vec![qualified(parent.text("resource"), parent.text("group"))];
+        parts.extend(
+            ["namespace", "name"].iter().map(|n| parent.text(n).to_owned()).filter(|p| !p.is_empty()),
+        );
+        vec![cells::name(object), parts.join("/").into(), cells::age(object, now)]
+    },
+    ..Plain::NEW
+};
+
+/// The strategy of `servicecidrs`.
+pub(crate) static SERVICE_CIDRS: Plain = Plain {
+    cells: |object, now| {
+        vec![cells::name(object), cells::joined(object, "spec.cidrs").into(), cells::age(object, now)]
+    },
+    ..Plain::NEW
+};
+
+fn ingress_cells(ingress: &Value, now: Timestamp) -> Vec<Value> {
+    let hosts: Vec<&str> =
+        ingress.items("spec.rules").iter().map(|r| r.text("host")).filter(|h| !h.is_empty()).collect();
+    let shown = hosts[..hosts.len().min(3)].join(",");
+    let hosts = match hosts.len() {
+        0 => "*".to_owned(),
+        n if n > 3 => format!("{shown} + {} more...", n - 3),
+        _ => shown,
+    };
+    let addresses: Vec<&str> = ingress
+        .items("status.loadBalancer.ingress")
+        .iter()
+        .map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") })
+        .filter(|a| !a.is_empty())
+        .collect();
+    let ports = if ingress.items("spec.tls").is_empty() { "80" } else { "80, 443" };
+    vec![
+        cells::name(ingress),
+        cells::or_none(ingress.text("spec.ingressClassName")),
+        hosts.into(),
+        addresses.join(",").into(),
+        ports.into(),
+        cells::age(ingress, now),
+    ]
+}
+
+fn default_class(class: &mut Value) {
+    if class.has("spec.parameters") {
+        default(object_at(class, "spec.parameters"), "scope", "Cluster");
+    }
+}
+
+fn class_cells(class: &Value, now: Timestamp) -> Vec<Value> {
+    let parameters = class.at("spec.parameters");
+    let shown = if parameters.is_null() {
+        cells::NONE.to_owned()
+    } else {
+        format!(
+            "{}/{}",
+            qualified(parameters.text("kind"), parameters.text("apiGroup")),
+            parameters.text("name")
+        )
+    };
+    vec![cells::name(class), class.text("spec.controller").into(), shown.into(), cells::age(class, now)]
+}
+
+fn default_policy(policy: &mut Value) {
+    for (rules, peers) in [("spec.ingress", "ports"), ("spec.egress", "ports")] {
+        for rule in items_mut(policy, rules) {
+            for port in items_mut(rule, peers) {
+                default_text(port, "protocol", "TCP");
+            }
+        }
+    }
+    if policy.items("spec.policyTypes").is_empty() && policy.has("spec") {
+        let egress = !policy.items("spec.egress").is_empty();
+        let types: &[&str] = if egress { &["Ingress", "Egress"] } else { &["Ingress"] };
+        object_at(policy, "spec")["policyTypes"] = types.into();
+    }
+}

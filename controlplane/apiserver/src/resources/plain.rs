@@ -1,0 +1,116 @@
+//! A strategy put together from functions, for kinds whose peculiarities are few.
+
+use jiff::Timestamp;
+use pagurus_controlplane_api::field::FieldError;
+use pagurus_controlplane_api::labels;
+use serde_json::Value;
+
+use crate::strategy::{Strategy, generic_cells};
+
+/// What such a kind does differently; fields left alone in [`Plain::NEW`] do as every kind does.
+pub(crate) struct Plain {
+    /// Fills in what the request left open.
+    pub(crate) default: fn(&mut Value),
+    /// The table row.
+    pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// What is wrong with an object.
+    pub(crate) validate: fn(&Value) -> Vec<FieldError>,
+    /// What is wrong with a change (beside what is wrong with the object).
+    pub(crate) change: fn(&Value, &Value) -> Vec<FieldError>,
+    /// What is wrong with a name.
+    pub(crate) name: fn(&str, bool) -> Vec<String>,
+    /// Texts for the client.
+    pub(crate) warnings: fn(&Value) -> Vec<String>,
+    /// Whether changes are counted.
+    pub(crate) generations: bool,
+    /// Whether a `PUT` may create the object.
+    pub(crate) create_on_update: bool,
+    /// Whether a `PUT` needs no resourceVersion.
+    pub(crate) unconditional_update: bool,
+    /// Selectable fields; the value is the text (or number, or boolean) at that path.
+    pub(crate) fields: &'static [&'static str],
+}
+
+/// A name that is a DNS subdomain.
+pub(crate) fn subdomain(name: &str, prefix: bool) -> Vec<String> {
+    if prefix {
+        labels::dns_subdomain(&labels::mask_trailing_dash(name))
+    } else {
+        labels::dns_subdomain(name)
+    }
+}
+
+/// A name that is a DNS label.
+pub(crate) fn label(name: &str, prefix: bool) -> Vec<String> {
+    if prefix { labels::dns_label(&labels::mask_trailing_dash(name)) } else { labels::dns_label(name) }
+}
+
+impl Plain {
+    /// Nothing peculiar.
+    pub(crate) const NEW: Plain = Plain {
+        default: |_| {},
+        cells: generic_cells,
+        validate: |_| Vec::new(),
+        change: |_, _| Vec::new(),
+        name: subdomain,
+        warnings: |_| Vec::new(),
+        generations: false,
+        create_on_update: false,
+        unconditional_update: true,
+        fields: &[],
+    };
+}
+
+impl Strategy for Plain {
+    fn default(&self, object: &mut Value) {
+        (self.default)(object);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        (self.validate)(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = (self.validate)(object);
+        errors.extend((self.change)(object, old));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        (self.warnings)(object)
+    }
+
+    fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+        (self.name)(name, prefix)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        self.fields
+    }
+
+    fn field(&self, object: &Value, name: &str) -> Option<String> {
+        use super::fields::Fields;
+        match object.at(name) {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => None,
+        }
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        (self.cells)(object, now)
+    }
+
+    fn counts_generations(&self) -> bool {
+        self.generations
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        self.create_on_update
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        self.unconditional_update
+    }
+}
