@@ -16,3 +16,6 @@ pub use managed::{Entry, Managed, Operation};
 pub use set::Set;
 pub use view::TypedError;
 pub use write::{ApplyError, Conflict, Writer, apply, update};
+
+#[cfg(test)]
+mod tests;

@@ -57,9 +57,13 @@ impl Comparison {
                 self.entries(old, new, path, &none, |_| Some(next));
             }
             Shape::Values => {
-                let steps = |list: Option<&Value>| -> Vec<String> { items(list).iter().map(|item| format!("v:{item}")).collect() };
+                let steps = |list: Option<&Value>| -> Vec<String> {
+                    items(list).iter().map(|item| format!("v:{item}")).collect()
+                };
                 let (old, new) = (steps(old), steps(new));
-                old.iter().filter(|s| !new.contains(s)).for_each(|s| insert_below(&mut self.removed, path, s));
+                old.iter()
+                    .filter(|s| !new.contains(s))
+                    .for_each(|s| insert_below(&mut self.removed, path, s));
                 new.iter().filter(|s| !old.contains(s)).for_each(|s| insert_below(&mut self.added, path, s));
             }
             Shape::Items(id, keys) => {

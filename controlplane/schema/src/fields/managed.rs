@@ -75,9 +75,16 @@ impl Managed {
 
     /// Writes it, appliers first, then by time and name.
     pub fn to_json(&self) -> Value {
-        let mut entries: Vec<&Entry> = self.entries.iter().filter(|e| !e.fields.is_empty() || e.operation == Operation::Apply).collect();
+        let mut entries: Vec<&Entry> =
+            self.entries.iter().filter(|e| !e.fields.is_empty() || e.operation == Operation::Apply).collect();
         entries.sort_by(|a, b| {
-            (a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(b.operation, &b.time, &b.manager, &b.api_version, &b.subresource))
+            (a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(
+                b.operation,
+                &b.time,
+                &b.manager,
+                &b.api_version,
+                &b.subresource,
+            ))
         });
         let items = entries.into_iter().filter(|e| !e.fields.is_empty()).map(|entry| {
             let mut item = json!({
@@ -116,33 +123,28 @@ impl Managed {
         let mut updaters: Vec<Entry> = Vec::new();
         let mut others: Vec<Entry> = Vec::new();
         for entry in self.entries.drain(..) {
-            if entry.operation == Operation::Update && entry.subresource.is_empty() { updaters.push(entry) } else { others.push(entry) }
-        }
-        updaters.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));
-        while updaters.len() > MAX_UPDATERS {
-            let oldest = updaters.remove(0);
-            match updaters.iter_mut().find(|e| e.manager == ANCIENT && e.api_version == oldest.api_version) {
-                Some(ancient) => {
-                    ancient.fields = ancient.fields.union(&oldest.fields);
-                    ancient.time = ancient.time.clone().max(oldest.time);
-                }
-                // The first merge names the entry; it goes on until another one can join it.
-                None => {
-                    let merged = Entry { manager: ANCIENT.to_owned(), ..oldest };
-                    match updaters.iter().position(|e| e.api_version == merged.api_version) {
-                        Some(at) => {
-                            let next = updaters.remove(at);
-                            updaters.insert(0, Entry { fields: merged.fields.union(&next.fields), time: next.time, ..merged });
-                        }
-                        None => {
-                            others.push(merged);
-                        }
-                    }
-                }
+            if entry.operation == Operation::Update && entry.subresource.is_empty() {
+                updaters.push(entry)
+            } else {
+                others.push(entry)
             }
         }
+        updaters.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));
+        let mut ancient: Vec<Entry> = Vec::new();
+        let mut young = updaters.into_iter();
+        while ancient.len() + young.len() > MAX_UPDATERS {
+            let Some(oldest) = young.next() else { break };
+            match ancient.iter_mut().find(|e| e.api_version == oldest.api_version) {
+                Some(merged) => {
+                    merged.fields = merged.fields.union(&oldest.fields);
+                    merged.time = oldest.time.max(merged.time.take());
+                }
+                None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..oldest }),
+            }
+        }
+        ancient.extend(young);
         self.entries = others;
-        self.entries.extend(updaters);
+        self.entries.extend(ancient);
     }
 }
 

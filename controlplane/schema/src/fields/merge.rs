@@ -10,10 +10,17 @@ pub(crate) fn merge(place: &Place<'_>, live: &Value, config: &Value) -> Value {
         Shape::Whole => config.clone(),
         Shape::Fields(id) => entries(live, config, |name| place.field(id, name)),
         Shape::Entries(next) => entries(live, config, |_| Some(next)),
-        Shape::Values => list(items(Some(live)), items(Some(config)), |item| format!("v:{item}"), |_, new| new.clone()),
+        Shape::Values => {
+            list(items(Some(live)), items(Some(config)), |item| format!("v:{item}"), |_, new| new.clone())
+        }
         Shape::Items(id, keys) => {
             let item = place.item(id);
-            list(items(Some(live)), items(Some(config)), |value| place.step_of(id, keys, value), |old, new| merge(&item, old, new))
+            list(
+                items(Some(live)),
+                items(Some(config)),
+                |value| place.step_of(id, keys, value),
+                |old, new| merge(&item, old, new),
+            )
         }
     }
 }
@@ -35,7 +42,12 @@ fn entries<'p>(live: &Value, config: &Value, place: impl Fn(&str) -> Option<Plac
 
 /// Merges two lists whose items have names. The configuration's order holds for what it names; what only the live list has keeps its
 /// place before the next item that both have.
-fn list(live: &[Value], config: &[Value], step: impl Fn(&Value) -> String, each: impl Fn(&Value, &Value) -> Value) -> Value {
+fn list(
+    live: &[Value],
+    config: &[Value],
+    step: impl Fn(&Value) -> String,
+    each: impl Fn(&Value, &Value) -> Value,
+) -> Value {
     let live: Vec<(String, &Value)> = live.iter().map(|item| (step(item), item)).collect();
     let config: Vec<(String, &Value)> = config.iter().map(|item| (step(item), item)).collect();
     let named = |list: &[(String, &Value)], step: &str| list.iter().any(|(other, _)| other == step);

@@ -34,7 +34,11 @@ fn without(place: &Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
     }
 }
 
-fn object<'p>(entries: &Map<String, Value>, gone: &Set, place: impl Fn(&str) -> Option<Place<'p>>) -> Option<Value> {
+fn object<'p>(
+    entries: &Map<String, Value>,
+    gone: &Set,
+    place: impl Fn(&str) -> Option<Place<'p>>,
+) -> Option<Value> {
     let mut kept = Map::new();
     for (name, value) in entries {
         let step = format!("f:{name}");

@@ -69,7 +69,10 @@ impl Set {
     /// Paths in both.
     pub fn intersection(&self, other: &Set) -> Set {
         self.combine(other, |mine, theirs| {
-            theirs.map(|theirs| Node { member: mine.member && theirs.member, below: mine.below.intersection(&theirs.below) })
+            theirs.map(|theirs| Node {
+                member: mine.member && theirs.member,
+                below: mine.below.intersection(&theirs.below),
+            })
         })
     }
 
@@ -78,7 +81,10 @@ impl Set {
         self.combine(other, |mine, theirs| {
             Some(match theirs {
                 None => mine.clone(),
-                Some(theirs) => Node { member: mine.member && !theirs.member, below: mine.below.difference(&theirs.below) },
+                Some(theirs) => Node {
+                    member: mine.member && !theirs.member,
+                    below: mine.below.difference(&theirs.below),
+                },
             })
         })
     }
@@ -101,11 +107,16 @@ impl Set {
     }
 
     /// A copy in which the members of every node are chosen anew: `member(step, was member, path so far)`.
-    pub(crate) fn with_members(&self, path: &mut Vec<String>, member: &impl Fn(&[String], bool) -> bool) -> Set {
+    pub(crate) fn with_members(
+        &self,
+        path: &mut Vec<String>,
+        member: &impl Fn(&[String], bool) -> bool,
+    ) -> Set {
         let mut steps = BTreeMap::new();
         for (step, node) in &self.steps {
             path.push(step.clone());
-            let new = Node { member: member(path, node.member), below: node.below.with_members(path, member) };
+            let new =
+                Node { member: member(path, node.member), below: node.below.with_members(path, member) };
             path.pop();
             if !new.is_empty() {
                 steps.insert(step.clone(), new);
@@ -226,8 +237,12 @@ mod tests {
 
     #[test]
     fn messages() {
-        let path: Vec<String> = ["f:spec", "f:ports", "k:{\"port\":80,\"protocol\":\"TCP\"}", "f:name"].map(str::to_owned).into();
+        let path: Vec<String> =
+            ["f:spec", "f:ports", "k:{\"port\":80,\"protocol\":\"TCP\"}", "f:name"].map(str::to_owned).into();
         assert_eq!(shown(&path), ".spec.ports[port=80,protocol=\"TCP\"].name");
-        assert_eq!(shown(&["f:metadata".to_owned(), "f:finalizers".to_owned(), "v:\"a\"".to_owned()]), ".metadata.finalizers[=\"a\"]");
+        assert_eq!(
+            shown(&["f:metadata".to_owned(), "f:finalizers".to_owned(), "v:\"a\"".to_owned()]),
+            ".metadata.finalizers[=\"a\"]"
+        );
     }
 }

@@ -171,7 +171,9 @@ impl<'t> Place<'t> {
                     path.pop();
                 }
             }
-            (Shape::Values | Shape::Items(..), other) => return Err(fail(path, format!("expected list, got {}", go_value(other)))),
+            (Shape::Values | Shape::Items(..), other) => {
+                return Err(fail(path, format!("expected list, got {}", go_value(other))));
+            }
             (_, other) => return Err(fail(path, format!("expected map, got {}", go_value(other)))),
         }
         Ok(())
@@ -183,7 +185,9 @@ impl<'t> Place<'t> {
             (_, Value::Null) => return Ok(()),
             (Some(FieldKind::String), v) if !v.is_string() => "string",
             (Some(FieldKind::Bool), v) if !v.is_boolean() => "boolean",
-            (Some(FieldKind::Int32 | FieldKind::Int64 | FieldKind::Double), v) if !v.is_number() => "numeric (int or float)",
+            (Some(FieldKind::Int32 | FieldKind::Int64 | FieldKind::Double), v) if !v.is_number() => {
+                "numeric (int or float)"
+            }
             _ => return Ok(()),
         };
         Err(format!("expected {want}, got {}", go_value(value)))

@@ -134,7 +134,9 @@ fn managed_before(live: Option<&Value>, new: &Value, subresource: bool) -> Manag
     match given {
         _ if subresource => of_live(),
         None => of_live(),
-        Some(list) if list.iter().all(|item| item.as_object().is_some_and(Map::is_empty)) => Managed::default(),
+        Some(list) if list.iter().all(|item| item.as_object().is_some_and(Map::is_empty)) => {
+            Managed::default()
+        }
         Some(_) => managed_of(new).unwrap_or_else(of_live),
     }
 }
@@ -159,7 +161,14 @@ fn take(managed: &mut Managed, comparison: &Comparison, except: Option<&Entry>) 
 }
 
 /// Gives what an update changed to its writer. `reset` are the fields that this kind of request cannot set.
-pub fn update(table: &Table, id: TypeId, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, reset: &Set) {
+pub fn update(
+    table: &Table,
+    id: TypeId,
+    live: Option<&Value>,
+    new: &mut Value,
+    writer: &Writer<'_>,
+    reset: &Set,
+) {
     let place = Place::root(table, id);
     let mut managed = managed_before(live, new, !writer.subresource.is_empty());
     let before = live.map_or_else(|| empty(table, id), bare);
@@ -232,12 +241,19 @@ pub fn apply(
 }
 
 /// Refuses to take what others own, unless forced or it was client-side apply's own.
-fn refuse(place: &Place<'_>, live: Option<&Value>, writer: &Writer<'_>, force: bool, taken: &[(Entry, Set)]) -> Result<(), ApplyError> {
+fn refuse(
+    place: &Place<'_>,
+    live: Option<&Value>,
+    writer: &Writer<'_>,
+    force: bool,
+    taken: &[(Entry, Set)],
+) -> Result<(), ApplyError> {
     if force {
         return Ok(());
     }
     // A user who moves from client-side to server-side apply goes on owning what the annotation says was applied.
-    let mine = if writer.manager == "kubectl" { live.and_then(|live| last_applied(place, live)) } else { None };
+    let mine =
+        if writer.manager == "kubectl" { live.and_then(|live| last_applied(place, live)) } else { None };
     let mut conflicts = Vec::new();
     for (entry, set) in taken {
         let set = mine.as_ref().map_or_else(|| set.clone(), |mine| set.difference(mine));
@@ -253,7 +269,9 @@ fn last_applied(place: &Place<'_>, live: &Value) -> Option<Set> {
 
 /// Keeps client-side apply's annotation true when `kubectl apply --server-side` writes an object that has one.
 fn keep_last_applied(live: Option<&Value>, config: &Value, writer: &Writer<'_>, new: &mut Value) {
-    let has = live.is_some_and(|live| live.pointer("/metadata/annotations").is_some_and(|a| a.get(LAST_APPLIED).is_some()));
+    let has = live.is_some_and(|live| {
+        live.pointer("/metadata/annotations").is_some_and(|a| a.get(LAST_APPLIED).is_some())
+    });
     if writer.manager != "kubectl" || !has {
         return;
     }
@@ -273,7 +291,8 @@ fn prune(place: &Place<'_>, merged: &Value, managed: &Managed, last: &Set) -> Re
     let all = whole(&place.fields_of(merged)?);
     let pruned = remove(place, merged, &last);
     // What somebody owns stays, this manager's new configuration included.
-    let owned = managed.entries.iter().fold(Set::default(), |owned, entry| owned.union(&whole(&entry.fields)));
+    let owned =
+        managed.entries.iter().fold(Set::default(), |owned, entry| owned.union(&whole(&entry.fields)));
     let left = whole(&place.fields_of(&pruned)?);
     let pruned = remove(place, merged, &all.difference(&left.union(&owned)));
     // So does what the manager never applied, though it lies in something it did.

@@ -1,0 +1,176 @@
+//! Field ownership as its users see it: small stories of creates, updates and applies.
+
+use super::{ApplyError, Set, Writer, apply, update};
+use crate::normalize;
+use crate::table::{Table, TypeId};
+use serde_json::{Value, json};
+
+fn id(kind: &str) -> TypeId {
+    let name = match kind {
+        "ConfigMap" => "io.k8s.api.core.v1.ConfigMap",
+        "Service" => "io.k8s.api.core.v1.Service",
+        _ => "io.k8s.api.apps.v1.Deployment",
+    };
+    Table::builtin().type_named(name).expect("a served type")
+}
+
+fn writer(manager: &str) -> Writer<'_> {
+    Writer { manager, api_version: "v1", subresource: "", now: "2026-01-02T03:04:05Z" }
+}
+
+fn written(kind: &str, live: Option<&Value>, new: Value, manager: &str) -> Value {
+    let mut new = new;
+    normalize(Table::builtin(), id(kind), &mut new);
+    update(Table::builtin(), id(kind), live, &mut new, &writer(manager), &Set::of_fields(&["status"]));
+    new
+}
+
+fn applied(
+    kind: &str,
+    live: Option<&Value>,
+    config: Value,
+    manager: &str,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    apply(Table::builtin(), id(kind), live, &config, &writer(manager), force, &Set::of_fields(&["status"]))
+}
+
+/// `manager` -> its fields.
+fn owners(object: &Value) -> Value {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    Value::Object(
+        entries
+            .iter()
+            .map(|e| (e["manager"].as_str().unwrap_or_default().to_owned(), e["fieldsV1"].clone()))
+            .collect(),
+    )
+}
+
+fn config_map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
+}
+
+#[test]
+fn a_create_owns_what_it_set() {
+    let made = written(
+        "Deployment",
+        None,
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"a": "b"}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "strategy": {"type": "Recreate"},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}}},
+            "status": {"replicas": 5}
+        }),
+        "m",
+    );
+    let want = json!({"m": {
+        "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+        "f:spec": {
+            "f:replicas": {}, "f:selector": {}, "f:strategy": {"f:type": {}},
+            "f:template": {
+                "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+                "f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {
+                    ".": {}, "f:image": {}, "f:name": {}, "f:resources": {},
+                    "f:ports": {".": {}, "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}, "f:protocol": {}}}
+                }}}
+            }
+        }
+    }});
+    assert_eq!(owners(&made), want);
+}
+
+#[test]
+fn an_update_takes_what_it_changes() {
+    let one = written("ConfigMap", None, config_map(json!({"a": "1", "b": "1"})), "u");
+    let two = written("ConfigMap", Some(&one), config_map(json!({"a": "2", "b": "1"})), "v");
+    let want = json!({"u": {"f:data": {".": {}, "f:b": {}}}, "v": {"f:data": {"f:a": {}}}});
+    assert_eq!(owners(&two), want);
+    let three = written("ConfigMap", Some(&two), config_map(json!({"a": "2"})), "w");
+    assert_eq!(
+        owners(&three),
+        json!({"u": {"f:data": {}}, "v": {"f:data": {"f:a": {}}}}),
+        "what is removed nobody owns"
+    );
+    let same = written("ConfigMap", Some(&three), config_map(json!({"a": "2"})), "w");
+    assert_eq!(owners(&same), owners(&three));
+}
+
+#[test]
+fn applies_share_conflict_and_prune() {
+    let one =
+        applied("ConfigMap", None, config_map(json!({"a": "1", "b": "1"})), "m", false).expect("applies");
+    assert_eq!(owners(&one), json!({"m": {"f:data": {"f:a": {}, "f:b": {}}}}));
+    let conflict =
+        applied("ConfigMap", Some(&one), config_map(json!({"a": "2"})), "n", false).expect_err("m owns a");
+    assert_eq!(conflict.to_string(), "Apply failed with 1 conflict: conflict with \"m\": .data.a");
+    let two = applied("ConfigMap", Some(&one), config_map(json!({"a": "2", "b": "2"})), "n", false)
+        .expect_err("m owns both");
+    assert_eq!(two.to_string(), "Apply failed with 2 conflicts: conflicts with \"m\":\n- .data.a\n- .data.b");
+    let shared = applied("ConfigMap", Some(&one), config_map(json!({"a": "1"})), "n", false)
+        .expect("the same value is no conflict");
+    assert_eq!(
+        owners(&shared),
+        json!({"m": {"f:data": {"f:a": {}, "f:b": {}}}, "n": {"f:data": {"f:a": {}}}})
+    );
+    let left = applied("ConfigMap", Some(&shared), config_map(json!({})), "m", false).expect("applies");
+    assert_eq!(left["data"], json!({"a": "1"}), "n still wants a; b was m's alone");
+    let forced = applied("ConfigMap", Some(&one), config_map(json!({"a": "2"})), "n", true).expect("forced");
+    assert_eq!(
+        (&forced["data"]["a"], owners(&forced)),
+        (&json!("2"), json!({"m": {"f:data": {"f:b": {}}}, "n": {"f:data": {"f:a": {}}}}))
+    );
+}
+
+#[test]
+fn an_apply_leaves_what_others_updated() {
+    let one = written("ConfigMap", None, config_map(json!({"a": "1"})), "u");
+    let two = applied("ConfigMap", Some(&one), config_map(json!({"b": "1"})), "m", false).expect("applies");
+    let three = applied("ConfigMap", Some(&two), config_map(json!({"c": "1"})), "m", false).expect("applies");
+    assert_eq!(three["data"], json!({"a": "1", "c": "1"}));
+}
+
+#[test]
+fn list_items_meet_by_their_keys() {
+    let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}});
+    let one =
+        applied("Service", None, service(json!([{"name": "a", "port": 80}])), "m", false).expect("applies");
+    assert_eq!(
+        owners(&one)["m"]["f:spec"]["f:ports"],
+        json!({"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}}),
+        "a key that is left out has its default"
+    );
+    let two = applied("Service", Some(&one), service(json!([{"name": "b", "port": 81}])), "n", false)
+        .expect("applies");
+    assert_eq!(two["spec"]["ports"].as_array().map(Vec::len), Some(2));
+    let twice =
+        applied("Service", None, service(json!([{"port": 80}, {"port": 80, "protocol": "TCP"}])), "m", false);
+    assert_eq!(
+        twice.expect_err("one key, two items").to_string(),
+        ".spec.ports: duplicate entries for key [port=80,protocol=\"TCP\"]"
+    );
+}
+
+#[test]
+fn what_does_not_fit_the_type_is_told() {
+    for (config, want) in [
+        (json!({"kind": "ConfigMap", "nope": 1}), ".nope: field not declared in schema"),
+        (json!({"data": {"a": 1}}), ".data.a: expected string, got &value.valueUnstructured{Value:1}"),
+    ] {
+        let error = applied("ConfigMap", None, config.clone(), "m", false).expect_err("refused");
+        assert_eq!(error.to_string(), want, "{config}");
+    }
+}
+
+#[test]
+fn many_updaters_become_ancient() {
+    let mut object = written("ConfigMap", None, config_map(json!({"k0": "0"})), "m0");
+    for i in 1..15 {
+        let mut data = object["data"].clone();
+        data[format!("k{i}")] = json!("1");
+        object = written("ConfigMap", Some(&object), config_map(data), &format!("m{i}"));
+    }
+    let owners = owners(&object);
+    let owners = owners.as_object().expect("a map");
+    assert_eq!(owners.len(), 10);
+    assert!(owners.contains_key("ancient-changes"));
+}
