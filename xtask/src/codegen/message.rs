@@ -377,12 +377,48 @@ fn named_map(full: &str, kind: &str) -> Option<String> {
     (kind == "{q" && !full.contains(".resource.")).then(|| "v1.ResourceList".to_owned())
 }
 
+/// Named string types that nothing else tells of (empty: a plain string, whatever its name suggests).
+const NAMED: &[(&str, &str, &str)] = &[
+    ("*", "uid", "types.UID"),
+    ("Capabilities", "add", "v1.Capability"),
+    ("Capabilities", "drop", "v1.Capability"),
+    ("ContainerResizePolicy", "resourceName", "v1.ResourceName"),
+    ("ContainerResizePolicy", "restartPolicy", "v1.ResourceResizeRestartPolicy"),
+    ("DeviceConstraint", "matchAttribute", "v1.FullyQualifiedName"),
+    ("DeviceConstraint", "distinctAttribute", "v1.FullyQualifiedName"),
+    ("EmptyDirVolumeSource", "medium", "v1.StorageMedium"),
+    ("EndpointPort", "protocol", "v1.Protocol"),
+    ("NetworkPolicyPort", "protocol", "v1.Protocol"),
+    ("HPAScalingRules", "selectPolicy", "v2.ScalingPolicySelect"),
+    ("LabelSelectorRequirement", "operator", "v1.LabelSelectorOperator"),
+    ("NamespaceSpec", "finalizers", "v1.FinalizerName"),
+    ("PodReadinessGate", "conditionType", "v1.PodConditionType"),
+    ("PriorityLevelConfigurationSpec", "type", "v1.PriorityLevelEnablement"),
+    ("ResourceMetricSource", "name", "v1.ResourceName"),
+    ("ContainerResourceMetricSource", "name", "v1.ResourceName"),
+    (
+        "StatefulSetPersistentVolumeClaimRetentionPolicy",
+        "whenDeleted",
+        "v1.PersistentVolumeClaimRetentionPolicyType",
+    ),
+    (
+        "StatefulSetPersistentVolumeClaimRetentionPolicy",
+        "whenScaled",
+        "v1.PersistentVolumeClaimRetentionPolicyType",
+    ),
+    ("StorageClass", "reclaimPolicy", "v1.PersistentVolumeReclaimPolicy"),
+    ("ResourceQuotaSpec", "scopes", "v1.ResourceQuotaScope"),
+];
+
 /// A string type whose name follows from the field: `NodeAddress.type` is a `NodeAddressType`.
 fn guessed_name(spec: &Spec, full: &str, field: &str, kind: &str) -> Option<String> {
     if kind != "s" && kind != "[s" {
         return None;
     }
     let (package, bare) = full.rsplit_once('.')?;
+    if let Some((_, _, name)) = NAMED.iter().find(|(t, f, _)| *f == field && (*t == bare || *t == "*")) {
+        return (!name.is_empty()).then(|| (*name).to_owned());
+    }
     let mut upper = field.to_owned();
     upper.get_mut(..1)?.make_ascii_uppercase();
     let singular = upper.trim_end_matches('s');
@@ -390,10 +426,9 @@ fn guessed_name(spec: &Spec, full: &str, field: &str, kind: &str) -> Option<Stri
     let candidates = [
         format!("{bare}{upper}"),
         format!("{short}{upper}"),
+        format!("{bare}{singular}"),
         upper.clone(),
         singular.to_owned(),
-        format!("{upper}Type"),
-        format!("{bare}{singular}"),
     ];
     candidates
         .iter()

@@ -1,7 +1,8 @@
 //! Scalars with a syntax of their own: quantities, times, base64, numbers-or-strings. It must not know of objects.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use pagurus_controlplane_api::quantity::Quantity;
 use serde_json::Value;
 
@@ -24,6 +25,8 @@ pub(super) enum Refusal {
     Noted(String),
     /// Decoding stops here with this message.
     Fatal(String),
+    /// Decoding stops here: the value (first) is not of the Go type (second) that the field's own decoder wants.
+    Wrong(String, &'static str),
 }
 
 impl Scalar {
@@ -70,15 +73,15 @@ pub(super) fn convert(kind: &FieldKind, scalar: Scalar) -> Result<Value, Refusal
     }
 }
 
-/// The message for a list or an object where a scalar with its own decoder is expected; `None` if the kind has none.
-pub(super) fn not_a_scalar(kind: &FieldKind, what: &str) -> Option<String> {
+/// The refusal of a list or an object.
+pub(super) fn composite(kind: &FieldKind, what: &str) -> Refusal {
     match kind {
-        FieldKind::Quantity => Some(quantity_format()),
-        FieldKind::IntOrString => Some(format!("json: cannot unmarshal {what} into Go value of type int32")),
+        FieldKind::Quantity => Refusal::Fatal(quantity_format()),
+        FieldKind::IntOrString => Refusal::Wrong(what.to_owned(), "int32"),
         FieldKind::Time | FieldKind::MicroTime | FieldKind::Duration => {
-            Some(format!("json: cannot unmarshal {what} into Go value of type string"))
+            Refusal::Wrong(what.to_owned(), "string")
         }
-        _ => None,
+        _ => Refusal::Mistyped(what.to_owned()),
     }
 }
 
@@ -97,43 +100,64 @@ fn quantity(value: &Value) -> Result<Value, Refusal> {
 }
 
 fn int_or_string(scalar: Scalar) -> Result<Value, Refusal> {
-    let refused = |what: String| {
-        Err(Refusal::Fatal(format!("json: cannot unmarshal {what} into Go value of type int32")))
-    };
     match scalar {
         Scalar::Text(text) => Ok(Value::String(text)),
         Scalar::Number(number) => match number.as_i64() {
             Some(n) if i32::try_from(n).is_ok() => Ok(Value::Number(number)),
-            _ => refused(format!("number {number}")),
+            _ => Err(Refusal::Wrong(format!("number {number}"), "int32")),
         },
-        Scalar::Bool(_) => refused("bool".to_owned()),
+        Scalar::Bool(_) => Err(Refusal::Wrong("bool".to_owned(), "int32")),
     }
 }
 
 fn time(layout: Layout, scalar: Scalar) -> Result<Value, Refusal> {
     match scalar {
         Scalar::Text(text) => clock::canonical(layout, &text).map(Value::String).map_err(Refusal::Fatal),
-        other => Err(Refusal::Fatal(format!(
-            "json: cannot unmarshal {} into Go value of type string",
-            other.describe()
+        other => Err(Refusal::Wrong(other.describe().to_owned(), "string")),
+    }
+}
+
+/// Base64 as it is written back: padded, without line breaks.
+fn bytes(text: String) -> Result<Value, Refusal> {
+    let lenient = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    let plain = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], "") } else { text.clone() };
+    match GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(&plain) {
+        Ok(decoded) => Ok(Value::String(STANDARD.encode(decoded))),
+        Err(_) => Err(Refusal::Noted(format!(
+            "illegal base64 data at input byte {}",
+            first_bad_byte(text.as_bytes())
         ))),
     }
 }
 
-/// Base64, line breaks ignored, written back without them.
-fn bytes(text: String) -> Result<Value, Refusal> {
-    let plain = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], "") } else { text };
-    match STANDARD.decode(&plain) {
-        Ok(_) => Ok(Value::String(plain)),
-        Err(error) => {
-            Err(Refusal::Noted(format!("illegal base64 data at input byte {}", error_offset(&error, &plain))))
+/// Where the reference implementation's decoder gives up.
+fn first_bad_byte(text: &[u8]) -> usize {
+    let digit = |b: u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
+    let skip = |mut at: usize| {
+        while matches!(text.get(at), Some(b'\n' | b'\r')) {
+            at += 1;
         }
-    }
-}
-
-fn error_offset(error: &base64::DecodeError, text: &str) -> usize {
-    match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
-        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+        at
+    };
+    let (mut at, mut in_quantum) = (0, 0);
+    loop {
+        match text.get(at) {
+            None => return at - in_quantum,
+            Some(b'\n' | b'\r') => at += 1,
+            Some(b) if digit(*b) => {
+                at += 1;
+                in_quantum = (in_quantum + 1) % 4;
+            }
+            Some(b'=') if in_quantum == 3 => return skip(at + 1),
+            Some(b'=') if in_quantum == 2 => {
+                let second = skip(at + 1);
+                return match text.get(second) {
+                    None => text.len(),
+                    Some(b'=') => skip(second + 1),
+                    Some(_) => second - 1,
+                };
+            }
+            Some(_) => return at,
+        }
     }
 }

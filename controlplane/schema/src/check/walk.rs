@@ -82,17 +82,20 @@ impl<'t> Walk<'t> {
 
     fn refuse(&mut self, refusal: Refusal, kind: &FieldKind, holder: Option<(&Type, &Field)>) {
         match refusal {
-            Refusal::Fatal(message) if self.fatal.is_none() => self.fatal = Some(message),
-            Refusal::Noted(message) if self.noted.is_none() => self.noted = Some(message),
+            Refusal::Fatal(message) => _ = self.fatal.get_or_insert(message),
+            Refusal::Wrong(what, wanted) if self.fatal.is_none() => {
+                self.fatal = Some(self.mistyped(&what, wanted, holder));
+            }
+            Refusal::Noted(message) => _ = self.noted.get_or_insert(message),
             Refusal::Mistyped(what) if self.noted.is_none() => {
-                self.noted = Some(self.mistyped(&what, kind, holder))
+                let wanted = goname::of(self.table, kind, holder.map(|(_, field)| field));
+                self.noted = Some(self.mistyped(&what, &wanted, holder));
             }
             _ => {}
         }
     }
 
-    fn mistyped(&self, what: &str, kind: &FieldKind, holder: Option<(&Type, &Field)>) -> String {
-        let expected = goname::of(self.table, kind, holder.map(|(_, field)| field));
+    fn mistyped(&self, what: &str, expected: &str, holder: Option<(&Type, &Field)>) -> String {
         match holder {
             Some((type_, _)) => {
                 let path = self.go_path.join(".");
@@ -125,10 +128,7 @@ impl Seed<'_, '_, '_> {
     }
 
     fn refuse_composite(&mut self, what: &str) {
-        let refusal = match scalar::not_a_scalar(self.kind, what) {
-            Some(message) => Refusal::Fatal(message),
-            None => Refusal::Mistyped(what.to_owned()),
-        };
+        let refusal = scalar::composite(self.kind, what);
         self.walk.refuse(refusal, self.kind, self.holder);
     }
 
