@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod cluster;
+mod codegen;
 mod ebpf;
+mod fixtures;
 mod images;
 mod process;
 mod setup;
@@ -42,6 +44,10 @@ enum Command {
     Test(test::Options),
     /// Measure and print a table of figures
     Bench(bench::Options),
+    /// Remake the generated tables from the facts in a folder
+    Codegen(codegen::Options),
+    /// Check every wire fixture in a folder, both ways
+    Fixtures(fixtures::Options),
     /// Check the house rules that a program can check
     Tidy(tidy::Options),
     /// Keep the processes of a cluster running (started by `up`)
@@ -62,6 +68,8 @@ fn main() -> std::process::ExitCode {
         Command::Enter(options) => cluster::enter::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Codegen(options) => codegen::run(&options),
+        Command::Fixtures(options) => fixtures::run(&options),
         Command::Tidy(options) => tidy::run(&options),
         Command::Supervise(options) => cluster::supervise::run(&options),
         Command::NodeInit(options) => cluster::node::run(&options),
