@@ -161,14 +161,20 @@ async fn exchange(
         request.headers_mut().insert(HOST, host);
     }
     // The connection is driven here, not in a task: when the answer's head is there, or the time over, it is dropped.
-    tokio::select! {
-        answer = sender.send_request(request) => {
-            let answer = answer.map_err(|error| source_of(&error))?;
-            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-            Ok((answer.status(), location))
-        }
-        ended = connection => Err(ended.err().map_or("connection closed".to_owned(), |error| source_of(&error))),
-    }
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // The server may have answered and closed at once: then the answer is there by now.
+        ended = &mut connection => match (ended, answer.await) {
+            (Err(error), Err(_)) => Err(error),
+            (_, answer) => answer,
+        },
+    };
+    let answer = answer.map_err(|error| source_of(&error))?;
+    let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok((answer.status(), location))
 }
 
 /// An error with its causes, which hyper keeps out of its text.
