@@ -1,6 +1,6 @@
 //! Where programs' links and maps are pinned, and which pinned maps may be used again.
 //!
-//! A map whose shape or capacity is not what is wanted is made anew beside the old one (`<MAP>.next`) and takes its
+//! A map whose shape or capacity is not what is wanted is made anew beside the old one (`<MAP>-next`) and takes its
 //! place once the new programs are attached: until then the old programs keep using the old map. The four tables that
 //! refer to each other are kept or replaced together. Must not know: what is in the maps.
 
@@ -15,8 +15,8 @@ use pagurus_ebpf_abi::{
 
 use crate::{Config, MapCapacity};
 
-/// Suffix of a map that waits to replace another.
-const NEXT: &str = ".next";
+/// Suffix of a pin that waits to replace another (the BPF file system takes no dots in names).
+const NEXT: &str = "-next";
 
 /// A file operation on the pins that failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,143 @@
+//! Isolation for tests that touch the kernel: each runs as a process of its own, in a network and mount namespace and a
+//! cgroup of its own, so that nothing it does is seen outside and nothing stays behind.
+//!
+//! Must not know: what is tested.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Tells a process of this binary that it is the isolated one: the name of its test.
+const MARK: &str = "PAGURUS_ISOLATED_TEST";
+/// Where the isolated process finds its cgroup directory.
+const CGROUP: &str = "PAGURUS_ISOLATED_CGROUP";
+
+/// What an isolated test has for itself.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// A cgroup2 directory; the test's process is in it.
+    pub cgroup: PathBuf,
+    /// A mounted BPF file system.
+    pub bpffs: PathBuf,
+}
+
+/// A cgroup2 directory of our own, removed at the end.
+#[derive(Debug)]
+struct Cgroup(PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Runs `body` in a process of its own, isolated; `name` is the test's path as the test runner prints it. Prints why
+/// and returns if the machine does not allow it.
+///
+/// # Panics
+/// The isolated process failed.
+pub fn isolated(name: &str, body: impl FnOnce(&Sandbox) -> Result<()>) {
+    if std::env::var_os(MARK).is_some_and(|mark| mark == name) {
+        if let Err(error) = inside().and_then(|sandbox| body(&sandbox)) {
+            panic!("{error:?}");
+        }
+        return;
+    }
+    if let Err(reason) = possible() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    if let Err(error) = outside(name) {
+        panic!("{error:?}");
+    }
+}
+
+/// The mount point of cgroup2 on this machine.
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).next_back()?;
+    mount.split(' ').nth(4).map(PathBuf::from)
+}
+
+/// Why isolation is impossible here, if it is.
+fn possible() -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "needs root");
+    ensure!(cgroup2().is_some(), "needs a mounted cgroup2");
+    ensure!(Path::new("/sys/fs/bpf").is_dir(), "needs a kernel with BPF");
+    ensure!(Path::new("/proc/self/ns/net").exists(), "needs network namespaces");
+    Ok(())
+}
+
+/// Starts this test again, in its isolation, and waits for it.
+fn outside(name: &str) -> Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let root = cgroup2().context("find cgroup2")?;
+    let cgroup = Cgroup(root.join(format!("pgr-d-{}-{number}", std::process::id())));
+    fs::create_dir(&cgroup.0).with_context(|| format!("create {}", cgroup.0.display()))?;
+    let procs = cgroup.0.join("cgroup.procs");
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.env(MARK, name).env(CGROUP, &cgroup.0);
+    // SAFETY: between fork and exec only system calls are made; the path was allocated before.
+    unsafe {
+        command.pre_exec(move || {
+            fs::write(&procs, "0")?;
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(io::Error::from)
+        });
+    }
+    let output = command.output().with_context(|| format!("start {name} isolated"))?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    print!("{out}");
+    if !output.status.success() {
+        bail!("{name}: {}\n{out}{err}", output.status);
+    }
+    ensure!(out.contains("1 passed"), "{name} names no test: {out}");
+    Ok(())
+}
+
+/// Finishes the isolation from inside.
+fn inside() -> Result<Sandbox> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make mounts private")?;
+    let bpffs = PathBuf::from("/sys/fs/bpf");
+    mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).context("mount a BPF file system")?;
+    fs::create_dir_all("/run/netns").context("create /run/netns")?;
+    mount(Some("netns"), "/run/netns", Some("tmpfs"), MsFlags::empty(), none).context("mount /run/netns")?;
+    ip(&["link", "set", "lo", "up"])?;
+    let cgroup = std::env::var_os(CGROUP).map(PathBuf::from).context("no cgroup was given")?;
+    Ok(Sandbox { cgroup, bpffs })
+}
+
+/// Runs `ip`.
+///
+/// # Errors
+/// What it said.
+pub fn ip(arguments: &[&str]) -> Result<String> {
+    run("ip", arguments)
+}
+
+/// Runs a program to its end; its output.
+///
+/// # Errors
+/// What it said.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("start {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
