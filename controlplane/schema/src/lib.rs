@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod codec;
+pub mod convert;
 
 pub mod defaults;
 pub mod discovery;
