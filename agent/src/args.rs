@@ -81,6 +81,9 @@ pub struct Args {
     /// Taints to put on the Node when it registers
     #[arg(long, value_name = "KEY=VALUE:EFFECT,...", value_delimiter = ',')]
     pub register_with_taints: Vec<String>,
+    /// From when on something is scarce; `nodefs.available<0%` switches one off [default: as the kubelet]
+    #[arg(long, value_name = "SIGNAL<AMOUNT,...", value_delimiter = ',')]
+    pub eviction_hard: Vec<String>,
     /// What to log: a level, or a tracing filter such as `info,pagurus_agent::serve=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -125,10 +128,13 @@ impl Args {
             max_pods,
             node_labels,
             register_with_taints,
+            eviction_hard,
             log,
         } = self;
         let file = match &config {
-            Some(path) => ConfigFile::read(path).with_context(|| format!("read configuration {}", path.display()))?,
+            Some(path) => {
+                ConfigFile::read(path).with_context(|| format!("read configuration {}", path.display()))?
+            }
             None => ConfigFile::default(),
         };
         Config::new(
@@ -154,6 +160,7 @@ impl Args {
                 max_pods,
                 node_labels,
                 taints: register_with_taints,
+                eviction_hard,
                 log,
             },
             file,
@@ -173,7 +180,8 @@ mod tests {
 
     #[test]
     fn least_command_line() {
-        let args = Args::try_parse_from(["pagurus-agent", "--kubeconfig", "/k", "--node-name", "n1"]).expect("parses");
+        let args = Args::try_parse_from(["pagurus-agent", "--kubeconfig", "/k", "--node-name", "n1"])
+            .expect("parses");
         assert_eq!(args.kubelet, Switch::On);
         assert_eq!(args.dataplane, Switch::On);
         let args = Args::try_parse_from([

@@ -1,6 +1,7 @@
 //! The validated configuration, and the context every subsystem is handed. It exists only if the flags make sense
 //! together; whether the machine allows it is [`crate::process::preflight`]'s question.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use pagurus_agent_core::node::{Signal, Threshold, Thresholds};
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::quantity::Quantity;
 use pagurus_cri_api::Runtime;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub node_labels: Vec<String>,
     /// `--register-with-taints`
     pub taints: Vec<String>,
+    /// `--eviction-hard`
+    pub eviction_hard: Vec<String>,
     /// `--log`
     pub log: String,
 }
@@ -118,6 +122,8 @@ pub struct Config {
     pub node_labels: Vec<(String, String)>,
     /// Taints for the Node object at registration.
     pub taints: Vec<Taint>,
+    /// From when on memory, disk or process ids are scarce.
+    pub eviction_hard: Thresholds,
     /// A container's log file is rotated at this size.
     pub container_log_max_size: u64,
     /// Log files kept per container, the current one among them.
@@ -138,7 +144,8 @@ impl Config {
     /// Checks settings and file together.
     pub fn new(settings: Settings, file: ConfigFile) -> anyhow::Result<Self> {
         let ignored = file.ignored().map(str::to_owned).collect();
-        let endpoint = file.container_runtime_endpoint.filter(|_| settings.runtime_endpoint == DEFAULT_RUNTIME);
+        let endpoint =
+            file.container_runtime_endpoint.filter(|_| settings.runtime_endpoint == DEFAULT_RUNTIME);
         let node_name = settings.node_name.to_lowercase();
         let problems = labels::dns_subdomain(&node_name);
         ensure!(problems.is_empty(), "--node-name {node_name:?}: {}", problems.join("; "));
@@ -181,6 +188,7 @@ impl Config {
             } else {
                 settings.taints.iter().map(|taint| Taint::parse(taint)).collect::<Result<_, _>>()?
             },
+            eviction_hard: thresholds(&settings.eviction_hard, file.eviction_hard.as_ref())?,
             container_log_max_size: byte_size(file.container_log_max_size.as_deref().unwrap_or("10Mi"))?,
             container_log_max_files: file.container_log_max_files.unwrap_or(5).max(2),
             lease_duration: Duration::from_secs(file.node_lease_duration_seconds.unwrap_or(40).into()),
@@ -223,11 +231,35 @@ fn socket_path(endpoint: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn node_label(label: &str) -> anyhow::Result<(String, String)> {
-    let (key, value) = label.split_once('=').with_context(|| format!("--node-labels {label:?} is not KEY=VALUE"))?;
+    let (key, value) =
+        label.split_once('=').with_context(|| format!("--node-labels {label:?} is not KEY=VALUE"))?;
     let mut problems = labels::qualified_name(key);
     problems.extend(labels::label_value(value));
     ensure!(problems.is_empty(), "--node-labels {label:?}: {}", problems.join("; "));
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `signal<threshold` of the flag, or else the entries of the file, or else the kubelet's.
+fn thresholds(flag: &[String], file: Option<&BTreeMap<String, String>>) -> anyhow::Result<Thresholds> {
+    let flag = flag.iter().map(|entry| {
+        entry.split_once('<').with_context(|| format!("--eviction-hard {entry:?}: no '<' in it"))
+    });
+    let mut entries: Vec<(&str, &str)> = flag.collect::<Result<_, _>>()?;
+    match file {
+        Some(file) if entries.is_empty() => {
+            entries.extend(file.iter().map(|(signal, amount)| (&**signal, &**amount)))
+        }
+        None if entries.is_empty() => return Ok(Thresholds::default()),
+        _ => {}
+    }
+    let parse = |(signal, amount): (&str, &str)| {
+        let parsed = Signal::parse(signal.trim())
+            .with_context(|| format!("eviction signal {signal:?} is not known"))?;
+        let amount = Threshold::parse(amount.trim())
+            .map_err(|error| anyhow::anyhow!("eviction signal {signal:?}: {error}"))?;
+        anyhow::Ok((parsed, amount))
+    };
+    Ok(Thresholds::new(entries.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?))
 }
 
 fn byte_size(text: &str) -> anyhow::Result<u64> {
@@ -279,12 +311,14 @@ impl NodeContext {
             .await
             .with_context(|| format!("use --kubeconfig {path}"))?;
         let node_ips = if config.node_ips.is_empty() {
-            addresses::of_this_machine(connection.cluster_url.host()).context("find this node's addresses; give --node-ip")?
+            addresses::of_this_machine(connection.cluster_url.host())
+                .context("find this node's addresses; give --node-ip")?
         } else {
             config.node_ips.clone()
         };
         let cluster_ca = connection.root_cert.clone().unwrap_or_default();
-        let client = kube::Client::try_from(connection).with_context(|| format!("use --kubeconfig {path}"))?;
+        let client =
+            kube::Client::try_from(connection).with_context(|| format!("use --kubeconfig {path}"))?;
         let metrics = Metrics::default();
         let (events, writer) = events::channel(&metrics);
         let runtime = pagurus_cri_api::Client::new(&config.runtime_socket.to_string_lossy())

@@ -1,3 +1,5 @@
 //! OUT: tells the API server what is. Compares before it writes; one writer per object.
 
 pub mod events;
+pub mod lease;
+pub mod node_status;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, NodeContext};
 use crate::process::shutdown::{self, Outcome, Signals};
 use crate::process::{logging, preflight};
+use crate::report;
 
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -21,11 +22,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-    ) {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         use tracing::Instrument as _;
         let span = tracing::info_span!("task", name);
         self.set.spawn(async move { (name, task.await) }.instrument(span));
@@ -71,6 +68,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks { set: JoinSet::new(), cancel: cancel.clone() };
     let node_name: Arc<str> = context.node_name.as_str().into();
     tasks.spawn("events", event_writer.run(context.client.clone(), node_name, cancel.clone()));
+    if context.config.kubelet {
+        tasks.spawn("lease", report::lease::run(context.clone(), cancel.clone()));
+        tasks.spawn("node status", report::node_status::run(context.clone(), cancel.clone()));
+    }
     supervise(tasks, &mut signals).await
 }
 
@@ -91,7 +92,9 @@ async fn supervise(mut tasks: Tasks, signals: &mut Signals) -> anyhow::Result<()
     ended
 }
 
-fn early_end(ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>) -> anyhow::Error {
+fn early_end(
+    ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>,
+) -> anyhow::Error {
     match ended {
         Some(Ok((name, Err(error)))) => error.context(format!("{name} failed")),
         Some(Ok((name, Ok(())))) => anyhow::anyhow!("{name} ended though nobody asked it to"),

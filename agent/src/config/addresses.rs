@@ -6,8 +6,9 @@ use anyhow::bail;
 
 /// One address, or one of each family. The family by which the API server is reached comes first.
 pub(super) fn of_this_machine(api_server: Option<&str>) -> anyhow::Result<Vec<IpAddr>> {
-    let api_server: Option<IpAddr> =
-        api_server.and_then(|host| host.trim_matches(['[', ']']).parse().ok()).filter(|ip: &IpAddr| !ip.is_loopback());
+    let api_server: Option<IpAddr> = api_server
+        .and_then(|host| host.trim_matches(['[', ']']).parse().ok())
+        .filter(|ip: &IpAddr| !ip.is_loopback());
     // Documentation addresses: nobody has them, so only a default route leads there. Nothing is sent.
     let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));

@@ -40,6 +40,8 @@ pub struct ConfigFile {
     pub container_log_max_files: Option<u32>,
     /// How long a lease is good for.
     pub node_lease_duration_seconds: Option<u32>,
+    /// From when on memory, disk or process ids are scarce.
+    pub eviction_hard: Option<BTreeMap<String, String>>,
     /// Taints to register with.
     pub register_with_taints: Vec<Taint>,
     /// Fields we know nothing to do with.
@@ -96,13 +98,13 @@ mod tests {
     fn reads_what_it_knows_and_names_the_rest() {
         let file = ConfigFile::parse(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 42\n\
-             clusterDNS: [10.96.0.10]\nauthentication:\n  x509:\n    clientCAFile: /ca\nevictionHard: {}\n",
+             clusterDNS: [10.96.0.10]\nauthentication:\n  x509:\n    clientCAFile: /ca\nevictionSoft: {}\n",
         )
         .expect("decodes");
         assert_eq!(file.max_pods, Some(42));
         assert_eq!(file.cluster_dns, ["10.96.0.10".parse::<IpAddr>().expect("address")]);
         assert_eq!(file.authentication.x509.client_ca_file, Some(PathBuf::from("/ca")));
-        assert_eq!(file.ignored().collect::<Vec<_>>(), ["evictionHard"]);
+        assert_eq!(file.ignored().collect::<Vec<_>>(), ["evictionSoft"]);
     }
 
     #[test]

@@ -41,8 +41,11 @@ mod tests {
     fn taints() {
         let check = |text: &str, expected: Option<(&str, &str, &str)>| {
             let parsed = Taint::parse(text).ok();
-            let expected =
-                expected.map(|(k, v, e)| Taint { key: k.to_owned(), value: v.to_owned(), effect: e.to_owned() });
+            let expected = expected.map(|(k, v, e)| Taint {
+                key: k.to_owned(),
+                value: v.to_owned(),
+                effect: e.to_owned(),
+            });
             assert_eq!(parsed, expected, "{text}");
         };
         check("a=b:NoSchedule", Some(("a", "b", "NoSchedule")));

@@ -109,7 +109,12 @@ impl Recorder {
 
 impl Writer {
     /// Writes events until cancelled, then those already queued, for as long as the API server takes them at once.
-    pub async fn run(mut self, client: kube::Client, node_name: Arc<str>, cancel: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(
+        mut self,
+        client: kube::Client,
+        node_name: Arc<str>,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut correlator = Correlator::default();
         loop {
             let next = tokio::select! {
@@ -141,7 +146,9 @@ impl Writer {
                     return;
                 }
                 // The event we counted up has expired or was deleted: start it anew.
-                Ok(Err(kube::Error::Api(status))) if status.code == 404 && matches!(decision, Decision::Count(_)) => {
+                Ok(Err(kube::Error::Api(status)))
+                    if status.code == 404 && matches!(decision, Decision::Count(_)) =>
+                {
                     decision = decision.anew();
                     continue;
                 }

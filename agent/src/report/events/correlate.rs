@@ -101,7 +101,8 @@ impl Correlator {
         if !self.spend(&object, now) {
             return Decision::Drop;
         }
-        let group = GroupKey { object, field_path: about.field_path.clone(), severity, reason: reason.clone() };
+        let group =
+            GroupKey { object, field_path: about.field_path.clone(), severity, reason: reason.clone() };
         let mut key = EventKey { group, message: Some(message.clone()) };
         let mut text = message;
         if !self.written.contains_key(&key) && self.too_many_alike(&key.group, now) {
@@ -126,8 +127,7 @@ impl Correlator {
         if !self.budgets.contains_key(object) {
             forget_oldest(&mut self.budgets, |budget| budget.last);
         }
-        let budget =
-            self.budgets.entry(object.to_owned()).or_insert(Budget { tokens: BURST, last: now });
+        let budget = self.budgets.entry(object.to_owned()).or_insert(Budget { tokens: BURST, last: now });
         let passed = now.duration_since(budget.last).as_secs_f64().max(0.0);
         budget.tokens = (budget.tokens + passed / REFILL).min(BURST);
         budget.last = now;
@@ -159,7 +159,10 @@ fn object_key(about: &ObjectReference) -> String {
 }
 
 /// Makes room for one more: drops the older half when the memory is full, so that the search for them is rare.
-fn forget_oldest<K: Clone + Eq + std::hash::Hash, V>(memory: &mut HashMap<K, V>, last: impl Fn(&V) -> Timestamp) {
+fn forget_oldest<K: Clone + Eq + std::hash::Hash, V>(
+    memory: &mut HashMap<K, V>,
+    last: impl Fn(&V) -> Timestamp,
+) {
     if memory.len() < MEMORY {
         return;
     }
@@ -181,7 +184,13 @@ mod tests {
             name: Some(name.to_owned()),
             ..ObjectReference::default()
         };
-        Happening { about, severity: Severity::Normal, reason: reason.to_owned(), message: message.to_owned(), at }
+        Happening {
+            about,
+            severity: Severity::Normal,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            at,
+        }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -201,7 +210,8 @@ mod tests {
                 }
             })
             .collect();
-        let got: Vec<_> = got.iter().map(|(what, count, message)| (*what, *count, message.as_str())).collect();
+        let got: Vec<_> =
+            got.iter().map(|(what, count, message)| (*what, *count, message.as_str())).collect();
         assert_eq!(got, expected);
     }
 
@@ -217,7 +227,8 @@ mod tests {
     fn many_alike_become_one() {
         let messages: Vec<String> = (0..13).map(|n| format!("m{n}")).collect();
         let input: Vec<_> = messages.iter().map(|message| (0, "R", message.as_str())).collect();
-        let mut expected: Vec<_> = messages[..10].iter().map(|message| ("create", 1, message.as_str())).collect();
+        let mut expected: Vec<_> =
+            messages[..10].iter().map(|message| ("create", 1, message.as_str())).collect();
         expected.push(("create", 1, "(combined from similar events): m10"));
         expected.push(("count", 2, "(combined from similar events): m11"));
         expected.push(("count", 3, "(combined from similar events): m12"));
@@ -227,7 +238,8 @@ mod tests {
     #[test]
     fn an_object_has_a_budget_that_refills() {
         let mut correlator = Correlator::default();
-        let mut decide = |name: &str, second| correlator.decide(happening(name, "R", "m", at(second)), at(second));
+        let mut decide =
+            |name: &str, second| correlator.decide(happening(name, "R", "m", at(second)), at(second));
         for _ in 0..25 {
             assert_ne!(decide("a", 0), Decision::Drop);
         }
