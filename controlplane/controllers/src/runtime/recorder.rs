@@ -120,7 +120,7 @@ pub fn recorder(
     client: Client,
     component: &'static str,
     cancel: CancellationToken,
-) -> (Recorder, impl Future<Output = ()> + Send) {
+) -> (Recorder, impl Future<Output = ()> + Send + use<>) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     (Recorder { sender, component }, write_all(client, receiver, cancel))
 }
