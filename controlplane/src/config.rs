@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
+use pagurus_controlplane_apiserver::bootstrap::first_address;
 
 use crate::args::{Component, ServeArgs, StoreKind};
 
@@ -107,14 +108,6 @@ impl ApiserverConfig {
     /// The address of the Service `kubernetes` in each family: the first of each range.
     pub fn service_addresses(&self) -> Vec<IpAddr> {
         self.service_ranges.iter().map(first_address).collect()
-    }
-}
-
-/// The first address after the network's own.
-pub fn first_address(range: &IpNet) -> IpAddr {
-    match range {
-        IpNet::V4(net) => IpAddr::V4(Ipv4Addr::from(u32::from(net.network()) + 1)),
-        IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from(u128::from(net.network()) + 1)),
     }
 }
 

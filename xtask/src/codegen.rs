@@ -3,6 +3,7 @@
 //! Reads the facts (messages with tags and markers), the kinds, discovery, table columns and the OpenAPI document, and
 //! writes one text that `pagurus-controlplane-schema` reads at run time. Same input, same text. No prose goes in.
 
+mod bootstrap;
 mod message;
 mod presence;
 mod served;
@@ -40,6 +41,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     });
     std::fs::write(&out, &text).with_context(|| format!("write {}", out.display()))?;
     println!("wrote {}: {} lines, {} bytes", out.display(), text.lines().count(), text.len());
+    if options.out.is_none() {
+        let name = format!("v{}.json", options.version.replace('.', "_"));
+        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../controlplane/apiserver/src/bootstrap")
+            .join(name);
+        bootstrap::write(&options.spec, &options.version, &out)?;
+    }
     Ok(())
 }
 

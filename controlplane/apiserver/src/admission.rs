@@ -2,11 +2,20 @@
 //!
 //! A plugin sees one object at a time and the caches; it must not write to the store.
 
+mod classes;
+mod namespace_lifecycle;
+mod priority;
+mod service_account;
+mod tolerations;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::table::Resource;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::objects::Objects;
 use crate::request::{UserInfo, Warnings};
 
 /// The kinds of writes that admission tells apart.
@@ -49,7 +58,23 @@ pub struct Attributes<'a> {
 impl Attributes<'_> {
     /// Whether the write goes to that resource itself and not to a subresource.
     pub fn is(&self, group: &str, resource: &str) -> bool {
-        self.subresource.is_none() && self.resource.group == group && self.resource.plural == resource
+        self.subresource.is_none() && &*self.resource.group == group && &*self.resource.plural == resource
+    }
+
+    /// The refusal of this write, for that reason.
+    pub fn forbidden(&self, why: &str) -> ApiError {
+        let of_object = self.object.as_deref().and_then(|object| object.pointer("/metadata/name"));
+        let name = if self.name.is_empty() {
+            of_object.and_then(Value::as_str).unwrap_or_default()
+        } else {
+            self.name
+        };
+        ApiError::forbidden(&self.resource.group, &self.resource.plural, name, why)
+    }
+
+    /// The object's spec.
+    pub fn spec_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        self.object.as_deref_mut()?.get_mut("spec")?.as_object_mut()
     }
 }
 
@@ -82,6 +107,22 @@ impl Chain {
         Self { plugins }
     }
 
+    /// The plugins that are always on, in upstream's order.
+    pub fn standard(objects: &Arc<dyn Objects>) -> Self {
+        let objects = || objects.clone();
+        Self::new(vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
+            Box::new(service_account::ServiceAccount { objects: objects() }),
+            Box::new(tolerations::TaintNodesByCondition),
+            Box::new(priority::Priority { objects: objects() }),
+            Box::new(tolerations::DefaultTolerationSeconds),
+            Box::new(classes::DefaultStorageClass { objects: objects() }),
+            Box::new(classes::StorageObjectInUseProtection),
+            Box::new(classes::RuntimeClass { objects: objects() }),
+            Box::new(classes::DefaultIngressClass { objects: objects() }),
+        ])
+    }
+
     /// Runs the changing half.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
         for plugin in &self.plugins {
@@ -102,5 +143,47 @@ impl Chain {
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.plugins.iter().map(|p| p.name())).finish()
+    }
+}
+
+#[cfg(test)]
+mod trial {
+    //! Runs one plugin on one write.
+
+    use std::sync::LazyLock;
+
+    use pagurus_controlplane_schema::table::Table;
+
+    use super::*;
+
+    static USER: LazyLock<UserInfo> = LazyLock::new(|| UserInfo::authenticated("u", []));
+    static WARNINGS: LazyLock<Warnings> = LazyLock::new(Warnings::default);
+
+    /// A write to a resource, given as group, version and plural.
+    pub(super) fn attributes<'a>(
+        operation: Operation,
+        (group, version, plural): (&str, &str, &str),
+        namespace: Option<&'a str>,
+        name: &'a str,
+        object: &'a mut Value,
+    ) -> Attributes<'a> {
+        Attributes {
+            operation,
+            resource: Table::builtin().resource(group, version, plural).expect("a resource"),
+            subresource: None,
+            namespace,
+            name,
+            object: Some(object),
+            old: None,
+            options: None,
+            user: &USER,
+            dry_run: false,
+            warnings: &WARNINGS,
+        }
+    }
+
+    /// The refusal's message, empty if there is none.
+    pub(super) async fn admit(plugin: &dyn Plugin, mut attributes: Attributes<'_>) -> String {
+        plugin.admit(&mut attributes).await.err().map(|e| e.message).unwrap_or_default()
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! They see the caches through this trait and nothing else, so each can be tried with a handful of objects.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -26,9 +27,13 @@ impl Stored {
 }
 
 /// Stored objects by resource.
+#[async_trait]
 pub trait Objects: Send + Sync + 'static {
     /// One object.
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Stored>;
+
+    /// One object, with everything that was acknowledged before this call.
+    async fn fresh(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Stored>;
 
     /// All objects of a namespace, or of all namespaces if it is empty, by namespace and name.
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Stored>;
@@ -70,7 +75,12 @@ pub(crate) mod fake {
         }
     }
 
+    #[async_trait]
     impl Objects for FakeObjects {
+        async fn fresh(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Stored> {
+            self.get(group, resource, namespace, name)
+        }
+
         fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Stored> {
             let key = (format!("{group}/{resource}"), namespace.to_owned(), name.to_owned());
             self.objects.read().get(&key).cloned()

@@ -1,0 +1,190 @@
+//! What an empty cluster holds, made at the first start and kept right at every start: namespaces, RBAC roles and bindings,
+//! priority classes, flow control, API services, and the Service `kubernetes` that leads to this server.
+//!
+//! What to do about an object is a pure function of what is stored and what is wanted (`reconcile`).
+
+mod own;
+mod reconcile;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use ipnet::IpNet;
+use pagurus_controlplane_api::key::{GroupVersionKind, GroupVersionResource};
+use pagurus_controlplane_api::status::{ApiError, Reason};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::engine::Engine;
+use crate::engine_objects::EngineObjects;
+use crate::health::{Health, Hook};
+use crate::objects::Objects as _;
+use crate::request::UserInfo;
+
+use reconcile::Action;
+
+/// The generated list; `cargo xtask codegen` makes it.
+const OBJECTS: &str = include_str!("bootstrap/v1_37.json");
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+/// How many objects are written at once; the store commits them together.
+const PARALLEL: usize = 64;
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the cluster's own objects say.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The ranges of ClusterIPs.
+    pub service_ranges: Vec<IpNet>,
+    /// Where the server is reached by cluster members.
+    pub advertise: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The CA of clients, PEM.
+    pub client_ca: String,
+    /// The CA of the front proxy, PEM.
+    pub front_proxy_ca: String,
+}
+
+/// The first address of a range of ClusterIPs, which is that of the Service `kubernetes`.
+pub fn first_address(range: &IpNet) -> IpAddr {
+    match range {
+        IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + 1).into()),
+        IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + 1).into()),
+    }
+}
+
+/// The work to do after a start, and the health checks that wait for it.
+#[derive(Debug)]
+pub struct Bootstrap {
+    engine: Arc<Engine>,
+    objects: EngineObjects,
+    settings: Settings,
+    hooks: Vec<Hook>,
+    user: UserInfo,
+}
+
+impl Bootstrap {
+    /// Prepares; the server is not ready before [`Self::run`] has finished.
+    pub fn new(engine: Arc<Engine>, settings: Settings, health: &mut Health) -> Self {
+        let names = [
+            "start-system-namespaces-controller",
+            "rbac/bootstrap-roles",
+            "scheduling/bootstrap-system-priority-classes",
+            "priority-and-fairness-config-producer",
+            "start-kubernetes-service-controller",
+            "apiservice-registration-controller",
+        ];
+        let hooks = names.map(|name| health.hook(name)).into();
+        Self { objects: EngineObjects::new(&engine), engine, settings, hooks, user: UserInfo::server() }
+    }
+
+    /// Makes everything right; what fails is tried again until it succeeds or `cancel` comes.
+    pub async fn run(self, cancel: CancellationToken) {
+        let generated = match serde_json::from_str::<Vec<Value>>(OBJECTS) {
+            Ok(objects) => objects,
+            Err(error) => return warn!(%error, "the list of bootstrap objects is not readable"),
+        };
+        // Later stages need what earlier ones make.
+        let stages = [NAMESPACES.map(own::namespace).to_vec(), generated, own::objects(&self.settings)];
+        for stage in stages {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = self.settle(stage) => {}
+            }
+        }
+        for hook in &self.hooks {
+            hook.done();
+        }
+        info!("the cluster's own objects are in place");
+    }
+
+    async fn settle(&self, mut wanted: Vec<Value>) {
+        loop {
+            let outcomes = futures::stream::iter(wanted)
+                .map(async |object| match self.put_right(&object).await {
+                    Ok(()) => None,
+                    Err(error) => {
+                        let name =
+                            object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+                        warn!(
+                            kind,
+                            name,
+                            error = error.message,
+                            "cannot make one of the cluster's own objects yet"
+                        );
+                        Some(object)
+                    }
+                })
+                .buffer_unordered(PARALLEL);
+            wanted = outcomes.filter_map(async |failed| failed).collect().await;
+            if wanted.is_empty() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn put_right(&self, wanted: &Value) -> Result<(), ApiError> {
+        let kind = GroupVersionKind::of(wanted).map_err(ApiError::internal)?;
+        let table = self.engine.table();
+        let resource =
+            table.kind(&kind.group, &kind.version, &kind.kind).ok_or_else(ApiError::no_such_resource)?;
+        let gvr = GroupVersionResource::new(&*resource.group, &*resource.version, &*resource.plural);
+        let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        let in_namespace = (!namespace.is_empty()).then_some(namespace);
+        let stored =
+            self.objects.get(&gvr.group, &gvr.resource, namespace, name).map(|stored| stored.value());
+        match reconcile::plan(stored.as_ref(), wanted) {
+            Action::Nothing => Ok(()),
+            Action::Create => self.create(&gvr, in_namespace, wanted).await,
+            Action::Update(object) => {
+                let updated = self.engine.update(&gvr, in_namespace, name, None, object, &self.user).await;
+                updated.map(|_| ())
+            }
+            Action::Replace => {
+                self.engine.delete(&gvr, in_namespace, name, &Value::Null, &self.user).await?;
+                self.create(&gvr, in_namespace, wanted).await
+            }
+        }
+    }
+
+    /// Another server may be quicker; then its object stands.
+    async fn create(
+        &self,
+        gvr: &GroupVersionResource,
+        namespace: Option<&str>,
+        wanted: &Value,
+    ) -> Result<(), ApiError> {
+        let mut created = match self.engine.create(gvr, namespace, wanted.clone(), &self.user).await {
+            Ok(created) => created,
+            Err(error) if error.reason == Reason::AlreadyExists => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(condition) = own::condition(wanted) else { return Ok(()) };
+        created["status"] = json!({"conditions": [condition]});
+        let name = created.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.engine.update(gvr, namespace, &name, Some("status"), created, &self.user).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pagurus_controlplane_schema::table::Table;
+
+    use super::*;
+
+    #[test]
+    fn generated_objects_are_of_served_kinds() {
+        let objects: Vec<Value> = serde_json::from_str(OBJECTS).unwrap();
+        assert!(objects.len() > 150);
+        for object in objects {
+            let kind = GroupVersionKind::of(&object).unwrap();
+            assert!(Table::builtin().kind(&kind.group, &kind.version, &kind.kind).is_some(), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What the server counts, under upstream's names where they exist: `/metrics`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use pagurus_controlplane_schema::table::Table;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::engine::Engine;
+use crate::reply;
+use crate::request::{Body, Query, RequestInfo, Verb};
+
+const SECONDS: [f64; 19] =
+    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 8.0, 15.0, 30.0, 60.0];
+
+/// A request as the metrics tell it apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+    component: &'static str,
+    dry_run: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CountLabels {
+    #[prometheus(flatten)]
+    request: RequestLabels,
+    code: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InflightLabels {
+    request_kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LongRunningLabels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The counters of requests, and the registry everything is in.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<CountLabels, Counter>,
+    durations: Histograms<RequestLabels>,
+    inflight: Family<InflightLabels, Gauge>,
+    long_running: Family<LongRunningLabels, Gauge>,
+    read_only: AtomicI64,
+    mutating: AtomicI64,
+}
+
+impl Metrics {
+    /// Metrics of a server on that engine.
+    pub fn new(engine: &Arc<Engine>) -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let durations: Histograms<RequestLabels> = Family::new_with_constructor(|| Histogram::new(SECONDS));
+        let inflight = Family::default();
+        let long_running = Family::default();
+        registry.register(
+            "apiserver_request",
+            "Requests by verb, resource, scope and answer code",
+            requests.clone(),
+        );
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time to answer, long-running requests excluded",
+            durations.clone(),
+        );
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests being answered now, long-running ones excluded",
+            inflight.clone(),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches, logs, execs and proxied connections that are open now",
+            long_running.clone(),
+        );
+        registry.register_collector(Box::new(StoredObjects { engine: Arc::downgrade(engine) }));
+        registry.register_collector(Box::new(Process));
+        Self {
+            registry,
+            requests,
+            durations,
+            inflight,
+            long_running,
+            read_only: AtomicI64::new(0),
+            mutating: AtomicI64::new(0),
+        }
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub fn begin(self: &Arc<Self>, info: &RequestInfo, long_running: bool) -> Running {
+        let running = Running {
+            metrics: self.clone(),
+            info: labels(info, ""),
+            long_running,
+            read_only: info.verb.is_read_only(),
+        };
+        running.add(1);
+        running
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, info: &RequestInfo, query: &Query, code: StatusCode, taken: Option<Duration>) {
+        let dry_run = if query.get("dryRun") == Some("All") { "All" } else { "" };
+        let request = labels(info, dry_run);
+        if let Some(taken) = taken {
+            self.durations.get_or_create(&request).observe(taken.as_secs_f64());
+        }
+        self.requests.get_or_create(&CountLabels { request, code: code.as_u16().into() }).inc();
+    }
+
+    /// Answers `/metrics`.
+    pub fn serve(&self) -> Response<Body> {
+        let kinds = [("readOnly", &self.read_only), ("mutating", &self.mutating)];
+        for (request_kind, count) in kinds {
+            self.inflight.get_or_create(&InflightLabels { request_kind }).set(count.load(Ordering::Relaxed));
+        }
+        let mut out = String::new();
+        match text::encode(&mut out, &self.registry) {
+            Ok(()) => reply::bytes(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                out,
+            ),
+            Err(fmt::Error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics\n"),
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub struct Running {
+    metrics: Arc<Metrics>,
+    info: RequestLabels,
+    long_running: bool,
+    read_only: bool,
+}
+
+impl Running {
+    fn add(&self, step: i64) {
+        if self.long_running {
+            let RequestLabels { verb, group, version, resource, .. } = self.info;
+            let labels = LongRunningLabels { verb, group, version, resource };
+            self.metrics.long_running.get_or_create(&labels).inc_by(step);
+        } else if self.read_only {
+            self.metrics.read_only.fetch_add(step, Ordering::Relaxed);
+        } else {
+            self.metrics.mutating.fetch_add(step, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.add(-1);
+    }
+}
+
+/// Only what the server serves has labels of its own, or strangers could make as many as they like.
+fn labels(info: &RequestInfo, dry_run: &'static str) -> RequestLabels {
+    let resource = info
+        .is_resource
+        .then(|| Table::builtin().resource(&info.group, &info.version, &info.resource))
+        .flatten();
+    let subresource = info
+        .subresource
+        .as_deref()
+        .and_then(|wanted| resource?.subresources.iter().map(|sub| &*sub.name).find(|name| *name == wanted));
+    let scope = match (resource, &info.name, &info.namespace) {
+        (None, _, _) => "",
+        (_, Some(_), _) => "resource",
+        (_, None, Some(_)) => "namespace",
+        _ => "cluster",
+    };
+    RequestLabels {
+        verb: method_name(info.verb),
+        group: resource.map_or("", |r| &r.group),
+        version: resource.map_or("", |r| &r.version),
+        resource: resource.map_or("", |r| &r.plural),
+        subresource: subresource.unwrap_or(""),
+        scope,
+        component: "apiserver",
+        dry_run,
+    }
+}
+
+fn method_name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get => "GET",
+        Verb::List => "LIST",
+        Verb::Watch => "WATCH",
+        Verb::Create | Verb::Post => "POST",
+        Verb::Update | Verb::Put => "PUT",
+        Verb::Patch => "PATCH",
+        Verb::Delete => "DELETE",
+        Verb::DeleteCollection => "DELETECOLLECTION",
+        Verb::Proxy => "PROXY",
+        Verb::Head => "HEAD",
+        Verb::Options => "OPTIONS",
+        Verb::Other => "other",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    group: &'static str,
+    resource: &'static str,
+}
+
+/// How many objects there are, counted when asked.
+#[derive(Debug)]
+struct StoredObjects {
+    engine: std::sync::Weak<Engine>,
+}
+
+impl Collector for StoredObjects {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(engine) = self.engine.upgrade() else { return Ok(()) };
+        let counts: Family<ResourceLabels, Gauge> = Family::default();
+        for kind in engine.kinds() {
+            let labels = ResourceLabels { group: &kind.resource.group, resource: &kind.resource.plural };
+            let count = kind.cache.snapshot().objects.len();
+            counts.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let help = "Number of stored objects";
+        let metric =
+            encoder.encode_descriptor("apiserver_resource_objects", help, None, counts.metric_type())?;
+        counts.encode(metric)
+    }
+}
+
+/// The process as the kernel sees it.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(usage) = ProcessUsage::read() else { return Ok(()) };
+        let cpu = ConstCounter::new(usage.cpu_seconds);
+        let metric = encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "Total user and system CPU time spent in seconds",
+            None,
+            cpu.metric_type(),
+        )?;
+        cpu.encode(metric)?;
+        let gauges = [
+            ("process_resident_memory_bytes", "Resident memory size in bytes", usage.resident),
+            ("process_virtual_memory_bytes", "Virtual memory size in bytes", usage.virtual_size),
+            ("process_open_fds", "Number of open file descriptors", usage.open_fds),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let start = ConstGauge::new(usage.start_seconds);
+        let help = "Start time of the process since unix epoch in seconds";
+        start.encode(encoder.encode_descriptor(
+            "process_start_time_seconds",
+            help,
+            None,
+            start.metric_type(),
+        )?)
+    }
+}
+
+struct ProcessUsage {
+    cpu_seconds: f64,
+    start_seconds: f64,
+    resident: i64,
+    virtual_size: i64,
+    open_fds: i64,
+}
+
+/// The kernel's clock tick and page, which are fixed on every platform this runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+const PAGE: i64 = 4096;
+
+impl ProcessUsage {
+    fn read() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The second field is the command in parentheses, which may hold spaces.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |n: usize| fields.get(n)?.parse::<f64>().ok();
+        let boot = std::fs::read_to_string("/proc/stat").ok()?;
+        let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok())?;
+        Some(Self {
+            cpu_seconds: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
+            start_seconds: boot + ticks(19)? / TICKS_PER_SECOND,
+            virtual_size: fields.get(20)?.parse().ok()?,
+            resident: fields.get(21)?.parse::<i64>().ok()? * PAGE,
+            open_fds: i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()?,
+        })
+    }
+}
