@@ -12,6 +12,7 @@ pub mod defaults;
 pub mod discovery;
 pub mod fields;
 pub mod normalize;
+pub mod openapi;
 
 pub mod patch;
 pub mod table;
