@@ -1,1 +1,5 @@
 //! IN: what the API server wants of this node. Kubernetes types stop here.
+
+pub mod objects;
+pub mod pods;
+pub mod service_links;

@@ -3,3 +3,4 @@
 pub mod events;
 pub mod lease;
 pub mod node_status;
+pub mod pod_status;

@@ -64,8 +64,9 @@ pub struct Token {
 /// What a pod's worker wants of the API server.
 #[async_trait]
 pub trait PodApi: Send + Sync + 'static {
-    /// Applies a strategic merge patch to the status; answers the status and the revision that came of it.
-    async fn patch_status(&self, name: &PodName, uid: &PodUid, status: Value) -> Result<(Value, String), ApiFailure>;
+    /// Applies a strategic merge patch to the status; answers the pod that came of it.
+    async fn patch_status(&self, name: &PodName, uid: &PodUid, status: Value)
+    -> Result<Box<Pod>, ApiFailure>;
     /// Says that nothing is left of the pod.
     async fn delete(&self, name: &PodName, uid: &PodUid) -> Result<(), ApiFailure>;
     /// A new token for the pod's service account, bound to the pod.
@@ -115,15 +116,23 @@ fn gone<T>(name: &PodName, result: Result<T, ApiFailure>) -> Result<T, ApiFailur
 
 #[async_trait]
 impl PodApi for PodClient {
-    async fn patch_status(&self, name: &PodName, uid: &PodUid, status: Value) -> Result<(Value, String), ApiFailure> {
+    async fn patch_status(
+        &self,
+        name: &PodName,
+        uid: &PodUid,
+        status: Value,
+    ) -> Result<Box<Pod>, ApiFailure> {
+        const OPERATION: &str = "patch the status of pod";
         // The identity in the patch makes it fail on a successor of the same name.
         let patch = json!({"metadata": {"uid": uid.as_str()}, "status": status});
         let pods = self.pods(&name.namespace);
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
         let call = pods.patch_status(&name.name, &params, &patch);
-        let mut pod = gone(name, ask("patch the status of pod", name.to_string(), call).await)?;
-        let revision = pod.metadata.resource_version.take().unwrap_or_default();
-        Ok((pod.data["status"].take(), revision))
+        let answer = gone(name, ask(OPERATION, name.to_string(), call).await)?;
+        let decoded = serde_json::to_value(answer).ok().and_then(|object| Pod::decode(object).ok());
+        let incomplete =
+            || ApiFailure::Incomplete { operation: OPERATION, object: name.to_string(), missing: "pod" };
+        decoded.map(Box::new).ok_or_else(incomplete)
     }
 
     async fn delete(&self, name: &PodName, uid: &PodUid) -> Result<(), ApiFailure> {
@@ -142,7 +151,8 @@ impl PodApi for PodClient {
 
     async fn token(&self, pod: &Pod, wanted: &TokenProjection) -> Result<Token, ApiFailure> {
         const OPERATION: &str = "request a token for service account";
-        let account = if pod.spec.service_account_name.is_empty() { "default" } else { &pod.spec.service_account_name };
+        let account =
+            if pod.spec.service_account_name.is_empty() { "default" } else { &pod.spec.service_account_name };
         let audiences = if wanted.audience.is_empty() { json!([]) } else { json!([wanted.audience]) };
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -155,7 +165,8 @@ impl PodApi for PodClient {
         });
         let object = format!("{}/{account}", pod.name.namespace);
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", pod.name.namespace);
-        let incomplete = |missing| ApiFailure::Incomplete { operation: OPERATION, object: object.clone(), missing };
+        let incomplete =
+            |missing| ApiFailure::Incomplete { operation: OPERATION, object: object.clone(), missing };
         let body = serde_json::to_vec(&request).map_err(|_| incomplete("request"))?;
         let request = http::Request::post(path)
             .header(http::header::CONTENT_TYPE, "application/json")
@@ -172,7 +183,8 @@ impl PodApi for PodClient {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("node.k8s.io", "v1", "RuntimeClass"));
         let classes: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let found = ask(OPERATION, class.to_owned(), classes.get(class)).await?;
-        let missing = || ApiFailure::Incomplete { operation: OPERATION, object: class.to_owned(), missing: "handler" };
+        let missing =
+            || ApiFailure::Incomplete { operation: OPERATION, object: class.to_owned(), missing: "handler" };
         found.data["handler"].as_str().map(str::to_owned).ok_or_else(missing)
     }
 }

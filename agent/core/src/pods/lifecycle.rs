@@ -2,9 +2,10 @@
 //! Must not decide what to do about them: that is [`super::plan`]'s.
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::observed::ObservedPod;
-use super::probes::{ProbeKind, Verdict};
+use super::probes::{Health, ProbeKind, Verdict};
 use super::progress::{Progress, later};
 use super::restart;
 use super::spec::{Container, ContainerKind, Pod, init_kind};
@@ -153,16 +154,22 @@ impl<'a> Situation<'a> {
     }
 
     fn reported(&self, id: &str, kind: ProbeKind) -> bool {
-        let field = match kind {
-            ProbeKind::Startup => "started",
-            ProbeKind::Readiness => "ready",
-            ProbeKind::Liveness => return false,
-        };
+        self.reported_health(id).is_some_and(|health| match kind {
+            ProbeKind::Startup => health.started,
+            ProbeKind::Readiness => health.ready,
+            ProbeKind::Liveness => false,
+        })
+    }
+
+    /// What the API server was told of the container with this id of the runtime.
+    pub fn reported_health(&self, id: &str) -> Option<Health> {
         let lists = ["containerStatuses", "initContainerStatuses"];
-        let entries = lists.iter().filter_map(|list| self.pod.status[*list].as_array()).flatten();
-        let same = |entry: &&serde_json::Value| {
+        let mut entries = lists.iter().filter_map(|list| self.pod.status[*list].as_array()).flatten();
+        let same = |entry: &&Value| {
             entry["containerID"].as_str().and_then(|full| full.rsplit("//").next()) == Some(id)
         };
-        entries.filter(same).any(|entry| entry[field].as_bool() == Some(true))
+        let entry = entries.find(same)?;
+        let is = |field: &str| entry[field].as_bool() == Some(true);
+        Some(Health { started: is("started"), ready: is("ready"), failed: None })
     }
 }

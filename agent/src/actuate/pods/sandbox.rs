@@ -1,0 +1,189 @@
+//! Makes sandboxes: the pod's settings in the runtime's words. Must not know containers but for what they ask of the node.
+
+use std::collections::BTreeMap;
+
+use pagurus_agent_core::names::runtime as labels;
+use pagurus_agent_core::pods::network::{pod_dns, read_resolv_conf, visible_hostname};
+use pagurus_agent_core::pods::resources::{self, Qos};
+use pagurus_agent_core::pods::spec::{Pod, Profile};
+use pagurus_cri_api::v1;
+
+use super::operations::{Effect, Job, Outcome, about, failed};
+
+/// Makes and starts a sandbox.
+pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
+    let events = &job.host.events;
+    if attempt > 0 {
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        events.normal(&about(&job.pod), "SandboxChanged", message);
+    }
+    let handler = match &job.pod.spec.runtime_class_name {
+        None => String::new(),
+        Some(class) => match job.host.api.runtime_handler(class).await {
+            Ok(handler) => handler,
+            Err(error) => return refuse(job, &error.to_string()),
+        },
+    };
+    let logs = job.host.dirs.pod_logs(&job.pod.name, &job.pod.uid);
+    if let Err(error) = tokio::fs::create_dir_all(&logs).await {
+        return refuse(job, &format!("make directory {}: {error}", logs.display()));
+    }
+    match job.host.runtime.run_sandbox(config(job, attempt), &handler).await {
+        Ok(_) => Outcome::Done(Effect::Nothing),
+        Err(error) => refuse(job, &error.runtime_message()),
+    }
+}
+
+fn refuse(job: &Job, error: &str) -> Outcome {
+    let message = format!("Failed to create pod sandbox: {error}");
+    job.host.events.warning(&about(&job.pod), "FailedCreatePodSandBox", message.clone());
+    failed("CreatePodSandboxError", message)
+}
+
+/// The labels of everything of this pod in the runtime.
+pub(super) fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (labels::POD_NAME.to_owned(), pod.name.name.clone()),
+        (labels::POD_NAMESPACE.to_owned(), pod.name.namespace.clone()),
+        (labels::POD_UID.to_owned(), pod.uid.0.clone()),
+    ])
+}
+
+/// The cgroup of a pod, as the kubelet names it (cgroupfs driver).
+pub(super) fn cgroup(pod: &Pod) -> String {
+    let tier = match resources::qos(pod) {
+        Qos::Guaranteed => "",
+        Qos::Burstable => "/burstable",
+        Qos::BestEffort => "/besteffort",
+    };
+    format!("/kubepods{tier}/pod{}", pod.uid)
+}
+
+/// The pod in the runtime's words.
+pub(super) fn config(job: &Job, attempt: u32) -> v1::PodSandboxConfig {
+    let (pod, host) = (&*job.pod, &job.host);
+    let spec = &pod.spec;
+    let node_dns =
+        std::fs::read_to_string("/etc/resolv.conf").map(|text| read_resolv_conf(&text)).unwrap_or_default();
+    let dns = pod_dns(pod, &host.cluster_dns, &node_dns);
+    let mut labels = pod.labels.clone();
+    labels.extend(pod_labels(pod));
+    v1::PodSandboxConfig {
+        metadata: Some(v1::PodSandboxMetadata {
+            name: pod.name.name.clone(),
+            uid: pod.uid.0.clone(),
+            namespace: pod.name.namespace.clone(),
+            attempt,
+        }),
+        hostname: if spec.host_network {
+            String::new()
+        } else {
+            visible_hostname(pod, &host.cluster_dns.domain)
+        },
+        log_directory: host.dirs.pod_logs(&pod.name, &pod.uid).to_string_lossy().into_owned(),
+        dns_config: Some(v1::DnsConfig {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
+        port_mappings: port_mappings(pod),
+        labels,
+        annotations: pod.annotations.clone(),
+        linux: Some(v1::LinuxPodSandboxConfig {
+            cgroup_parent: cgroup(pod),
+            security_context: Some(security(pod)),
+            sysctls: spec
+                .security_context
+                .sysctls
+                .iter()
+                .map(|s| (s.name.clone(), s.value.clone()))
+                .collect(),
+            ..Default::default()
+        }),
+    }
+}
+
+fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
+    if pod.spec.host_network {
+        return Vec::new();
+    }
+    let ports =
+        pod.containers().flat_map(|(_, container)| &container.ports).filter(|port| port.host_port > 0);
+    ports
+        .map(|port| v1::PortMapping {
+            protocol: match port.protocol.as_str() {
+                "UDP" => v1::Protocol::Udp,
+                "SCTP" => v1::Protocol::Sctp,
+                _ => v1::Protocol::Tcp,
+            } as i32,
+            container_port: port.container_port,
+            host_port: port.host_port,
+            host_ip: port.host_ip.clone(),
+        })
+        .collect()
+}
+
+/// Which namespaces the pod has to itself.
+pub(super) fn namespaces(pod: &Pod) -> v1::NamespaceOption {
+    let spec = &pod.spec;
+    let or_node = |node: bool| if node { v1::NamespaceMode::Node } else { v1::NamespaceMode::Pod };
+    let pid = match (spec.host_pid, spec.share_process_namespace) {
+        (true, _) => v1::NamespaceMode::Node,
+        (false, Some(true)) => v1::NamespaceMode::Pod,
+        (false, _) => v1::NamespaceMode::Container,
+    };
+    v1::NamespaceOption {
+        network: or_node(spec.host_network) as i32,
+        pid: pid as i32,
+        ipc: or_node(spec.host_ipc) as i32,
+        ..Default::default()
+    }
+}
+
+fn security(pod: &Pod) -> v1::LinuxSandboxSecurityContext {
+    let wanted = &pod.spec.security_context;
+    v1::LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces(pod)),
+        run_as_user: wanted.run_as_user.map(|value| v1::Int64Value { value }),
+        run_as_group: wanted.run_as_group.map(|value| v1::Int64Value { value }),
+        supplemental_groups: groups(pod),
+        privileged: pod.containers().any(|(_, container)| container.security_context.privileged),
+        // The sandbox runs nothing of the user's: the runtime's own filter will do unless another is wanted.
+        seccomp: Some(profile(wanted.seccomp_profile.as_ref()).unwrap_or(v1::SecurityProfile {
+            profile_type: v1::security_profile::ProfileType::RuntimeDefault as i32,
+            localhost_ref: String::new(),
+        })),
+        selinux_options: wanted.se_linux_options.as_ref().map(selinux),
+        ..Default::default()
+    }
+}
+
+/// The groups of all processes of the pod, besides their own.
+pub(super) fn groups(pod: &Pod) -> Vec<i64> {
+    let wanted = &pod.spec.security_context;
+    let mut groups = wanted.supplemental_groups.clone();
+    groups.extend(wanted.fs_group);
+    groups
+}
+
+/// A profile of seccomp or AppArmor in the runtime's words.
+pub(super) fn profile(wanted: Option<&Profile>) -> Option<v1::SecurityProfile> {
+    use v1::security_profile::ProfileType;
+    let wanted = wanted?;
+    let kind = match wanted.kind.as_str() {
+        "RuntimeDefault" => ProfileType::RuntimeDefault,
+        "Localhost" => ProfileType::Localhost,
+        _ => ProfileType::Unconfined,
+    };
+    Some(v1::SecurityProfile { profile_type: kind as i32, localhost_ref: wanted.localhost_profile.clone() })
+}
+
+/// A SELinux label in the runtime's words.
+pub(super) fn selinux(wanted: &pagurus_agent_core::pods::spec::SeLinux) -> v1::SeLinuxOption {
+    v1::SeLinuxOption {
+        user: wanted.user.clone(),
+        role: wanted.role.clone(),
+        r#type: wanted.kind.clone(),
+        level: wanted.level.clone(),
+    }
+}
