@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use pagurus_agent_core::pods::Pod;
 
+mod spdy;
+
 /// What the node API must know of this node's pods. The pods' side implements it; calls are frequent and must be quick.
 pub trait PodDirectory: Send + Sync + 'static {
     /// The pods of this node with what the runtime has of them.
