@@ -58,3 +58,6 @@ pub(crate) fn run<'de, D: Deserializer<'de>>(
 }
 
 pub(crate) use walk::Strict;
+
+#[cfg(test)]
+mod tests;

@@ -147,3 +147,6 @@ fn legacy_subresource(resource: &Resource, sub: &Subresource) -> Value {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,3 +90,6 @@ fn zero(table: &Table, kind: &FieldKind) -> Value {
         _ => Value::Null,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! It is read once from a compact text that `cargo xtask codegen` makes. This module must not know how the text is made,
 //! nor what anybody does with the facts in it.
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 mod field;
 mod load;
 mod resource;
@@ -133,3 +135,6 @@ impl Table {
         self.resource(&s.group, &s.version, &s.plural).unwrap_or(resource)
     }
 }
+
+#[cfg(test)]
+mod tests;

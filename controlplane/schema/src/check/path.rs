@@ -1,24 +1,22 @@
 //! The place of a value in its document, for messages. It must not know what the values are.
 
-use std::sync::Arc;
-
 /// One step down.
 #[derive(Debug, Clone)]
-enum Step {
-    Known(Arc<str>),
+enum Step<'t> {
+    Known(&'t str),
     Key(String),
     Index(usize),
 }
 
 /// A path from the root to the value being looked at.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Path {
-    steps: Vec<Step>,
+pub(crate) struct Path<'t> {
+    steps: Vec<Step<'t>>,
 }
 
-impl Path {
-    pub(crate) fn push_field(&mut self, name: &Arc<str>) {
-        self.steps.push(Step::Known(name.clone()));
+impl<'t> Path<'t> {
+    pub(crate) fn push_field(&mut self, name: &'t str) {
+        self.steps.push(Step::Known(name));
     }
 
     pub(crate) fn push_key(&mut self, key: &str) {

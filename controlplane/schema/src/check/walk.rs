@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -39,9 +38,9 @@ const MOST_STRICT: usize = 100;
 /// What is found on the way.
 pub(crate) struct Walk<'t> {
     table: &'t Table,
-    path: Path,
+    path: Path<'t>,
     /// The typed fields above, with the names of embedding structs: what decoding errors call the path.
-    go_path: Vec<Arc<str>>,
+    go_path: Vec<&'t str>,
     strict: Vec<Strict>,
     seen: HashSet<Strict>,
     noted: Option<String>,
@@ -113,7 +112,7 @@ impl<'t> Walk<'t> {
 pub(crate) struct Seed<'w, 't, 'k> {
     pub(crate) walk: &'w mut Walk<'t>,
     pub(crate) kind: &'k FieldKind,
-    pub(crate) holder: Option<(&'k Type, &'k Field)>,
+    pub(crate) holder: Option<(&'t Type, &'t Field)>,
 }
 
 impl Seed<'_, '_, '_> {
@@ -228,7 +227,8 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
     fn visit_map<A: MapAccess<'de>>(mut self, entries: A) -> Result<Self::Value, A::Error> {
         match self.kind {
             FieldKind::Object(id) | FieldKind::Either(id) => {
-                let type_ = self.walk.table.type_(*id);
+                let table = self.walk.table;
+                let type_ = table.type_(*id);
                 object(self.walk, type_, entries).map(Some)
             }
             FieldKind::Map(value) => keyed(self.walk, value, self.holder, true, entries).map(Some),
@@ -247,16 +247,16 @@ impl<'de> Visitor<'de> for Seed<'_, '_, '_> {
 }
 
 /// An object of a type: known fields by their kinds, others pruned and told.
-fn object<'de, A: MapAccess<'de>>(
-    walk: &mut Walk<'_>,
-    type_: &Type,
+fn object<'de, 't, A: MapAccess<'de>>(
+    walk: &mut Walk<'t>,
+    type_: &'t Type,
     mut entries: A,
 ) -> Result<Value, A::Error> {
     let mut out = Map::new();
-    let mut given = HashSet::new();
+    let mut given = Given::default();
     while let Some(key) = entries.next_key_seed(KeySeed(type_))? {
-        let field = match key {
-            Key::Known(field) => field,
+        let (at, field) = match key {
+            Key::Known(at) => (at, &type_.fields[at]),
             Key::Unknown(name) => {
                 let path = walk.path.child(&name);
                 walk.object_to(Strict::Unknown(path));
@@ -264,14 +264,14 @@ fn object<'de, A: MapAccess<'de>>(
                 continue;
             }
         };
-        if !given.insert(&*field.json_name) {
+        if !given.insert(at) {
             let path = walk.path.child(&field.json_name);
             walk.object_to(Strict::Duplicate(path));
         }
         let depth = walk.go_path.len();
         walk.path.push_field(&field.json_name);
-        walk.go_path.extend(field.embedded.iter().cloned());
-        walk.go_path.push(field.json_name.clone());
+        walk.go_path.extend(field.embedded.iter().map(|name| &**name));
+        walk.go_path.push(&field.json_name);
         let seed = Seed { walk: &mut *walk, kind: &field.kind, holder: Some((type_, field)) };
         let value = entries.next_value_seed(seed)?;
         walk.go_path.truncate(depth);
@@ -284,10 +284,10 @@ fn object<'de, A: MapAccess<'de>>(
 }
 
 /// An object with free keys.
-fn keyed<'de, A: MapAccess<'de>>(
-    walk: &mut Walk<'_>,
+fn keyed<'de, 't, A: MapAccess<'de>>(
+    walk: &mut Walk<'t>,
     kind: &FieldKind,
-    holder: Option<(&Type, &Field)>,
+    holder: Option<(&'t Type, &'t Field)>,
     duplicates: bool,
     mut entries: A,
 ) -> Result<Value, A::Error> {
@@ -305,31 +305,56 @@ fn keyed<'de, A: MapAccess<'de>>(
     Ok(Value::Object(out))
 }
 
-enum Key<'k> {
-    Known(&'k Field),
+/// The fields of one object that were given already: bits for the first 128, a list for the rest.
+#[derive(Default)]
+struct Given {
+    low: u128,
+    high: Vec<usize>,
+}
+
+impl Given {
+    /// Whether the field was not given before.
+    fn insert(&mut self, at: usize) -> bool {
+        match 1u128.checked_shl(at as u32) {
+            Some(bit) => {
+                let new = self.low & bit == 0;
+                self.low |= bit;
+                new
+            }
+            None if self.high.contains(&at) => false,
+            None => {
+                self.high.push(at);
+                true
+            }
+        }
+    }
+}
+
+enum Key {
+    Known(usize),
     Unknown(String),
 }
 
 struct KeySeed<'k>(&'k Type);
 
-impl<'de, 'k> DeserializeSeed<'de> for KeySeed<'k> {
-    type Value = Key<'k>;
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Key;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
         input.deserialize_str(self)
     }
 }
 
-impl<'k> Visitor<'_> for KeySeed<'k> {
-    type Value = Key<'k>;
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Key;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(match self.0.field(name) {
-            Some(field) => Key::Known(field),
+        Ok(match self.0.position(name) {
+            Some(at) => Key::Known(at),
             None => Key::Unknown(name.to_owned()),
         })
     }

@@ -187,3 +187,6 @@ fn without_directives(value: Value) -> Option<Value> {
         other => Some(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

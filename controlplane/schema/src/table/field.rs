@@ -22,7 +22,12 @@ pub struct Type {
 impl Type {
     /// The field of this JSON name; case matters, as it does upstream.
     pub fn field(&self, json_name: &str) -> Option<&Field> {
-        self.fields.binary_search_by(|f| (*f.json_name).cmp(json_name)).ok().map(|at| &self.fields[at])
+        self.position(json_name).map(|at| &self.fields[at])
+    }
+
+    /// Where in `fields` the field of this JSON name stands.
+    pub fn position(&self, json_name: &str) -> Option<usize> {
+        self.fields.binary_search_by(|f| (*f.json_name).cmp(json_name)).ok()
     }
 
     /// The name without its package.

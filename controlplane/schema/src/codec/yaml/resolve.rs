@@ -15,10 +15,10 @@ pub(super) fn plain(text: &str) -> Value {
         _ => {}
     }
     let first = text.as_bytes()[0];
-    if first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.') {
-        if let Some(number) = number(text) {
-            return Value::Number(number);
-        }
+    if (first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
+        && let Some(number) = number(text)
+    {
+        return Value::Number(number);
     }
     Value::String(text.to_owned())
 }

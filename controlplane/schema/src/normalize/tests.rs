@@ -1,0 +1,81 @@
+//! The round trip through a typed object, case by case and at random.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::normalize;
+use crate::defaults;
+use crate::table::{Table, arbitrary};
+
+fn check(kind: [&str; 3], value: Value, expected: Value) {
+    let table = Table::builtin();
+    let id = table.kind_type(kind[0], kind[1], kind[2]).unwrap();
+    let mut out = value;
+    normalize(table, id, &mut out);
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn structs_held_by_value_are_written_and_zero_values_dropped() {
+    check(
+        ["apps", "v1", "Deployment"],
+        json!({"metadata": {"name": "x", "labels": {}, "generation": 0}, "spec": {"replicas": 0, "paused": false,
+            "selector": {}, "template": {"spec": {"containers": [{"name": "c", "stdin": false, "env": []}], "hostNetwork": false}}}}),
+        json!({"metadata": {"name": "x"}, "spec": {"replicas": 0, "selector": {}, "strategy": {},
+            "template": {"metadata": {}, "spec": {"containers": [{"name": "c", "resources": {}}]}}}, "status": {}}),
+    );
+}
+
+#[test]
+fn lists_and_times_without_omission_are_null() {
+    check(
+        ["rbac.authorization.k8s.io", "v1", "ClusterRole"],
+        json!({"metadata": {}}),
+        json!({"metadata": {}, "rules": null}),
+    );
+    check(
+        ["", "v1", "Event"],
+        json!({"involvedObject": {}}),
+        json!({"metadata": {}, "involvedObject": {}, "source": {},
+        "firstTimestamp": null, "lastTimestamp": null, "eventTime": null, "reportingComponent": "", "reportingInstance": ""}),
+    );
+}
+
+#[test]
+fn pointers_keep_their_zero() {
+    check(
+        ["", "v1", "ServiceAccount"],
+        json!({"automountServiceAccountToken": false}),
+        json!({"metadata": {}, "automountServiceAccountToken": false}),
+    );
+    check(
+        ["", "v1", "PersistentVolumeClaim"],
+        json!({"spec": {"storageClassName": "", "volumeName": ""}}),
+        json!({"metadata": {}, "spec": {"storageClassName": "", "resources": {}}, "status": {}}),
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_second_round_trip_changes_nothing((id, value) in arbitrary::resource()) {
+        let table = Table::builtin();
+        let mut once = value;
+        normalize(table, id, &mut once);
+        let mut twice = once.clone();
+        normalize(table, id, &mut twice);
+        prop_assert_eq!(&twice, &once);
+    }
+
+    #[test]
+    fn defaults_fill_once((id, value) in arbitrary::resource()) {
+        let table = Table::builtin();
+        let mut once = value;
+        defaults::apply(table, id, &mut once);
+        let mut twice = once.clone();
+        defaults::apply(table, id, &mut twice);
+        prop_assert_eq!(twice, once);
+    }
+}
