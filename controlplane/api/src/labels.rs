@@ -34,6 +34,11 @@ pub fn pattern_message(text: &str, pattern: &str, examples: &[&str]) -> String {
 
 /// The complaint about a value of more than `max` bytes.
 pub fn too_long_message(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
+/// The same where the API speaks of bytes: qualified names and label values.
+fn too_many_bytes(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
@@ -107,17 +112,20 @@ pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
         out.push(too_long_message(253));
     }
     let good = text.split('.').all(|part| {
-        let bytes = part.as_bytes();
-        let ok = |c: u8| alnum_lower(c) || c == b'_';
+        let bytes = part.strip_prefix('_').unwrap_or(part).as_bytes();
         match (bytes.first(), bytes.last()) {
-            (Some(&first), Some(&last)) => ok(first) && ok(last) && bytes.iter().all(|&c| ok(c) || c == b'-'),
+            (Some(&first), Some(&last)) => {
+                alnum_lower(first)
+                    && alnum_lower(last)
+                    && bytes.iter().all(|&c| alnum_lower(c) || matches!(c, b'-' | b'_'))
+            }
             _ => false,
         }
     });
     if !good {
         out.push(pattern_message(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
-            "[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*",
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
             &["example.com"],
         ));
     }
@@ -181,7 +189,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         out.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        out.push(format!("name part {}", too_long_message(63)));
+        out.push(format!("name part {}", too_many_bytes(63)));
     }
     if !is_qualified_part(name) {
         let text = pattern_message(QUALIFIED_TEXT, QUALIFIED_FMT, &["MyName", "my.name", "123-abc"]);
@@ -194,7 +202,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 pub fn label_value(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 63 {
-        out.push(too_long_message(63));
+        out.push(too_many_bytes(63));
     }
     if !text.is_empty() && !is_qualified_part(text) {
         out.push(pattern_message(

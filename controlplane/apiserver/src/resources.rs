@@ -14,12 +14,15 @@ mod dynamic_resources;
 mod extensions;
 mod fields;
 mod flow_control;
+mod internal;
+pub mod metadata;
 mod networking;
 mod node_classes;
 mod plain;
 mod pod_spec;
 mod policy;
 mod rbac;
+mod rules;
 mod scheduling;
 mod storage;
 

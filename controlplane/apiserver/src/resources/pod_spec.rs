@@ -1,4 +1,21 @@
 //! The pod specification, wherever it stands: in a Pod, or in the template of a workload. Defaults and rules.
 
+mod affinity;
+mod containers;
 pub(crate) mod defaults;
+mod env;
+mod network;
+mod probes;
 pub(crate) mod quality;
+mod requirements;
+mod scheduling;
+mod security;
+mod validate;
+mod volume_mounts;
+mod volumes;
+pub(crate) mod warnings;
+
+pub(crate) use affinity::node_selector;
+pub(crate) use requirements::{quantity, resource_name};
+pub(crate) use scheduling::{taint_effect, tolerations};
+pub(crate) use validate::{pod, spec, template};

@@ -1,11 +1,16 @@
 //! PersistentVolumeClaims.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
+use pagurus_controlplane_api::quantity::Quantity;
 use serde_json::{Value, json};
 
 use super::persistent_volume::storage_class;
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, existing, object_at};
+use crate::resources::pod_spec::quantity;
+use crate::resources::rules::{Errors, annotations_map, label_selector, labels_map, names, one_of};
 use crate::strategy::{Context, Strategy};
 
 /// The strategy of `persistentvolumeclaims`.
@@ -16,6 +21,52 @@ pub(crate) fn default_claim(claim: &mut Value) {
     default_text(object_at(claim, "status"), "phase", "Pending");
     if let Some(spec) = existing(claim, "spec") {
         default(spec, "volumeMode", "Filesystem");
+    }
+}
+
+/// The rules for a claim that is a template in a pod's ephemeral volume.
+pub(crate) fn template(errors: &mut Errors, path: &Path, template: &Value) {
+    labels_map(errors, &path.child("metadata.labels"), template.at("metadata.labels"));
+    annotations_map(errors, &path.child("metadata.annotations"), template.at("metadata.annotations"));
+    spec(errors, &path.child("spec"), template.at("spec"));
+}
+
+const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+/// The rules for what a claim asks for.
+pub(crate) fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
+    let modes = path.child("accessModes");
+    if spec.items("accessModes").is_empty() {
+        errors.push(FieldError::required(&modes, "at least 1 access mode is required"));
+    }
+    label_selector(errors, &path.child("selector"), spec.at("selector"), false);
+    for mode in spec.texts("accessModes") {
+        one_of(errors, &modes, mode, &MODES);
+    }
+    let has = |mode: &str| spec.texts("accessModes").any(|m| m == mode);
+    if has("ReadWriteOncePod") && spec.items("accessModes").len() > 1 {
+        let text = "may not use ReadWriteOncePod with other access modes";
+        errors.push(FieldError::forbidden(&modes, text));
+    }
+    let storage = path.child("resources").key("storage");
+    match spec.at("resources.requests").get("storage") {
+        None => errors.push(FieldError::required(&storage, "")),
+        Some(amount) => {
+            quantity(errors, &storage, "storage", amount);
+            let positive = Quantity::from_json(amount).is_ok_and(|q| q.sign() > 0);
+            if !positive {
+                let shown = Quantity::from_json(amount).unwrap_or_default().to_string();
+                let path = path.child("resources").key("storage");
+                errors.push(FieldError::invalid(path, shown, "must be greater than zero"));
+            }
+        }
+    }
+    let class = spec.text("storageClassName");
+    if !class.is_empty() {
+        names(errors, &path.child("storageClassName"), class, labels::dns_subdomain(class));
+    }
+    if let Some(mode) = spec.some_text("volumeMode") {
+        one_of(errors, &path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
 }
 
