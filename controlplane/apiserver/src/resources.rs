@@ -15,7 +15,6 @@ mod extensions;
 mod fields;
 mod flow_control;
 mod internal;
-pub mod metadata;
 mod networking;
 mod node_classes;
 mod plain;
