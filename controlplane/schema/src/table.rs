@@ -64,6 +64,7 @@ pub struct Table {
     resources: Vec<Resource>,
     by_resource: Index<usize>,
     groups: Vec<(Arc<str>, Vec<Arc<str>>)>,
+    digest: u64,
 }
 
 impl Table {
@@ -78,6 +79,11 @@ impl Table {
     /// Reads a table from its text form.
     pub fn parse(text: &str) -> Result<Table, LoadError> {
         load::parse(text)
+    }
+
+    /// Names the table's content: equal for equal text in one build.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The type with this id.

@@ -13,6 +13,7 @@
 //! It must not know what the facts are used for.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use super::field::{Field, FieldKind, ListType, PatchStrategy, Presence, Type};
@@ -36,7 +37,9 @@ pub(super) fn parse(text: &str) -> Result<Table, LoadError> {
     for (at, line) in text.lines().enumerate() {
         loader.line(line).map_err(|problem| LoadError { line: at + 1, problem })?;
     }
-    loader.finish().map_err(|problem| LoadError { line: text.lines().count(), problem })
+    let mut digest = DefaultHasher::new();
+    text.hash(&mut digest);
+    loader.finish(digest.finish()).map_err(|problem| LoadError { line: text.lines().count(), problem })
 }
 
 #[derive(Default)]
@@ -273,7 +276,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Table, String> {
+    fn finish(mut self, digest: u64) -> Result<Table, String> {
         if !self.seen_header {
             return Err("the header is missing".to_owned());
         }
@@ -312,6 +315,7 @@ impl<'a> Loader<'a> {
             resources: self.resources,
             by_resource: Index::new(by_resource),
             groups,
+            digest,
         })
     }
 }
