@@ -254,7 +254,6 @@ const POINTER_STRINGS: &[(&str, &str)] = &[
     ("APIServiceSpec", "caBundle"),
     ("LoadBalancerIngress", "ipMode"),
     ("EndpointAddress", "nodeName"),
-    ("PersistentVolumeClaimStatus", "phaseless"),
 ];
 
 /// Fields that are written although they are optional.
@@ -333,36 +332,19 @@ pub(super) fn flag(full: &str, field: &str, kind: &str, required: bool) -> &'sta
     if field == "apiVersion" || field == "kind" {
         return if required { "w" } else { "" };
     }
-    match kind.as_bytes().first() {
-        Some(b'O') => object_flag(bare, field, required),
-        Some(b'[' | b'{' | b'B') => {
-            if required {
-                "w"
-            } else {
-                ""
-            }
-        }
-        Some(b'T' | b'M') if field == "creationTimestamp" => "",
-        Some(b'T' | b'M' | b'q' | b'x' | b'R' | b'D') => {
-            if required || VALUE_LEAVES.contains(&field) {
-                "w"
-            } else {
-                "p"
-            }
-        }
-        Some(b'J' | b'E') => "p",
-        Some(b's') if required => "w",
-        Some(b's') => {
-            if listed(POINTER_STRINGS) {
-                "p"
-            } else {
-                ""
-            }
-        }
-        _ if required => "w",
-        _ if listed(POINTER_SCALARS) || !listed(VALUE_SCALARS) => "p",
-        _ => "",
-    }
+    let letter = kind.as_bytes().first().copied().unwrap_or_default();
+    let pointer = match letter {
+        b'O' => return object_flag(bare, field, required),
+        b'J' | b'E' => return "p",
+        b'T' if field == "creationTimestamp" => return "",
+        _ if required => return "w",
+        b'[' | b'{' | b'B' => false,
+        b'T' | b'M' | b'q' | b'x' | b'R' | b'D' if VALUE_LEAVES.contains(&field) => return "w",
+        b'T' | b'M' | b'q' | b'x' | b'R' | b'D' => true,
+        b's' => listed(POINTER_STRINGS),
+        _ => listed(POINTER_SCALARS) || !listed(VALUE_SCALARS),
+    };
+    if pointer { "p" } else { "" }
 }
 
 fn object_flag(bare: &str, field: &str, required: bool) -> &'static str {
