@@ -300,3 +300,7 @@ fn orphan(uid: &PodUid, observed: &ObservedPod) -> Pod {
     pod.spec.termination_grace_period_seconds = observed.containers.iter().find_map(|found| found.stop.grace);
     pod
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
