@@ -14,6 +14,7 @@ pub mod runtime;
 
 mod deployment;
 mod endpoint_slice;
+mod garbage;
 mod namespace;
 mod node_ipam;
 mod replica_set;
@@ -60,7 +61,9 @@ pub async fn run(
     let controllers = vec![
         ("deployment", deployment::start(&context)),
         ("replicaset", replica_set::start(&context)),
+        ("replicationcontroller", replica_set::start_replication(&context)),
         ("endpointslice", endpoint_slice::start(&context)),
+        ("garbage-collector", garbage::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),
         ("root-ca-certificate-publisher", root_ca::start(&context)),

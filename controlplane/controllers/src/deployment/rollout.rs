@@ -29,6 +29,15 @@ impl Set {
         self.now.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
     }
 
+    /// Pods that are available for certain: none, if the report is from before the last change of its size.
+    fn surely_available(&self) -> i32 {
+        let observed = self.now.status.as_ref().and_then(|s| s.observed_generation);
+        if observed < self.now.metadata.generation {
+            return 0;
+        }
+        self.available().min(self.replicas())
+    }
+
     /// Pods that it reports at all.
     pub(super) fn actual(&self) -> i32 {
         self.now.status.as_ref().map_or(0, |s| s.replicas)
@@ -225,7 +234,7 @@ impl<'a> Rollout<'a> {
         }
         let deployment = self.deployment();
         let minimum = desired(deployment) - bounds(deployment).1;
-        let new_unavailable = self.sets[newest].replicas() - self.sets[newest].available();
+        let new_unavailable = self.sets[newest].replicas() - self.sets[newest].surely_available();
         let mut broken_room = self.total_replicas() - minimum - new_unavailable;
         if broken_room <= 0 {
             return;
@@ -239,7 +248,7 @@ impl<'a> Rollout<'a> {
                 self.set_size(index, set.replicas() - broken);
             }
         }
-        let available: i32 = self.sets.iter().map(Set::available).sum();
+        let available: i32 = self.sets.iter().map(Set::surely_available).sum();
         let mut room = available - minimum;
         for &index in &old {
             let drop = self.sets[index].replicas().min(room);

@@ -38,3 +38,11 @@ pub async fn discover(client: &Client) -> Result<Vec<Found>, kube::Error> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+impl Found {
+    /// A resource that no server has shown.
+    pub(crate) fn fake(resource: ApiResource) -> Self {
+        Self { resource, namespaced: true, verbs: Vec::new() }
+    }
+}
