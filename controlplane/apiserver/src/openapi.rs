@@ -1,30 +1,110 @@
 //! The OpenAPI documents: `/openapi/v2` and `/openapi/v3`, made when somebody asks and not kept.
 
-use http::Response;
-use pagurus_controlplane_schema::table::Table;
+mod descriptions;
 
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::{HeaderValue, Response, StatusCode};
+use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::openapi;
+use pagurus_controlplane_schema::table::Table;
+use serde_json::Value;
+
+use crate::paths::GIT_VERSION;
+use crate::reply;
 use crate::request::{Body, Call};
+use crate::response;
+
+use descriptions::Descriptions;
+
+/// What clients may keep for good: the address names the content.
+const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, immutable");
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct OpenApi {
     table: &'static Table,
+    /// The index of version 3, which is small and costly: it names the content of every document.
+    index: OnceLock<Value>,
 }
 
 impl OpenApi {
     /// The documents of everything in the table.
     pub fn new(table: &'static Table) -> Self {
-        Self { table }
+        Self { table, index: OnceLock::new() }
     }
 
     /// Answers a path if there is such a document.
-    pub fn serve(&self, _call: &Call) -> Option<Response<Body>> {
-        None
+    pub fn serve(&self, call: &Call) -> Option<Response<Body>> {
+        match call.info.path.trim_end_matches('/') {
+            "/openapi/v2" => Some(self.v2(call)),
+            "/openapi/v3" => Some(json(call, self.index())),
+            path => self.v3(call, path.strip_prefix("/openapi/v3/")?),
+        }
     }
 
     /// All document paths.
     pub fn paths(&self) -> Vec<String> {
-        let _ = self.table;
-        Vec::new()
+        let names = self.index().get("paths").and_then(Value::as_object).into_iter().flatten();
+        names.map(|(name, _)| format!("/openapi/v3/{name}")).collect()
     }
+
+    fn index(&self) -> &Value {
+        self.index.get_or_init(|| openapi::v3_index(self.table))
+    }
+
+    fn v2(&self, call: &Call) -> Response<Body> {
+        let accepted =
+            call.headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges: Vec<&str> = accepted.flat_map(|value| value.split(',')).map(str::trim).collect();
+        let takes_json = ranges.is_empty()
+            || ranges.iter().any(|range| {
+                let media = range.split(';').next().unwrap_or_default().trim();
+                matches!(media, "application/json" | "application/*" | "*/*")
+            });
+        if !takes_json {
+            return reply::error(&ApiError::not_acceptable(&["application/json"]));
+        }
+        json(call, &openapi::v2(self.table, &Descriptions::all(), GIT_VERSION))
+    }
+
+    fn v3(&self, call: &Call, name: &str) -> Option<Response<Body>> {
+        let (group, version) = match name.split('/').collect::<Vec<_>>().as_slice() {
+            ["api", version] => (String::new(), (*version).to_owned()),
+            ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
+            _ => return None,
+        };
+        let address = self.index().pointer(&format!("/paths/{}/serverRelativeURL", name.replace('/', "~1")));
+        let address = address.and_then(Value::as_str)?;
+        let hash = address.split_once("hash=").map_or("", |(_, hash)| hash);
+        let asked = call.query.get("hash").unwrap_or_default();
+        if !asked.is_empty() && asked != hash {
+            // The client has an old index; this is where the document is now.
+            let mut response =
+                reply::bytes(StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8", Bytes::new());
+            response.headers_mut().insert(LOCATION, HeaderValue::from_str(address).ok()?);
+            return Some(response);
+        }
+        let tag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
+        let mut response = if call.headers.get(IF_NONE_MATCH) == Some(&tag) {
+            reply::bytes(StatusCode::NOT_MODIFIED, "application/json", Bytes::new())
+        } else {
+            let descriptions = Descriptions::of_version(&group, &version);
+            json(call, &openapi::v3(self.table, &group, &version, &descriptions, GIT_VERSION)?)
+        };
+        let headers = response.headers_mut();
+        headers.insert(ETAG, tag);
+        headers.append(VARY, HeaderValue::from_static("Accept"));
+        if !asked.is_empty() {
+            headers.insert(CACHE_CONTROL, FOR_GOOD);
+        }
+        Some(response)
+    }
+}
+
+/// A document, compressed if it is large and the client can read that.
+fn json(call: &Call, document: &Value) -> Response<Body> {
+    response::whole(&call.headers, "application/json", 200, document.to_string().into())
 }

@@ -1,0 +1,132 @@
+//! Requests that are not plain storage: reviews, tokens, bindings, evictions, and the way through to the nodes.
+//!
+//! Each answers from the caches and the engine's own writes; it must not know how objects are stored.
+
+mod binding;
+mod eviction;
+mod reviews;
+mod token_request;
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use http::{Response, StatusCode};
+use pagurus_controlplane_api::key::GroupVersionKind;
+use pagurus_controlplane_api::status::ApiError;
+use serde_json::{Value, json};
+
+use crate::authz::Authorizer;
+use crate::engine::{Engine, Special};
+use crate::objects::Objects;
+use crate::proxy::Proxy;
+use crate::reply;
+use crate::request::{Body, Call, Verb};
+use crate::token::Tokens;
+use crate::verbs;
+
+/// See the module's description.
+pub struct Specials {
+    /// Held weakly: the engine holds this.
+    pub engine: Weak<Engine>,
+    /// Reads the engine's caches.
+    pub objects: Arc<dyn Objects>,
+    /// Who decides, for the access reviews.
+    pub authorizer: Arc<Authorizer>,
+    /// Who signs and checks ServiceAccount tokens.
+    pub tokens: Arc<Tokens>,
+    /// The way to the nodes.
+    pub proxy: Proxy,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Review(reviews::Review),
+    Token,
+    Binding,
+    Eviction,
+    Proxy,
+}
+
+fn purpose(call: &Call) -> Option<Purpose> {
+    let info = &call.info;
+    let sub = info.subresource.as_deref().unwrap_or_default();
+    let resource = info.resource.as_str();
+    match (info.group.as_str(), resource, sub) {
+        ("", "pods", "log" | "exec" | "attach" | "portforward" | "proxy") => Some(Purpose::Proxy),
+        ("", "services" | "nodes", "proxy") => Some(Purpose::Proxy),
+        _ if info.verb != Verb::Create => None,
+        ("", "serviceaccounts", "token") => Some(Purpose::Token),
+        ("", "pods", "binding") | ("", "bindings", "") => Some(Purpose::Binding),
+        ("", "pods", "eviction") => Some(Purpose::Eviction),
+        ("authorization.k8s.io" | "authentication.k8s.io", _, "") => {
+            reviews::Review::of_resource(resource).map(Purpose::Review)
+        }
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Special for Specials {
+    fn takes(&self, call: &Call) -> bool {
+        purpose(call).is_some()
+    }
+
+    async fn serve(&self, call: Call, body: Body) -> Response<Body> {
+        let Some(engine) = self.engine.upgrade() else {
+            return reply::error(&ApiError::service_unavailable("the server is shutting down"));
+        };
+        let outcome = match purpose(&call) {
+            Some(Purpose::Proxy) => {
+                return self.proxy.serve(&engine, &*self.objects, &self.authorizer, call, body).await;
+            }
+            Some(Purpose::Review(review)) => self.review(&engine, review, &call, body).await,
+            Some(Purpose::Token) => self.token_request(&engine, &call, body).await,
+            Some(Purpose::Binding) => binding::serve(&engine, &*self.objects, &call, body).await,
+            Some(Purpose::Eviction) => eviction::serve(&engine, &*self.objects, &call, body).await,
+            None => Err(ApiError::no_such_resource()),
+        };
+        match outcome {
+            Ok(answer) => reply::json(StatusCode::CREATED, &answer),
+            Err(error) => reply::error(&error),
+        }
+    }
+}
+
+impl std::fmt::Debug for Specials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Specials").finish_non_exhaustive()
+    }
+}
+
+/// Reads the object of a request, which must be of that kind; says what its namespace is.
+async fn read(
+    engine: &Engine,
+    (group, version, kind): (&str, &str, &str),
+    call: &Call,
+    body: Body,
+) -> Result<Value, ApiError> {
+    let table = engine.table();
+    let id = table
+        .kind_type(group, version, kind)
+        .ok_or_else(|| ApiError::internal(format!("the type table has no {group}/{version} {kind}")))?;
+    let gvk = GroupVersionKind::new(group, version, kind);
+    let object = verbs::read_object(table, id, gvk, call, body, engine.options().max_body).await?;
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+    let of_request = call.info.namespace.as_deref().unwrap_or_default();
+    if !namespace.is_empty() && namespace != of_request {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(object)
+}
+
+/// The answer of something that has been done.
+fn done() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
