@@ -14,6 +14,7 @@ mod validate;
 mod volume_mounts;
 mod volumes;
 pub(crate) mod warnings;
+pub(crate) mod workload;
 
 pub(crate) use affinity::node_selector;
 pub(crate) use requirements::{quantity, resource_name};

@@ -1,11 +1,15 @@
 //! DaemonSets.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, existing, object_at};
-use crate::resources::pod_spec::defaults;
+use crate::resources::internal::{self, DEPLOYMENT_STRATEGY};
+use crate::resources::pod_spec::{defaults, warnings, workload};
+use crate::resources::rules::{Errors, immutable, label_selector, non_negative, shown};
 use crate::strategy::Strategy;
 
 /// The strategy of `daemonsets`.
@@ -25,6 +29,50 @@ impl Strategy for DaemonSets {
         if let Some(template) = existing(spec, "template") {
             defaults::template(template);
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let (path, spec) = (Path::new("spec"), object.at("spec"));
+        let selector = spec.at("selector");
+        label_selector(&mut errors, &path.child("selector"), selector, false);
+        let template = path.child("template");
+        if let Ok(selector) = LabelSelector::from_json(selector)
+            && !selector.matches_object(spec.at("template"))
+        {
+            let any = LabelSelector::nothing();
+            workload::matching_labels(&mut errors, &template, spec.at("template"), &any);
+        }
+        let empty = selector.entries("matchLabels").next().is_none() && selector.items("matchExpressions").is_empty();
+        if !selector.is_null() && empty {
+            let text = "empty selector is invalid for daemonset";
+            errors.push(FieldError::invalid(path.child("selector"), shown(selector), text));
+        }
+        workload::lasting_template(&mut errors, &template, spec.at("template"), "DaemonSet");
+        non_negative(&mut errors, &path.child("minReadySeconds"), spec.int("minReadySeconds"));
+        strategy(&mut errors, &path.child("updateStrategy"), spec.at("updateStrategy"));
+        non_negative(&mut errors, &path.child("revisionHistoryLimit"), spec.int("revisionHistoryLimit"));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate(object);
+        immutable(&mut errors, &Path::new("spec.selector"), object.at("spec.selector"), old.at("spec.selector"));
+        errors
+    }
+
+    fn validate_subresource_update(&self, sub: &str, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if sub == "status" {
+            for (field, count) in object.entries("status").filter_map(|(f, v)| Some((f, v.as_i64()?))) {
+                non_negative(&mut errors, &Path::new("status").child(field), count);
+            }
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
     }
 
     fn counts_generations(&self) -> bool {
@@ -47,5 +95,34 @@ impl Strategy for DaemonSets {
             images,
             cells::selector(object, "spec.selector"),
         ]
+    }
+}
+
+fn strategy(errors: &mut Errors, path: &Path, strategy: &Value) {
+    match strategy.text("type") {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let (path, rolling) = (path.child("rollingUpdate"), strategy.at("rollingUpdate"));
+            let (unavailable, surge) = (rolling.at("maxUnavailable"), rolling.at("maxSurge"));
+            workload::number_or_percent(errors, &path.child("maxUnavailable"), unavailable);
+            workload::number_or_percent(errors, &path.child("maxSurge"), surge);
+            match (workload::amount(unavailable) != 0, workload::amount(surge) != 0) {
+                (true, true) => {
+                    let text = "may not be set when maxUnavailable is non-zero";
+                    errors.push(FieldError::invalid(path.child("maxSurge"), surge.clone(), text));
+                }
+                (false, false) => {
+                    let text = "cannot be 0 when maxSurge is 0";
+                    errors.push(FieldError::required(path.child("maxUnavailable"), text));
+                }
+                _ => {}
+            }
+            workload::at_most_all(errors, &path.child("maxUnavailable"), unavailable);
+            workload::at_most_all(errors, &path.child("maxSurge"), surge);
+        }
+        _ => {
+            let shown = internal::shown(strategy, DEPLOYMENT_STRATEGY);
+            errors.push(FieldError::not_supported(path, shown, &["RollingUpdate", "OnDelete"]));
+        }
     }
 }

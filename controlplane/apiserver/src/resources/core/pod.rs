@@ -3,10 +3,11 @@
 mod row;
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
 use crate::resources::fields::{Fields, existing, object_at};
-use crate::resources::pod_spec::{defaults, quality};
+use crate::resources::pod_spec::{self, defaults, quality, warnings};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
 /// The strategy of `pods`.
@@ -46,6 +47,19 @@ impl Strategy for Pods {
             }
             _ => keep(object, old, "status"),
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        pod_spec::pod(&mut errors, object);
+        if !object.items("spec.ephemeralContainers").is_empty() {
+            errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::spec(&Path::new("spec"), object.at("spec"))
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {

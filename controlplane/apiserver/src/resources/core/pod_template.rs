@@ -1,11 +1,12 @@
 //! PodTemplates.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::Value;
 
 use crate::resources::cells;
-use crate::resources::fields::existing;
-use crate::resources::pod_spec::defaults;
+use crate::resources::fields::{Fields, existing};
+use crate::resources::pod_spec::{self, defaults, warnings};
 use crate::strategy::Strategy;
 
 /// The strategy of `podtemplates`.
@@ -16,6 +17,16 @@ impl Strategy for PodTemplates {
         if let Some(template) = existing(object, "template") {
             defaults::template(template);
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        pod_spec::template(&mut errors, &Path::new("template"), object.at("template"));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::spec(&Path::new("template.spec"), object.at("template.spec"))
     }
 
     fn counts_generations(&self) -> bool {

@@ -1,11 +1,15 @@
 //! ReplicationControllers.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, existing, object_at};
-use crate::resources::pod_spec::defaults;
+use crate::resources::apps::replica_set;
+use crate::resources::pod_spec::{defaults, warnings, workload};
+use crate::resources::rules::{Errors, non_negative};
 use crate::strategy::{Context, Strategy};
 
 /// The strategy of `replicationcontrollers`.
@@ -30,6 +34,39 @@ impl Strategy for ReplicationControllers {
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
         object["status"] = json!({"replicas": 0});
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let (path, spec) = (Path::new("spec"), object.at("spec"));
+        for field in ["replicas", "minReadySeconds"] {
+            non_negative(&mut errors, &path.child(field), spec.int(field));
+        }
+        let selector = spec.at("selector").as_object().filter(|s| !s.is_empty());
+        if selector.is_none() {
+            errors.push(FieldError::required(path.child("selector"), ""));
+        }
+        let template = path.child("template");
+        if spec.has("template") {
+            let selector = selector.map(LabelSelector::from_map).unwrap_or_default();
+            workload::matching_labels(&mut errors, &template, spec.at("template"), &selector);
+            workload::lasting_template(&mut errors, &template, spec.at("template"), "ReplicationController");
+        } else {
+            errors.push(FieldError::required(template, ""));
+        }
+        errors
+    }
+
+    fn validate_subresource_update(&self, sub: &str, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if sub == "status" {
+            replica_set::status(&mut errors, object.at("status"));
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
     }
 
     fn counts_generations(&self) -> bool {
