@@ -6,7 +6,12 @@ use std::sync::Arc;
 
 use pagurus_agent_core::pods::Pod;
 
+mod auth;
+mod logs;
+mod query;
+mod reply;
 mod spdy;
+mod tls;
 
 /// What the node API must know of this node's pods. The pods' side implements it; calls are frequent and must be quick.
 pub trait PodDirectory: Send + Sync + 'static {
