@@ -1,0 +1,8 @@
+//! Addresses of pods: taken from the node's ranges, kept on disk until given back.
+//!
+//! Must not know: how a pod is wired.
+
+pub mod range;
+pub mod store;
+
+pub use store::{Attachment, Key, Store};

@@ -1,0 +1,75 @@
+//! Addresses and neighbours of devices.
+//!
+//! Must not know: what a device is for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::RouteType;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::netlink::{Error, Mac, Socket};
+
+pub(super) fn family(ip: &IpAddr) -> AddressFamily {
+    match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+pub(super) fn add(socket: &mut Socket, index: u32, address: IpNet) -> Result<(), Error> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(&address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes =
+        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    if address.addr().is_ipv6() {
+        // Nobody else can have it, so nobody is asked.
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    socket
+        .execute(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(|error| Error::new("add address", format!("{address} to link {index}"), error))
+}
+
+pub(super) fn list(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, Error> {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    let answers = socket
+        .query(RouteNetlinkMessage::GetAddress(message), true)
+        .map_err(|error| Error::new("list addresses of link", index, error))?;
+    let address = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+        let ip = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })?;
+        IpNet::new(ip, message.header.prefix_len).ok().filter(|_| message.header.index == index)
+    };
+    Ok(answers.into_iter().filter_map(address).collect())
+}
+
+pub(super) fn replace_neighbour(socket: &mut Socket, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(&ip);
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.kind = RouteType::Unicast;
+    let destination = match ip {
+        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+    };
+    message.attributes = vec![
+        NeighbourAttribute::Destination(destination),
+        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+    ];
+    socket
+        .execute(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(|error| Error::new("set neighbour", format!("{ip} of link {index}"), error))
+}

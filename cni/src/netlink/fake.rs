@@ -1,0 +1,127 @@
+//! A namespace in memory, with one more for the other ends of veth pairs.
+//!
+//! Must not know: netlink messages. Kept: links, addresses, routes, neighbours; refused: what a kernel would refuse.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+use crate::netlink::{Error, Link, Mac, Netlink, Route, Veth};
+
+/// What a namespace holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Links by name.
+    pub links: BTreeMap<String, Link>,
+    /// Addresses by link.
+    pub addresses: BTreeMap<u32, Vec<IpNet>>,
+    /// Routes.
+    pub routes: Vec<Route>,
+    /// Neighbours by link and address.
+    pub neighbours: BTreeMap<(u32, IpAddr), Mac>,
+}
+
+/// A namespace; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Fake {
+    state: Arc<Mutex<State>>,
+    peers: Option<Arc<Mutex<State>>>,
+}
+
+impl Fake {
+    /// A node's namespace and a pod's.
+    pub fn pair() -> (Self, Self) {
+        let pod = Self::default();
+        (Self { state: Arc::default(), peers: Some(pod.state.clone()) }, pod)
+    }
+
+    /// A look at the namespace.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused(operation: &'static str, object: impl std::fmt::Display, errno: i32) -> Error {
+    Error::new(operation, object, io::Error::from_raw_os_error(errno))
+}
+
+impl Netlink for Fake {
+    fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        Ok(self.state().links.get(name).cloned())
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, Error> {
+        Ok(self.state().links.values().cloned().collect())
+    }
+
+    fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error> {
+        let peers = self.peers.clone().unwrap_or_default();
+        let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        if state.links.contains_key(veth.name) || peers.links.contains_key(veth.peer) {
+            return Err(refused("create veth", veth.name, libc::EEXIST));
+        }
+        let index = u32::try_from(state.links.len() + 2).unwrap_or(u32::MAX);
+        let link =
+            |name: &str, mac| Link { index, name: name.to_owned(), mac: Some(mac), up: false, mtu: veth.mtu };
+        state.links.insert(veth.name.to_owned(), link(veth.name, veth.mac));
+        peers.links.insert(veth.peer.to_owned(), link(veth.peer, veth.peer_mac));
+        Ok(())
+    }
+
+    fn delete_link(&mut self, name: &str) -> Result<(), Error> {
+        let mut state = self.state();
+        let Some(link) = state.links.remove(name) else { return Ok(()) };
+        state.addresses.remove(&link.index);
+        state.routes.retain(|route| route.device != Some(link.index));
+        state.neighbours.retain(|(index, _), _| *index != link.index);
+        if let Some(peers) = &self.peers {
+            *peers.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        }
+        Ok(())
+    }
+
+    fn set_up(&mut self, index: u32) -> Result<(), Error> {
+        let mut state = self.state();
+        let link = state.links.values_mut().find(|link| link.index == index);
+        link.ok_or_else(|| refused("switch on link", index, libc::ENODEV))?.up = true;
+        Ok(())
+    }
+
+    fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        let mut state = self.state();
+        let addresses = state.addresses.entry(index).or_default();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+        Ok(())
+    }
+
+    fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, Error> {
+        Ok(self.state().addresses.get(&index).cloned().unwrap_or_default())
+    }
+
+    fn replace_route(&mut self, route: &Route) -> Result<(), Error> {
+        let mut state = self.state();
+        state.routes.retain(|other| other.destination != route.destination);
+        state.routes.push(route.clone());
+        Ok(())
+    }
+
+    fn delete_route(&mut self, route: &Route) -> Result<(), Error> {
+        self.state().routes.retain(|other| other.destination != route.destination);
+        Ok(())
+    }
+
+    fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        Ok(self.state().routes.clone())
+    }
+
+    fn replace_neighbour(&mut self, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
+        self.state().neighbours.insert((index, ip), mac);
+        Ok(())
+    }
+}
