@@ -38,8 +38,11 @@ pub fn decode_as(table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, Decod
     Ok(typed)
 }
 
-/// Nodes in one document, aliases unfolded: more is refused before memory runs out.
-const MOST_NODES: usize = 4_000_000;
+/// Up to this many nodes, aliases unfolded, nearly all may come from aliases.
+const FEW_NODES: f64 = 400_000.0;
+
+/// From this many nodes on only a tenth may come from aliases.
+const MANY_NODES: f64 = 4_000_000.0;
 
 /// Nesting that is refused before the stack runs out.
 const MOST_DEPTH: usize = 500;
@@ -49,7 +52,7 @@ fn document(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
         .map_err(|e| DecodeError::Syntax(format!("yaml: invalid UTF-8 at byte {}", e.valid_up_to())))?;
     let events = Parser::new_from_str(text);
     let mut composer =
-        Composer { events, anchors: HashMap::new(), duplicates: Vec::new(), nodes: 0, depth: 0 };
+        Composer { events, anchors: HashMap::new(), duplicates: Vec::new(), nodes: 0, aliased: 0, depth: 0 };
     let value = composer.first()?;
     Ok((value, composer.duplicates))
 }
@@ -59,6 +62,7 @@ struct Composer<'a> {
     anchors: HashMap<usize, Value>,
     duplicates: Vec<String>,
     nodes: usize,
+    aliased: usize,
     depth: usize,
 }
 
@@ -89,8 +93,8 @@ impl<'a> Composer<'a> {
 
     fn node(&mut self, event: Event<'a>, span: Span) -> Result<Value, DecodeError> {
         self.nodes += 1;
-        if self.nodes > MOST_NODES || self.depth > MOST_DEPTH {
-            return Err(DecodeError::Syntax("yaml: document contains excessive aliasing".to_owned()));
+        if self.depth > MOST_DEPTH {
+            return Err(DecodeError::Syntax(format!("yaml: line {}: exceeded max depth", span.start.line())));
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -106,7 +110,14 @@ impl<'a> Composer<'a> {
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(value) => {
-                    self.nodes += size(value);
+                    let size = size(value);
+                    self.nodes += size;
+                    self.aliased += size;
+                    if self.is_bomb() {
+                        return Err(DecodeError::Syntax(
+                            "yaml: document contains excessive aliasing".to_owned(),
+                        ));
+                    }
                     Ok(value.clone())
                 }
                 None => Err(DecodeError::Syntax(format!(
@@ -120,6 +131,13 @@ impl<'a> Composer<'a> {
                 Err(DecodeError::Syntax(format!("yaml: line {}: unexpected {other:?}", span.start.line())))
             }
         }
+    }
+
+    /// Whether aliases make far more of the document than is written in it.
+    fn is_bomb(&self) -> bool {
+        let (nodes, aliased) = (self.nodes as f64, self.aliased as f64);
+        let beyond = ((nodes - FEW_NODES) / (MANY_NODES - FEW_NODES)).clamp(0.0, 1.0);
+        self.aliased > 100 && self.nodes > 1000 && aliased / nodes > 0.99 - 0.89 * beyond
     }
 
     fn remember(&mut self, anchor: usize, value: Value) -> Value {

@@ -52,6 +52,20 @@ fn output_is_block_style_with_sorted_keys() {
     assert_eq!(String::from_utf8(encode(&value)).unwrap(), text);
 }
 
+#[test]
+fn bombs_of_aliases_and_depth_are_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    let refused = |text: &str| decode(text.as_bytes()).unwrap_err().to_string();
+    assert_eq!(refused(&bomb), "yaml: document contains excessive aliasing");
+    assert!(refused(&"[".repeat(2000)).starts_with("yaml: "));
+    let many: String = (0..200).map(|at| format!("- {{k: *s, n: {at}}}\n")).collect();
+    assert!(decode(format!("s: &s text\nitems:\n{many}").as_bytes()).is_ok());
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
