@@ -17,6 +17,8 @@ mod endpoint_slice;
 mod garbage;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod replica_set;
 mod root_ca;
 mod service_account;
@@ -67,6 +69,9 @@ pub async fn run(
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),
         ("root-ca-certificate-publisher", root_ca::start(&context)),
+        ("node-lifecycle", node_lifecycle::start(&context)),
+        ("taint-eviction", node_lifecycle::eviction::start(&context)),
+        ("pod-garbage-collector", pod_gc::start(&context)),
         ("node-ipam", node_ipam::start(&context)?),
     ];
     context.run(controllers).await
