@@ -42,7 +42,8 @@ impl Allocators {
     pub fn reservation(&self) -> Reservation {
         Reservation {
             allocators: Some((self.cluster_ips.clone(), self.node_ports.clone())),
-            ..Reservation::default()
+            taken: Vec::new(),
+            given_up: Vec::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod cached;
 mod feed;
 mod ring;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::strategy::Strategy;
 
 pub use cached::{Cached, stored_bytes};
-pub use ring::{Change, ChangeKind, Cursor, CursorError, Encoding};
 use ring::Ring;
+pub use ring::{Change, ChangeKind, Cursor, CursorError, Encoding};
 
 /// How long a reader waits for the cache to come up with the store.
 const WAIT: Duration = Duration::from_secs(10);
@@ -74,6 +75,8 @@ pub struct Cache {
     ring: RwLock<Ring>,
     revision: watch::Sender<Revision>,
     pages: Mutex<Vec<(Instant, Snapshot)>>,
+    /// Objects on their way through the store, by the place of their bytes: so that they need not be parsed again.
+    expected: Mutex<HashMap<usize, Arc<Cached>>>,
 }
 
 impl Cache {
@@ -94,6 +97,7 @@ impl Cache {
             ring: RwLock::default(),
             revision: watch::Sender::new(0),
             pages: Mutex::default(),
+            expected: Mutex::default(),
         });
         let events = cache.load().await?;
         let feed = cache.clone().feed(events, cancel);
@@ -204,6 +208,13 @@ impl Cache {
         Ok((snapshot, Cursor::new(self.clone(), next, self.revision.subscribe())))
     }
 
+    /// Tells the cache of an object that is about to be written with these very bytes, until the guard is dropped.
+    pub(crate) fn expect(&self, object: Arc<Cached>) -> Expected<'_> {
+        let place = object.bytes.as_ptr() as usize;
+        self.expected.lock().insert(place, object);
+        Expected { cache: self, place }
+    }
+
     /// Waits until the cache has come to `revision`.
     async fn wait(&self, revision: Revision) -> Result<(), CacheError> {
         if self.revision() >= revision {
@@ -218,9 +229,24 @@ impl Cache {
     }
 }
 
+/// See [`Cache::expect`].
+pub(crate) struct Expected<'a> {
+    cache: &'a Cache,
+    place: usize,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.cache.expected.lock().remove(&self.place);
+    }
+}
+
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("prefix", &self.prefix).field("revision", &self.revision()).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("prefix", &self.prefix)
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
     }
 }
 

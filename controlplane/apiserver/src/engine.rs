@@ -12,6 +12,7 @@ use http::Response;
 use ipnet::IpNet;
 use pagurus_controlplane_api::key::{GroupResource, GroupVersionResource};
 use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::convert;
 use pagurus_controlplane_schema::table::{Resource, Table};
 use pagurus_controlplane_store::Store;
 use serde_json::Value;
@@ -300,6 +301,30 @@ pub struct Target<'a> {
     pub resource: &'static Resource,
     /// What is stored.
     pub kind: &'a Kind,
+}
+
+impl Target<'_> {
+    /// Whether the request's version is the one objects are stored in.
+    pub fn is_storage_version(&self) -> bool {
+        std::ptr::eq(self.resource, self.kind.resource)
+    }
+
+    /// A stored object in the request's version.
+    pub fn to_request_version(&self, mut object: Value) -> Result<Value, ApiError> {
+        if !self.is_storage_version() {
+            convert::from_storage(Table::builtin(), self.resource, &mut object)
+                .map_err(ApiError::internal)?;
+        }
+        Ok(object)
+    }
+
+    /// An object of the request's version in the stored form.
+    pub fn to_storage_version(&self, mut object: Value) -> Result<Value, ApiError> {
+        if !self.is_storage_version() {
+            convert::to_storage(Table::builtin(), self.resource, &mut object).map_err(ApiError::internal)?;
+        }
+        Ok(object)
+    }
 }
 
 /// Whether objects of the resource are kept.

@@ -19,4 +19,23 @@ pub mod allocate;
 pub mod cache;
 pub mod strategy;
 
+pub mod engine;
+pub mod response;
+pub mod verbs;
+
 pub mod resources;
+
+pub mod engine_objects;
+pub mod reply;
+pub mod special;
+pub mod proxy;
+
+pub mod discovery;
+pub mod openapi;
+pub mod health;
+pub mod metrics;
+pub mod paths;
+
+pub mod bootstrap;
+pub mod server;
+pub mod listen;

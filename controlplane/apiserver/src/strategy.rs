@@ -104,6 +104,29 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
+    /// Whether something besides `metadata.finalizers` holds an object that is being deleted (a namespace's own finalizers).
+    fn holds_deletion(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Told when an object without graceful deletion is marked as being deleted, after `metadata` says so.
+    fn mark_deleted(&self, _object: &mut Value) {}
+
+    /// Whether the answer to a deletion is the object that was; a `Status` otherwise.
+    fn returns_deleted(&self, resource: &Resource) -> bool {
+        RETURNED.contains(&(&resource.group, &resource.plural))
+    }
+
+    /// The fields that a write of the object (`sub` empty) or through a subresource cannot set, so that nobody comes to own
+    /// them by it. Generic: the status is the `status` subresource's, all else is not.
+    fn reset_fields(&self, resource: &Resource, sub: &str) -> &'static [&'static str] {
+        match sub {
+            "status" => &["spec"],
+            "" if resource.subresource("status").is_some() => &["status"],
+            _ => &[],
+        }
+    }
+
     /// Whether dependents are left alone by default when the object is deleted.
     fn orphans_by_default(&self) -> bool {
         false
@@ -141,6 +164,26 @@ pub trait Strategy: Send + Sync + 'static {
     /// Tells the allocators what a stored object holds, at start.
     fn restore(&self, _allocators: &Allocators, _object: &Value) {}
 }
+
+/// The resources whose deletion answers with the object.
+const RETURNED: [(&str, &str); 16] = [
+    ("", "namespaces"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+];
 
 /// The strategy of kinds without rules of their own.
 #[derive(Debug, Clone, Copy, Default)]

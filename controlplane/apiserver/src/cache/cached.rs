@@ -37,14 +37,23 @@ pub struct Cached {
 
 impl Cached {
     /// From a stored value and the revision that wrote it.
-    pub fn read(stored: &Bytes, revision: Revision, strategy: &dyn Strategy) -> Result<Self, serde_json::Error> {
+    pub fn read(
+        stored: &Bytes,
+        revision: Revision,
+        strategy: &dyn Strategy,
+    ) -> Result<Self, serde_json::Error> {
         let value: Value = serde_json::from_slice(stored)?;
+        Ok(Self::index(&value, stored, strategy).at_revision(revision))
+    }
+
+    /// From a value and its stored bytes, with no revision yet.
+    pub fn index(value: &Value, stored: &Bytes, strategy: &dyn Strategy) -> Self {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
         let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-        Ok(Self {
-            key: ObjectKey::of(&value),
-            revision,
+        Self {
+            key: ObjectKey::of(value),
+            revision: 0,
             uid: text("/metadata/uid").to_owned(),
             labels: labels
                 .into_iter()
@@ -54,20 +63,26 @@ impl Cached {
             fields: strategy
                 .selectable_fields()
                 .iter()
-                .map(|name| (*name, strategy.field(&value, name).unwrap_or_default()))
+                .map(|name| (*name, strategy.field(value, name).unwrap_or_default()))
                 .collect(),
             owners: owners
                 .into_iter()
                 .flatten()
                 .filter_map(|o| o.get("uid").and_then(Value::as_str).map(str::to_owned))
                 .collect(),
-            bytes: with_revision(stored, revision),
-        })
+            bytes: stored.clone(),
+        }
     }
 
     /// The same object with another revision in its bytes: how a deletion is told.
     pub fn at_revision(&self, revision: Revision) -> Self {
         Self { revision, bytes: with_revision(&self.bytes, revision), ..self.clone() }
+    }
+
+    /// The bytes from the metadata on, with the closing brace: the object without `apiVersion` and `kind`, as lists show it.
+    pub fn body(&self) -> &[u8] {
+        let at = self.bytes.windows(METADATA.len()).position(|w| w == METADATA);
+        at.map_or(&self.bytes[..], |at| &self.bytes[at..])
     }
 
     /// The parsed object.

@@ -1,0 +1,241 @@
+//! Objects in the shape and version a client wants: themselves, a table, their metadata; alone, in a list, in a watch event.
+//!
+//! Where the wanted form is the stored one, bytes are cut and joined, not parsed. It must not know verbs.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pagurus_controlplane_api::status::{ApiError, Reason};
+use pagurus_controlplane_api::time;
+use serde_json::{Map, Value, json};
+
+use super::accept::{Format, Include, Output, Shape};
+use crate::cache::{Cached, Change, ChangeKind};
+use crate::engine::Target;
+
+/// The metadata of a list.
+#[derive(Debug, Clone, Default)]
+pub struct ListMeta {
+    /// The revision of the list.
+    pub revision: u64,
+    /// Where to go on.
+    pub next: Option<String>,
+    /// How many are left.
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    /// As JSON.
+    pub fn to_value(&self) -> Value {
+        let mut out = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            out["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            out["remainingItemCount"] = remaining.into();
+        }
+        out
+    }
+}
+
+/// One object in the output's shape.
+pub fn view(output: &Output, target: &Target<'_>, object: &Arc<Cached>) -> Result<Value, ApiError> {
+    match output.shape {
+        Shape::Object => target.to_request_version(object.value()),
+        Shape::Metadata(version) => Ok(metadata(version, object.value())),
+        Shape::MetadataList(_) => Err(not_a_list(target)),
+        Shape::Table(version, include) => {
+            let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
+            let rows = vec![row(target, version, include, object)?];
+            Ok(table(target, version, &meta, rows, true))
+        }
+    }
+}
+
+/// A list in the output's shape.
+pub fn list_value<'a>(
+    output: &Output,
+    target: &Target<'_>,
+    meta: &ListMeta,
+    objects: impl Iterator<Item = &'a Arc<Cached>>,
+) -> Result<Value, ApiError> {
+    match output.shape {
+        Shape::Object => {
+            let bare = |object: &Arc<Cached>| {
+                let mut object = target.to_request_version(object.value())?;
+                if let Some(fields) = object.as_object_mut() {
+                    fields.remove("apiVersion");
+                    fields.remove("kind");
+                }
+                Ok(object)
+            };
+            let items = objects.map(bare).collect::<Result<Vec<_>, ApiError>>()?;
+            Ok(json!({
+                "kind": *target.resource.list_kind, "apiVersion": target.resource.api_version(),
+                "metadata": meta.to_value(), "items": items,
+            }))
+        }
+        Shape::MetadataList(version) => {
+            let items: Vec<Value> = objects.map(|o| metadata(version, o.value())).collect();
+            Ok(json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": meta.to_value(), "items": items,
+            }))
+        }
+        Shape::Metadata(_) => Err(not_one(target)),
+        Shape::Table(version, include) => {
+            let rows = objects.map(|o| row(target, version, include, o)).collect::<Result<Vec<_>, _>>()?;
+            Ok(table(target, version, meta, rows, true))
+        }
+    }
+}
+
+/// The line of a watch for a change, told as `kind` (which selectors can make another than the change's own). Encoded once for
+/// all watches of a form. A table's columns are told with the `first` line only.
+pub fn event_bytes(
+    output: &Output,
+    target: &Target<'_>,
+    change: &Change,
+    kind: ChangeKind,
+    first: bool,
+) -> Result<Bytes, ApiError> {
+    if output.is_plain() && target.is_storage_version() {
+        let encode = || joined(kind, &told(change, kind).bytes);
+        return Ok(change.encoded((kind, 0), encode));
+    }
+    let (encode, form) =
+        (|| event(output, target, &told(change, kind), kind, first), form(output, target, first));
+    let mut failed = None;
+    let bytes = change.encoded((kind, form), || {
+        encode().unwrap_or_else(|error| {
+            failed = Some(error);
+            Bytes::new()
+        })
+    });
+    failed.map_or(Ok(bytes), Err)
+}
+
+/// The line of a watch for an object that is there when the watch begins.
+pub fn event(
+    output: &Output,
+    target: &Target<'_>,
+    object: &Arc<Cached>,
+    kind: ChangeKind,
+    first: bool,
+) -> Result<Bytes, ApiError> {
+    if output.is_plain() && target.is_storage_version() {
+        return Ok(joined(kind, &object.bytes));
+    }
+    let object = match output.shape {
+        Shape::Table(version, include) => {
+            let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
+            let rows = vec![row(target, version, include, object)?];
+            table(target, version, &meta, rows, first)
+        }
+        Shape::MetadataList(version) => metadata(version, object.value()),
+        _ => view(&Output { format: Format::Json, ..*output }, target, object)?,
+    };
+    let line = json!({"type": kind.as_str(), "object": object});
+    Ok(format!("{line}\n").into())
+}
+
+/// The line that ends a watch with an error.
+pub fn status_event(error: &ApiError) -> Bytes {
+    let line = json!({"type": "ERROR", "object": error.to_status()});
+    format!("{line}\n").into()
+}
+
+/// The object that a line shows: for one that leaves a selection its last state in it, with the revision of its leaving.
+fn told(change: &Change, kind: ChangeKind) -> Arc<Cached> {
+    match &change.previous {
+        Some(previous) if kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted => {
+            Arc::new(previous.at_revision(change.object.revision))
+        }
+        _ => change.object.clone(),
+    }
+}
+
+fn joined(kind: ChangeKind, object: &Bytes) -> Bytes {
+    let mut line = BytesMut::with_capacity(object.len() + 40);
+    line.put_slice(b"{\"type\":\"");
+    line.put_slice(kind.as_str().as_bytes());
+    line.put_slice(b"\",\"object\":");
+    line.put_slice(object);
+    line.put_slice(b"}\n");
+    line.freeze()
+}
+
+/// A number for a form of lines; 0 is the stored form. Equal forms of one cache have equal numbers.
+fn form(output: &Output, target: &Target<'_>, first: bool) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    (output.shape, first).hash(&mut hasher);
+    (&*target.resource.group, &*target.resource.version).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+fn metadata(version: &str, mut object: Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object["metadata"].take(),
+    })
+}
+
+fn row(
+    target: &Target<'_>,
+    version: &str,
+    include: Include,
+    object: &Arc<Cached>,
+) -> Result<Value, ApiError> {
+    let value = object.value();
+    let cells = target.kind.strategy.cells(&value, time::now());
+    let included = match include {
+        Include::None => Value::Null,
+        Include::Metadata => metadata(version, value),
+        Include::Object => target.to_request_version(value)?,
+    };
+    Ok(json!({"cells": cells, "object": included}))
+}
+
+fn table(target: &Target<'_>, version: &str, meta: &ListMeta, rows: Vec<Value>, columns: bool) -> Value {
+    let definitions = if columns { column_definitions(target) } else { Value::Null };
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": meta.to_value(), "columnDefinitions": definitions, "rows": rows,
+    })
+}
+
+fn column_definitions(target: &Target<'_>) -> Value {
+    let column = |c: &pagurus_controlplane_schema::table::Column| {
+        let mut out = Map::new();
+        out.insert("name".into(), (*c.name).into());
+        out.insert("type".into(), (*c.type_).into());
+        out.insert("format".into(), (*c.format).into());
+        out.insert("description".into(), "".into());
+        out.insert("priority".into(), c.priority.into());
+        Value::Object(out)
+    };
+    target.resource.columns.iter().map(column).collect()
+}
+
+fn not_a_list(target: &Target<'_>) -> ApiError {
+    let message = format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+        go_type(target, &target.resource.kind)
+    );
+    ApiError::new(406, Reason::NotAcceptable, message)
+}
+
+fn not_one(target: &Target<'_>) -> ApiError {
+    let message = format!(
+        "you requested PartialObjectMetadata, but the requested object is a list ({})",
+        go_type(target, &target.resource.list_kind)
+    );
+    ApiError::new(406, Reason::NotAcceptable, message)
+}
+
+/// The name of the type in the reference implementation, which messages show.
+fn go_type(target: &Target<'_>, kind: &str) -> String {
+    let group = target.resource.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+    format!("*{group}.{kind}")
+}

@@ -1,0 +1,177 @@
+//! The verbs of the API on stored resources, and what they have in common: which of them a path knows, and a request's
+//! facts as the verbs need them.
+//!
+//! It must not know any kind, nor how a connection or a credential looks.
+
+pub mod apply;
+mod body;
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+mod metadata;
+mod options;
+pub mod patch;
+mod scale;
+mod selection;
+pub mod update;
+pub mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use http::{Method, Response};
+use pagurus_controlplane_api::key::GroupVersionResource;
+use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
+use pagurus_controlplane_schema::table::Resource;
+
+use crate::cache::CacheError;
+use crate::engine::{Engine, Target};
+use crate::request::{Body, Call, UserInfo, Verb, Warnings};
+use crate::response::Output;
+
+pub use body::read_object;
+pub use options::{FieldValidation, WriteOptions};
+
+/// What a verb needs to know of a request.
+pub struct Request<'a> {
+    /// The resource.
+    pub target: Target<'a>,
+    /// The namespace, none for what is cluster-wide.
+    pub namespace: Option<&'a str>,
+    /// The name, none for what is about to be created.
+    pub name: Option<&'a str>,
+    /// The subresource.
+    pub sub: Option<&'a str>,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// Where warnings go.
+    pub warnings: Warnings,
+    /// How to write.
+    pub options: WriteOptions,
+}
+
+impl<'a> Request<'a> {
+    /// A request of the server itself, on behalf of a user.
+    pub fn internal(
+        target: Target<'a>,
+        namespace: Option<&'a str>,
+        name: Option<&'a str>,
+        sub: Option<&'a str>,
+        user: &'a UserInfo,
+    ) -> Self {
+        let options = WriteOptions::internal();
+        Self { target, namespace, name, sub, user, warnings: Warnings::default(), options }
+    }
+
+    fn of(call: &'a Call, target: Target<'a>, options: WriteOptions) -> Self {
+        let info = &call.info;
+        Self {
+            target,
+            namespace: info.namespace.as_deref().filter(|_| target.resource.namespaced),
+            name: info.name.as_deref(),
+            sub: info.subresource.as_deref(),
+            user: &call.user,
+            warnings: call.warnings.clone(),
+            options,
+        }
+    }
+
+    /// 404 for the named object.
+    fn not_found(&self) -> ApiError {
+        not_found(&self.target, self.name.unwrap_or_default())
+    }
+}
+
+/// 404 for an object of that name.
+pub(crate) fn not_found(target: &Target<'_>, name: &str) -> ApiError {
+    ApiError::not_found(&target.kind.resource.group, &target.kind.resource.plural, name)
+}
+
+/// Answers a request for a stored resource.
+pub(crate) async fn answer(
+    engine: &Arc<Engine>,
+    call: &Call,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let info = &call.info;
+    let gvr = GroupVersionResource::new(info.group.as_str(), info.version.as_str(), info.resource.as_str());
+    let resource = engine
+        .table()
+        .resource(&gvr.group, &gvr.version, &gvr.resource)
+        .ok_or_else(ApiError::no_such_resource)?;
+    check_path(call, resource)?;
+    let target = engine.target(&gvr)?;
+    let output = Output::negotiate(call)?;
+    if info.subresource.as_deref() == Some("scale") {
+        return scale::answer(engine, call, &target, &output, body).await;
+    }
+    match info.verb {
+        Verb::Get => get::answer(call, &target, &output).await,
+        Verb::List => list::answer(call, &target, &output).await,
+        Verb::Watch => watch::answer(engine, call, &target, &output).await,
+        Verb::Create => create::answer(engine, call, target, &output, body).await,
+        Verb::Update => update::answer(engine, call, target, &output, body).await,
+        Verb::Patch => patch::answer(engine, call, target, &output, body).await,
+        Verb::Delete => delete::answer(engine, call, target, &output, body).await,
+        Verb::DeleteCollection => delete::answer_collection(engine, call, target, &output, body).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// Whether path and method exist for the resource.
+fn check_path(call: &Call, resource: &Resource) -> Result<(), ApiError> {
+    let info = &call.info;
+    let below = info.namespace.is_some() && &*resource.plural != "namespaces";
+    if below && !resource.namespaced {
+        return Err(ApiError::no_such_resource());
+    }
+    let verbs = match &info.subresource {
+        Some(sub) => &resource.subresource(sub).ok_or_else(ApiError::no_such_resource)?.verbs,
+        None => &resource.verbs,
+    };
+    if !info.rest.is_empty() {
+        return Err(ApiError::no_such_resource());
+    }
+    let everywhere = resource.namespaced && info.namespace.is_none();
+    let one = matches!(info.verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete)
+        || info.subresource.is_some();
+    let fits = match info.verb {
+        // A create has a name only on subresources.
+        Verb::Create => info.subresource.is_some() == info.name.is_some(),
+        Verb::List | Verb::Watch | Verb::DeleteCollection => true,
+        _ => info.name.is_some(),
+    };
+    let read = matches!(info.verb, Verb::List | Verb::Watch);
+    let known = verbs.iter().any(|v| &**v == info.verb.as_str());
+    if call.method == Method::HEAD || !known || !fits || (everywhere && (one || !read)) {
+        return Err(method_not_allowed());
+    }
+    Ok(())
+}
+
+fn method_not_allowed() -> ApiError {
+    let message = "the server does not allow this method on the requested resource";
+    let mut error = ApiError::new(405, Reason::MethodNotAllowed, message);
+    error.details = Some(Box::new(StatusDetails::default()));
+    error
+}
+
+impl From<CacheError> for ApiError {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::NotYet { asked, current } => Self::too_large_resource_version(asked, current, 1),
+            CacheError::Gone { .. } => Self::expired("The resourceVersion for the provided list is too old."),
+            CacheError::Store(error) => store_error(&error),
+        }
+    }
+}
+
+/// What a client hears when the store fails.
+fn store_error(error: &pagurus_controlplane_store::Error) -> ApiError {
+    use pagurus_controlplane_store::Error;
+    match error {
+        Error::DiskFull { .. } => ApiError::new(507, Reason::InternalError, error.to_string()),
+        _ => ApiError::internal(error),
+    }
+}

@@ -1,0 +1,120 @@
+//! Server-side apply: the client's whole intent, merged into what is there by who owns what.
+
+use bytes::Bytes;
+use pagurus_controlplane_api::key::GroupVersionKind;
+use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
+use pagurus_controlplane_api::time;
+use pagurus_controlplane_schema::codec;
+use pagurus_controlplane_schema::fields::{self, ApplyError, Conflict};
+use serde_json::Value;
+
+use super::options::FieldValidation;
+use super::update::{Done, Proposal, change};
+use super::write::{reset, writer};
+use super::{Request, body, metadata};
+use crate::engine::Engine;
+
+/// Applies a configuration in YAML or JSON.
+pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes) -> Result<Done, ApiError> {
+    let decoded = codec::yaml::decode(bytes)
+        .map_err(|e| ApiError::bad_request(format!("error encoding patch: {e}")))?;
+    let duplicates = decoded.duplicate_fields.iter().map(|f| format!("duplicate field \"{f}\""));
+    match request.options.validation {
+        FieldValidation::Strict if !decoded.duplicate_fields.is_empty() => {
+            let all = duplicates.collect::<Vec<_>>().join(", ");
+            return Err(ApiError::bad_request(format!("error strict decoding YAML: {all}")));
+        }
+        FieldValidation::Warn => duplicates.for_each(|text| request.warnings.add(text)),
+        _ => {}
+    }
+    let config = decoded.value;
+    check(request, &config)?;
+    let resource = request.target.resource;
+    let (api_version, now) = (resource.api_version(), time::now_text());
+    change(engine, request, |old| {
+        let live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
+        let (table, options) = (engine.table(), &request.options);
+        let writer = writer(request, &api_version, &now);
+        let reset = reset(request);
+        let applied =
+            fields::apply(table, resource.type_id, live.as_ref(), &config, &writer, options.force, &reset);
+        let mut applied = applied.map_err(|e| apply_error(request, e))?;
+        if let Some(fields) = applied.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), api_version.as_str().into());
+            fields.insert("kind".to_owned(), (*resource.kind).into());
+        }
+        if old.is_none() {
+            let namespace = request.namespace.map(Value::from);
+            metadata::of(&mut applied).extend(namespace.map(|n| ("namespace".to_owned(), n)));
+        }
+        let uid = Some(metadata::text(&config, "uid").to_owned()).filter(|u| !u.is_empty());
+        if old.is_none() && uid.is_some() {
+            return Err(uid_mismatch(request));
+        }
+        let object = body::defaulted(&request.target, table, applied)?;
+        Ok(Proposal { object, uid, creates: request.sub.is_none(), owned: true })
+    })
+    .await
+}
+
+/// Whether the configuration is for the object of the request.
+fn check(request: &Request<'_>, config: &Value) -> Result<(), ApiError> {
+    let resource = request.target.resource;
+    if !config.is_object() {
+        return Err(ApiError::bad_request("error decoding patch: the configuration is not an object"));
+    }
+    let gvk = GroupVersionKind::of(config).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let wanted = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
+    if gvk != wanted {
+        let text = if gvk.group.is_empty() { format!("/{}", gvk.version) } else { gvk.api_version() };
+        return Err(ApiError::bad_request(format!("invalid object type: {text}, Kind={}", gvk.kind)));
+    }
+    let given = metadata::text(config, "name");
+    let name = request.name.unwrap_or_default();
+    if !given.is_empty() && given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let namespace = metadata::text(config, "namespace");
+    if !namespace.is_empty() && request.namespace.is_some_and(|n| n != namespace) {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(())
+}
+
+fn uid_mismatch(request: &Request<'_>) -> ApiError {
+    let resource = request.target.kind.resource;
+    let why = "uid mismatch: the provided object specified uid, and no existing object was found";
+    ApiError::conflict(&resource.group, &resource.plural, request.name.unwrap_or_default(), why)
+}
+
+fn apply_error(request: &Request<'_>, error: ApplyError) -> ApiError {
+    match error {
+        ApplyError::Typed(error) => {
+            let resource = request.target.resource;
+            let group = if resource.group.is_empty() { "/" } else { "" };
+            let name = request.name.unwrap_or_default();
+            ApiError::unknown(format!(
+                "failed to create typed patch object (/{name}; {group}{}, Kind={}): {error}",
+                resource.api_version(),
+                resource.kind
+            ))
+        }
+        ApplyError::Conflicts(conflicts) => conflict(&ApplyError::Conflicts(conflicts.clone()), conflicts),
+    }
+}
+
+fn conflict(error: &ApplyError, conflicts: Vec<Conflict>) -> ApiError {
+    let mut out = ApiError::new(409, Reason::Conflict, error.to_string());
+    out.details = Some(Box::new(StatusDetails::default()));
+    for conflict in conflicts {
+        out = out.cause("FieldManagerConflict", format!("conflict with {}", conflict.owner), &conflict.path);
+    }
+    out
+}

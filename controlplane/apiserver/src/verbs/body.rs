@@ -1,0 +1,238 @@
+//! From the bytes of a request to an object of a resource in its storage form, defaulted. It must not know what the object is for.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use pagurus_controlplane_api::key::GroupVersionKind;
+use pagurus_controlplane_api::status::{ApiError, Reason};
+use pagurus_controlplane_schema::codec::{self, DecodeError, Format, Typed};
+use pagurus_controlplane_schema::table::{Table, TypeId};
+use pagurus_controlplane_schema::{defaults, normalize};
+use serde_json::Value;
+
+use super::options::FieldValidation;
+use crate::engine::Target;
+use crate::request::{Body, Warnings};
+
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// How much of a body a message shows.
+const SHOWN: usize = 30;
+
+/// The whole body, unless it is too large.
+pub(super) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::request_entity_too_large(&format!("limit is {most}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the request's body cannot be read: {error}"))),
+    }
+}
+
+/// The media type of the body without its parameters; empty if there is none.
+pub(super) fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// The format of an object in a body.
+pub(super) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    match media_type(headers) {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        other @ ("application/vnd.kubernetes.protobuf" | "application/cbor") => {
+            let message = format!("{other} is not read yet, send application/json or application/yaml");
+            Err(ApiError::new(415, Reason::UnsupportedMediaType, message))
+        }
+        _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
+    }
+}
+
+/// The type that an object in a body must be of.
+pub(super) struct Expected<'a> {
+    pub(super) table: &'a Table,
+    pub(super) id: TypeId,
+    pub(super) gvk: GroupVersionKind,
+}
+
+/// Decodes an object of a type, with its `apiVersion` and `kind` filled in.
+pub(super) fn decode(
+    expected: &Expected<'_>,
+    format: Format,
+    bytes: &[u8],
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Value, ApiError> {
+    let Expected { table, id, gvk } = expected;
+    if format == Format::Json
+        && let Some(kind) = not_an_object(bytes)
+    {
+        let error = format!(
+            "json: cannot unmarshal {kind} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        );
+        return Err(unrecognized(gvk, &error, bytes));
+    }
+    let typed = codec::decode_as(table, *id, format, bytes);
+    let Typed { mut value, strict } = match typed {
+        Ok(typed) => typed,
+        Err(DecodeError::Syntax(error)) => return Err(unrecognized(gvk, &error, bytes)),
+        Err(DecodeError::Type(error)) => {
+            // Another kind's fields may be of other types: say that first.
+            let plain = match format {
+                Format::Json => codec::json::decode(bytes),
+                Format::Yaml => codec::yaml::decode(bytes),
+            };
+            if let Ok(plain) = plain {
+                check_kind(expected, &plain.value)?;
+            }
+            return Err(cannot_be_handled(gvk, gvk, &error));
+        }
+    };
+    check_kind(expected, &value)?;
+    if !strict.is_empty() && validation == FieldValidation::Strict {
+        let error = format!("strict decoding error: {}", strict.join(", "));
+        return Err(cannot_be_handled(gvk, gvk, &error));
+    }
+    if validation == FieldValidation::Warn {
+        strict.into_iter().for_each(|text| warnings.add(text));
+    }
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), gvk.api_version().into());
+        fields.insert("kind".to_owned(), gvk.kind.as_str().into());
+    }
+    Ok(value)
+}
+
+/// Decodes the object of a resource and brings it into the stored form, defaulted.
+pub(super) fn object(
+    target: &Target<'_>,
+    table: &Table,
+    format: Format,
+    bytes: &[u8],
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Value, ApiError> {
+    let resource = target.resource;
+    let gvk = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
+    let expected = Expected { table, id: resource.type_id, gvk };
+    let value = decode(&expected, format, bytes, validation, warnings)?;
+    defaulted(target, table, value)
+}
+
+/// Decodes the options of a deletion, which may call themselves by any group's version.
+pub(super) fn delete_options(
+    expected: &Expected<'_>,
+    format: Format,
+    bytes: &[u8],
+    warnings: &Warnings,
+) -> Result<Value, ApiError> {
+    match codec::decode_as(expected.table, expected.id, format, bytes) {
+        Ok(typed) => {
+            typed.strict.into_iter().for_each(|text| warnings.add(text));
+            Ok(typed.value)
+        }
+        Err(DecodeError::Syntax(error)) => {
+            Err(ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}")))
+        }
+        Err(DecodeError::Type(error)) => Err(ApiError::bad_request(error)),
+    }
+}
+
+/// Fills in defaults of an object in the request's version and brings it into the stored form.
+pub(super) fn defaulted(target: &Target<'_>, table: &Table, mut value: Value) -> Result<Value, ApiError> {
+    defaults::apply(table, target.resource.type_id, &mut value);
+    let mut value = target.to_storage_version(value)?;
+    target.kind.strategy.default(&mut value);
+    normalize(table, target.kind.resource.type_id, &mut value);
+    Ok(value)
+}
+
+/// Reads an object of any type the table has from a request: reviews, tokens, bindings, evictions.
+pub async fn read_object(
+    table: &Table,
+    id: TypeId,
+    gvk: GroupVersionKind,
+    call: &crate::request::Call,
+    body: Body,
+    most: usize,
+) -> Result<Value, ApiError> {
+    let format = format(&call.headers)?;
+    let bytes = read(body, most).await?;
+    let validation = match call.query.get("fieldValidation") {
+        Some("Strict") => FieldValidation::Strict,
+        Some("Ignore") => FieldValidation::Ignore,
+        _ => FieldValidation::Warn,
+    };
+    let mut value = decode(&Expected { table, id, gvk }, format, &bytes, validation, &call.warnings)?;
+    defaults::apply(table, id, &mut value);
+    normalize(table, id, &mut value);
+    Ok(value)
+}
+
+/// What a JSON document is, if it is no object.
+fn not_an_object(bytes: &[u8]) -> Option<&'static str> {
+    match bytes.iter().find(|b| !b.is_ascii_whitespace())? {
+        b'[' => Some("array"),
+        b'"' => Some("string"),
+        b't' | b'f' => Some("bool"),
+        b'-' | b'0'..=b'9' => Some("number"),
+        _ => None,
+    }
+    .filter(|_| codec::json::decode(bytes).is_ok())
+}
+
+fn unrecognized(expected: &GroupVersionKind, error: &str, bytes: &[u8]) -> ApiError {
+    let dots = if bytes.len() > SHOWN { " ..." } else { "" };
+    let head = &bytes[..bytes.len().min(SHOWN)];
+    let shown = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(head)),
+        Some(_) => {
+            let hex: String = head.iter().map(|b| format!("{b:02x}")).collect();
+            format!("{hex}{dots}")
+        }
+    };
+    let kind = &expected.kind;
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {error} ({shown})"
+    ))
+}
+
+fn cannot_be_handled(given: &GroupVersionKind, expected: &GroupVersionKind, error: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "{} in version \"{}\" cannot be handled as a {}: {error}",
+        given.kind, given.version, expected.kind
+    ))
+}
+
+/// Whether an object says that it is what is expected; one that says nothing is.
+fn check_kind(expected: &Expected<'_>, value: &Value) -> Result<(), ApiError> {
+    let wanted = &expected.gvk;
+    let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let (version, kind) = (text("apiVersion"), text("kind").unwrap_or(&wanted.kind));
+    let api_version = wanted.api_version();
+    let version = version.unwrap_or(&api_version);
+    if version == api_version && kind == wanted.kind {
+        return Ok(());
+    }
+    let gv = version.parse::<pagurus_controlplane_api::key::GroupVersion>();
+    let gv = gv.map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let given = GroupVersionKind::new(gv.group, gv.version, kind);
+    if expected.table.kind_type(&given.group, &given.version, &given.kind).is_none() {
+        let error = format!(
+            "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        );
+        return Err(cannot_be_handled(&given, wanted, &error));
+    }
+    if given.kind == wanted.kind && given.group == wanted.group {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    let package = wanted.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+    let error =
+        format!("converting ({}.{kind}) to ({package}.{}): unknown conversion", given.version, wanted.kind);
+    Err(cannot_be_handled(&given, wanted, &error))
+}

@@ -1,0 +1,330 @@
+//! WATCH: a stream of lines, each a change of an object that the selection means, or has meant until then.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::Response;
+use pagurus_controlplane_api::field::FieldError;
+use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::table::Resource;
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::list;
+use super::options::bad_integer;
+use super::selection::Select;
+use crate::cache::{CacheError, Change, ChangeKind, Cursor, CursorError, Snapshot};
+use crate::engine::{Engine, Kind, Target};
+use crate::request::{Body, Call};
+use crate::response::{self, ListMeta, Output, Shape};
+
+/// How often clients that want to know hear how far the watch has come.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// For how long a watch lives when nothing is asked for: between this and twice this.
+const LEAST_LIFE: u64 = 1800;
+/// How many bytes of initial objects are handed on at a time.
+const CHUNK: usize = 64 << 10;
+
+pub(super) async fn answer(
+    engine: &Arc<Engine>,
+    call: &Call,
+    target: &Target<'_>,
+    output: &Output,
+) -> Result<Response<Body>, ApiError> {
+    let select = Select::read(call, target)?;
+    let asked = Asked::read(call)?;
+    let cache = &target.kind.cache;
+    // Whoever wants the state wants one that is not older than the request.
+    let state = match asked.revision {
+        None | Some(0) if !asked.initial => None,
+        None => Some(cache.current().await?),
+        Some(0) => Some(cache.snapshot()),
+        Some(revision) if asked.initial => Some(cache.not_before(revision).await?),
+        Some(_) => None,
+    };
+    let from = state.as_ref().map(|s| s.revision).or(asked.revision.filter(|r| *r > 0));
+    let from = match (&state, from) {
+        (None, None) => Some(cache.current().await?.revision),
+        (_, from) => from,
+    };
+    let (_, cursor) = match cache.watch(from) {
+        Ok(found) => found,
+        Err(CacheError::Gone { asked }) => {
+            let error =
+                ApiError::expired(format!("too old resource version: {asked} ({})", cache.revision()));
+            return Ok(response::streamed(stream::iter([response::status_event(&error)])));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let since = from.unwrap_or_default();
+    let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let lines = Lines {
+        resource: target.resource,
+        kind: target.kind.clone(),
+        output: *output,
+        select,
+        cursor,
+        initial: state.map(|snapshot| (snapshot, None)),
+        since,
+        bookmarks: asked.bookmarks.then_some(ticks),
+        mark_initial: asked.mark_initial,
+        marked: since,
+        first: true,
+        ready: VecDeque::new(),
+        deadline: Instant::now() + asked.life,
+        cancel: engine.cancelled(),
+        ended: false,
+    };
+    Ok(response::streamed(stream::unfold(lines, |mut lines| async move {
+        let line = lines.next().await?;
+        Some((line, lines))
+    })))
+}
+
+/// What the query says of the watch.
+struct Asked {
+    revision: Option<u64>,
+    /// Whether the state comes first.
+    initial: bool,
+    /// Whether a bookmark tells where the state ends.
+    mark_initial: bool,
+    bookmarks: bool,
+    life: Duration,
+}
+
+impl Asked {
+    fn read(call: &Call) -> Result<Self, ApiError> {
+        let query = |name: &str| call.query.get(name).filter(|v| !v.is_empty());
+        let revision = query("resourceVersion").map(list::revision).transpose()?;
+        let bookmarks = call.query.flag("allowWatchBookmarks");
+        let asked = query("sendInitialEvents").map(|v| !matches!(v, "0" | "false"));
+        check_options(query("resourceVersionMatch"), asked, bookmarks)?;
+        let seconds: i64 =
+            query("timeoutSeconds").map_or(Ok(0), |s| s.parse().map_err(|_| bad_integer(s)))?;
+        let seconds = match u64::try_from(seconds) {
+            Ok(seconds) if seconds > 0 => seconds,
+            _ => rand::rng().random_range(LEAST_LIFE..2 * LEAST_LIFE),
+        };
+        // Without a word on it, no revision or "0" means: the state first.
+        let initial = asked.unwrap_or(matches!(revision, None | Some(0)));
+        Ok(Self {
+            revision,
+            initial,
+            mark_initial: asked == Some(true) && bookmarks,
+            bookmarks,
+            life: Duration::from_secs(seconds),
+        })
+    }
+}
+
+fn check_options(rule: Option<&str>, initial: Option<bool>, bookmarks: bool) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    match (rule, initial) {
+        (None, Some(_)) => errors.push(FieldError::forbidden(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )),
+        (Some(_), None) => errors.push(FieldError::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+        (Some(rule), Some(_)) if rule != "NotOlderThan" => {
+            errors.push(FieldError::not_supported("resourceVersionMatch", rule, &["NotOlderThan"]));
+        }
+        _ => {}
+    }
+    if initial == Some(true) && !bookmarks {
+        // Allowed: the client then cannot tell where the state ends.
+        tracing::trace!("a watch asks for the state without bookmarks");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors)) }
+}
+
+/// A watch on its way.
+struct Lines {
+    resource: &'static Resource,
+    kind: Kind,
+    output: Output,
+    select: Select,
+    cursor: Cursor,
+    /// The state that is still to be sent, and the key up to which it has been.
+    initial: Option<(Snapshot, Option<String>)>,
+    /// Changes up to this revision are not told.
+    since: u64,
+    bookmarks: Option<Interval>,
+    mark_initial: bool,
+    /// The revision of the last bookmark or change.
+    marked: u64,
+    first: bool,
+    ready: VecDeque<Bytes>,
+    deadline: Instant,
+    cancel: CancellationToken,
+    ended: bool,
+}
+
+impl Lines {
+    /// The next line or lines; `None` ends the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            if self.ended {
+                return None;
+            }
+            if let Some(lines) = self.initial_lines() {
+                if !lines.is_empty() {
+                    return Some(lines);
+                }
+                continue;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Some of the state; `None` when there is none left.
+    fn initial_lines(&mut self) -> Option<Bytes> {
+        let (snapshot, after) = self.initial.take()?;
+        let target = Target { resource: self.resource, kind: &self.kind };
+        let mut out = BytesMut::new();
+        let mut left = None;
+        for (key, object) in snapshot.below(self.select.namespace.as_deref(), after.as_deref()) {
+            if !self.select.matches(object) {
+                continue;
+            }
+            let first = std::mem::replace(&mut self.first, false);
+            match response::event(&self.output, &target, object, ChangeKind::Added, first) {
+                Ok(line) => out.extend_from_slice(&line),
+                Err(error) => {
+                    out.extend_from_slice(&response::status_event(&error));
+                    self.ended = true;
+                    break;
+                }
+            }
+            if out.len() >= CHUNK {
+                left = Some(key.to_string());
+                break;
+            }
+        }
+        match left {
+            Some(key) => self.initial = Some((snapshot, Some(key))),
+            None if self.mark_initial => out.extend_from_slice(&self.bookmark(snapshot.revision, true)),
+            None => {}
+        }
+        Some(out.freeze())
+    }
+
+    /// Waits for changes, the next bookmark or the end.
+    async fn wait(&mut self) {
+        let tick = async {
+            match &mut self.bookmarks {
+                Some(ticks) => drop(ticks.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changes = self.cursor.next() => match changes {
+                Ok(changes) => self.tell(&changes),
+                Err(error) => self.fail(error),
+            },
+            () = tick => self.mark().await,
+            () = tokio::time::sleep_until(self.deadline) => {
+                if self.bookmarks.is_some() {
+                    self.mark().await;
+                }
+                self.ended = true;
+            }
+            () = self.cancel.cancelled() => self.ended = true,
+        }
+    }
+
+    fn tell(&mut self, changes: &[Arc<Change>]) {
+        let target = Target { resource: self.resource, kind: &self.kind };
+        for change in changes.iter().filter(|c| c.object.revision > self.since) {
+            let Some(kind) = kind_told(change, &self.select) else { continue };
+            let first = std::mem::replace(&mut self.first, false);
+            match response::event_bytes(&self.output, &target, change, kind, first) {
+                Ok(line) => self.ready.push_back(line),
+                Err(error) => {
+                    self.ready.push_back(response::status_event(&error));
+                    self.ended = true;
+                }
+            }
+            self.marked = change.object.revision;
+        }
+    }
+
+    fn fail(&mut self, error: CursorError) {
+        if error == CursorError::Overtaken {
+            let error = ApiError::expired(format!(
+                "too old resource version: {} ({})",
+                self.marked,
+                self.kind.cache.revision()
+            ));
+            self.ready.push_back(response::status_event(&error));
+        }
+        self.ended = true;
+    }
+
+    /// Tells how far the watch has come, if that is further than the client knows.
+    async fn mark(&mut self) {
+        let Ok(current) = self.kind.cache.current().await else { return };
+        // What has happened meanwhile goes first.
+        match self.cursor.ready() {
+            Ok(changes) if changes.is_empty() => {
+                if current.revision > self.marked {
+                    let line = self.bookmark(current.revision, false);
+                    self.ready.push_back(line);
+                    self.marked = current.revision;
+                }
+            }
+            Ok(changes) => self.tell(&changes),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn bookmark(&mut self, revision: u64, ends_initial: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if ends_initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object: Value = match self.output.shape {
+            Shape::Object => json!({
+                "kind": *self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata,
+            }),
+            Shape::Metadata(version) | Shape::MetadataList(version) => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+            }),
+            Shape::Table(version, _) => {
+                let meta = ListMeta { revision, ..ListMeta::default() }.to_value();
+                let row = json!({"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+                }});
+                json!({
+                    "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
+                    "columnDefinitions": null, "rows": [row],
+                })
+            }
+        };
+        let line = json!({"type": "BOOKMARK", "object": object});
+        format!("{line}\n").into()
+    }
+}
+
+/// How a change is told to those who see a selection: entering is being added, leaving is being deleted.
+fn kind_told(change: &Change, select: &Select) -> Option<ChangeKind> {
+    let before = change.previous.as_ref().is_some_and(|o| select.matches(o));
+    let after = change.kind != ChangeKind::Deleted && select.matches(&change.object);
+    match (before, after) {
+        (false, true) => Some(ChangeKind::Added),
+        (true, true) => Some(ChangeKind::Modified),
+        (true, false) => Some(ChangeKind::Deleted),
+        (false, false) => None,
+    }
+}

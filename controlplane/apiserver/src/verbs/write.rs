@@ -1,0 +1,170 @@
+//! What all writes have in common: admission, ownership of fields, and the one write to the store that decides.
+
+use std::sync::Arc;
+
+use pagurus_controlplane_api::field::FieldError;
+use pagurus_controlplane_api::key::ObjectKey;
+use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_api::time;
+use pagurus_controlplane_schema::fields::{self, Set, Writer};
+use pagurus_controlplane_store::Txn;
+use serde_json::Value;
+
+use super::{Request, metadata, store_error};
+use crate::admission::{Attributes, Operation};
+use crate::cache::{Cached, stored_bytes};
+use crate::engine::{Engine, Target};
+use crate::strategy::Context;
+
+/// What strategies may know of a request.
+pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
+    Context { resource: request.target.kind.resource, user: request.user, now: time::now() }
+}
+
+/// 422, named as the stored kind is.
+pub(super) fn invalid(target: &Target<'_>, object: &Value, errors: Vec<FieldError>) -> ApiError {
+    let resource = target.kind.resource;
+    ApiError::invalid(&resource.group, &resource.kind, metadata::text(object, "name"), errors)
+}
+
+/// The changing half of admission.
+pub(super) async fn admit(
+    engine: &Engine,
+    request: &Request<'_>,
+    operation: Operation,
+    object: Option<&mut Value>,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    let name = name(request, object.as_deref());
+    let mut attributes = attributes(request, operation, &name, object, old);
+    engine.admission().admit(&mut attributes).await
+}
+
+/// The refusing half of admission.
+pub(super) async fn allow(
+    engine: &Engine,
+    request: &Request<'_>,
+    operation: Operation,
+    object: Option<&mut Value>,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    let name = name(request, object.as_deref());
+    let attributes = attributes(request, operation, &name, object, old);
+    engine.admission().validate(&attributes).await
+}
+
+fn name(request: &Request<'_>, object: Option<&Value>) -> String {
+    match request.name {
+        Some(name) => name.to_owned(),
+        None => object.map(|o| metadata::text(o, "name").to_owned()).unwrap_or_default(),
+    }
+}
+
+fn attributes<'a>(
+    request: &'a Request<'_>,
+    operation: Operation,
+    name: &'a str,
+    object: Option<&'a mut Value>,
+    old: Option<&'a Value>,
+) -> Attributes<'a> {
+    Attributes {
+        operation,
+        resource: request.target.kind.resource,
+        subresource: request.sub,
+        namespace: request.namespace,
+        name,
+        object,
+        old,
+        options: Some(&request.options.object).filter(|o| !o.is_null()),
+        user: request.user,
+        dry_run: request.options.dry_run,
+        warnings: &request.warnings,
+    }
+}
+
+/// Gives what the write sets to its manager in `metadata.managedFields`.
+pub(super) fn own(
+    engine: &Engine,
+    request: &Request<'_>,
+    live: Option<&Value>,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    let target = &request.target;
+    if target.is_storage_version() {
+        own_in(engine, request, live, object);
+        return Ok(());
+    }
+    // Ownership is told in the version that the client uses.
+    let live = live.map(|live| target.to_request_version(live.clone())).transpose()?;
+    let mut seen = target.to_request_version(object.clone())?;
+    own_in(engine, request, live.as_ref(), &mut seen);
+    match seen.pointer_mut("/metadata/managedFields").map(Value::take) {
+        Some(managed) => metadata::of(object).insert("managedFields".to_owned(), managed),
+        None => metadata::of(object).remove("managedFields"),
+    };
+    Ok(())
+}
+
+fn own_in(engine: &Engine, request: &Request<'_>, live: Option<&Value>, object: &mut Value) {
+    let resource = request.target.resource;
+    let now = time::now_text();
+    let api_version = resource.api_version();
+    let writer = writer(request, &api_version, &now);
+    let reset = reset(request);
+    fields::update(engine.table(), resource.type_id, live, object, &writer, &reset);
+}
+
+/// Who writes, for ownership.
+pub(super) fn writer<'a>(request: &'a Request<'_>, api_version: &'a str, now: &'a str) -> Writer<'a> {
+    let subresource = request.sub.unwrap_or_default();
+    Writer { manager: &request.options.manager, api_version, subresource, now }
+}
+
+/// The fields the request cannot set.
+pub(super) fn reset(request: &Request<'_>) -> Set {
+    let kind = request.target.kind;
+    Set::of_fields(kind.strategy.reset_fields(kind.resource, request.sub.unwrap_or_default()))
+}
+
+/// An object that will not be stored, as the answer to a dry run.
+pub(super) fn unstored(target: &Target<'_>, object: &Value, revision: u64) -> Arc<Cached> {
+    let cached = Cached::index(object, &stored_bytes(object), target.kind.strategy);
+    Arc::new(if revision == 0 { cached } else { cached.at_revision(revision) })
+}
+
+/// Stores the object if the stored one is still that of `expected` (0: if there is none). `None` means somebody came between.
+pub(super) async fn put(
+    engine: &Engine,
+    target: &Target<'_>,
+    key: &ObjectKey,
+    expected: u64,
+    object: &Value,
+) -> Result<Option<Arc<Cached>>, ApiError> {
+    let bytes = stored_bytes(object);
+    let cached = Arc::new(Cached::index(object, &bytes, target.kind.strategy));
+    let cache = &target.kind.cache;
+    let guard = cache.expect(cached.clone());
+    let result = engine.store().txn(Txn::put_if(cache.store_key(key), expected, bytes)).await;
+    drop(guard);
+    let result = result.map_err(|e| store_error(&e))?;
+    Ok(result.committed.then(|| Arc::new(cached.at_revision(result.revision))))
+}
+
+/// Removes the object if the stored one is still that of `expected`; the revision of the removal.
+pub(super) async fn remove(
+    engine: &Engine,
+    target: &Target<'_>,
+    current: &Cached,
+) -> Result<Option<u64>, ApiError> {
+    let key = target.kind.cache.store_key(&current.key);
+    let result =
+        engine.store().txn(Txn::delete_if(key, current.revision)).await.map_err(|e| store_error(&e))?;
+    if !result.committed {
+        return Ok(None);
+    }
+    let strategy = target.kind.strategy;
+    if strategy.reserves() {
+        strategy.release(engine.allocators(), &current.value());
+    }
+    Ok(Some(result.revision))
+}
