@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use http::Response;
 use ipnet::IpNet;
 use pagurus_controlplane_api::key::{GroupResource, GroupVersionResource};
@@ -202,7 +203,8 @@ impl Engine {
         {
             return special.clone().serve(call, body).await;
         }
-        let answer = verbs::answer(self, &call, body).await;
+        let answer: BoxFuture<'_, _> = Box::pin(verbs::answer(self, &call, body));
+        let answer = answer.await;
         response::finish(&call, answer)
     }
 

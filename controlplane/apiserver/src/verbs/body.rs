@@ -1,9 +1,10 @@
 //! From the bytes of a request to an object of a resource in its storage form, defaulted. It must not know what the object is for.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::{ApiError, Reason};
 use pagurus_controlplane_schema::codec::{self, DecodeError, Format, Typed};
@@ -21,14 +22,21 @@ const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "applicatio
 const SHOWN: usize = 30;
 
 /// The whole body, unless it is too large.
-pub(super) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, most).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::request_entity_too_large(&format!("limit is {most}")))
+pub(super) async fn read(mut body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| ApiError::bad_request(format!("the request's body cannot be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > most {
+            return Err(ApiError::request_entity_too_large(&format!("limit is {most}")));
         }
-        Err(error) => Err(ApiError::bad_request(format!("the request's body cannot be read: {error}"))),
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
     }
+    Ok(whole.freeze())
 }
 
 /// The media type of the body without its parameters; empty if there is none.
