@@ -6,7 +6,7 @@ use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, existing, object_at};
+use crate::resources::fields::{Fields, default, default_text, object_at};
 use crate::resources::internal::{self, DEPLOYMENT_STRATEGY};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, immutable, label_selector, non_negative, shown};
@@ -26,9 +26,7 @@ impl Strategy for DaemonSets {
             default(rolling, "maxUnavailable", 1);
             default(rolling, "maxSurge", 0);
         }
-        if let Some(template) = existing(spec, "template") {
-            defaults::template(template);
-        }
+        defaults::template(object_at(spec, "template"));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

@@ -5,7 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, existing, object_at};
+use crate::resources::fields::{Fields, default, default_text, object_at};
 use crate::resources::internal::{self, DEPLOYMENT_STRATEGY};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, immutable, non_negative};
@@ -27,9 +27,7 @@ impl Strategy for Deployments {
             default(rolling, "maxUnavailable", "25%");
             default(rolling, "maxSurge", "25%");
         }
-        if let Some(template) = existing(spec, "template") {
-            defaults::template(template);
-        }
+        defaults::template(object_at(spec, "template"));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

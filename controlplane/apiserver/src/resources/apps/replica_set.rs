@@ -5,7 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, existing, object_at};
+use crate::resources::fields::{Fields, default, object_at};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, immutable, non_negative};
 use crate::strategy::{Context, Strategy};
@@ -17,9 +17,7 @@ impl Strategy for ReplicaSets {
     fn default(&self, object: &mut Value) {
         let spec = object_at(object, "spec");
         default(spec, "replicas", 1);
-        if let Some(template) = existing(spec, "template") {
-            defaults::template(template);
-        }
+        defaults::template(object_at(spec, "template"));
     }
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {

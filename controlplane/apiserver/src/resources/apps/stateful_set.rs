@@ -38,9 +38,7 @@ impl Strategy for StatefulSets {
         for claim in items_mut(spec, "volumeClaimTemplates") {
             persistent_volume_claim::default_claim(claim);
         }
-        if let Some(template) = existing(spec, "template") {
-            defaults::template(template);
-        }
+        defaults::template(object_at(spec, "template"));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -165,7 +163,12 @@ fn with_claims(spec: &Value) -> Value {
         let name = claim.text("metadata.name");
         json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
     });
-    let mut volumes: Vec<Value> = claims.collect();
+    let mut volumes: Vec<Value> = Vec::new();
+    for claim in claims {
+        if !volumes.contains(&claim) {
+            volumes.push(claim);
+        }
+    }
     let own = template.items("spec.volumes").iter();
     let own: Vec<Value> =
         own.filter(|v| !volumes.iter().any(|c| c.text("name") == v.text("name"))).cloned().collect();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
-use crate::resources::fields::{Fields, existing, object_at};
+use crate::resources::fields::{Fields, object_at};
 use crate::resources::pod_spec::{self, defaults, quality, warnings};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
@@ -15,10 +15,9 @@ pub(crate) struct Pods;
 
 impl Strategy for Pods {
     fn default(&self, object: &mut Value) {
-        if let Some(spec) = existing(object, "spec") {
-            defaults::spec(spec);
-            defaults::pod(spec);
-        }
+        let spec = object_at(object, "spec");
+        defaults::spec(spec);
+        defaults::pod(spec);
     }
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {

@@ -5,7 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::Value;
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, existing};
+use crate::resources::fields::{Fields, object_at};
 use crate::resources::pod_spec::{self, defaults, warnings};
 use crate::strategy::Strategy;
 
@@ -14,9 +14,7 @@ pub(crate) struct PodTemplates;
 
 impl Strategy for PodTemplates {
     fn default(&self, object: &mut Value) {
-        if let Some(template) = existing(object, "template") {
-            defaults::template(template);
-        }
+        defaults::template(object_at(object, "template"));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

@@ -203,9 +203,15 @@ fn resize_policy(errors: &mut Errors, path: &Path, container: &Value, spec: &Val
         if !taken.insert(name) {
             errors.push(FieldError::duplicate(path, name));
         }
-        required_one_of(errors, path, name, &["cpu", "memory"]);
         let restart = policy.text("restartPolicy");
-        required_one_of(errors, path, restart, &["NotRequired", "RestartContainer"]);
+        if name.is_empty() || restart.is_empty() {
+            errors.push(FieldError::required(path, ""));
+        }
+        for (text, known) in [(name, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
+            if !text.is_empty() {
+                one_of(errors, path, text, &known);
+            }
+        }
         if spec.text("restartPolicy") == "Never"
             && restart == "RestartContainer"
             && !container.has("restartPolicy")

@@ -41,9 +41,7 @@ pub(crate) fn spec(spec: &mut Value) {
 
 /// Fills in the pod specification of a template.
 pub(crate) fn template(template: &mut Value) {
-    if let Some(spec) = existing(template, "spec") {
-        self::spec(spec);
-    }
+    self::spec(object_at(template, "spec"));
 }
 
 /// Fills in what only a Pod of its own gets (not a template): requests from limits, service links.

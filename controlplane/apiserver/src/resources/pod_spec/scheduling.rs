@@ -97,8 +97,6 @@ fn spread(errors: &mut Errors, path: &Path, constraint: &Value) {
     let key = constraint.text("topologyKey");
     if key.is_empty() {
         errors.push(FieldError::required(path.child("topologyKey"), "can not be empty"));
-    } else {
-        label_name(errors, &path.child("topologyKey"), key);
     }
     let action = constraint.text("whenUnsatisfiable");
     one_of(errors, &path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);

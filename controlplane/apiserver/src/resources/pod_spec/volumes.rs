@@ -270,7 +270,6 @@ fn projected(errors: &mut Errors, path: &Path, source: &Value) {
                 }
                 "serviceAccountToken" => {
                     token(errors, path, &kind_path, projection);
-                    file(errors, &mut files, projection.text("path"));
                 }
                 "clusterTrustBundle" => {
                     required(errors, &kind_path.child("path"), projection.text("path"));
@@ -281,9 +280,6 @@ fn projected(errors: &mut Errors, path: &Path, source: &Value) {
                     required(errors, &kind_path.child("keyType"), projection.text("keyType"));
                 }
             }
-        }
-        if first {
-            errors.push(FieldError::required(&part_path, "must specify a volume type"));
         }
     }
 }

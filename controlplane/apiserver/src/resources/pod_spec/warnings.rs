@@ -7,7 +7,7 @@ use pagurus_controlplane_api::go::quote;
 use pagurus_controlplane_api::labels::is_canonical_ip;
 use serde_json::Value;
 
-use crate::resources::fields::Fields;
+use crate::resources::fields::{Fields, is_zero};
 
 /// The warnings about a pod specification at a path.
 pub(crate) fn spec(path: &Path, spec: &Value) -> Vec<String> {
@@ -89,7 +89,7 @@ fn volume(out: &mut Vec<String>, volume: &Value) {
     for text in overlaps(&downward) {
         out.push(format!("volume {} (DownwardAPI): {text}", quote(name)));
     }
-    if volume.has("projected") && volume.items("projected.sources").is_empty() {
+    for _ in volume.items("projected.sources").iter().filter(|s| is_zero(s)) {
         out.push(format!("volume {} (Projected) has no sources provided", quote(name)));
     }
     if volume.has("gitRepo") {
