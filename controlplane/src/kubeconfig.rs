@@ -34,16 +34,31 @@ pub fn text(server: &str, ca: &str, user: &str, identity: &Identity) -> String {
     format!("{config:#}\n")
 }
 
-/// Writes the administrator's kubeconfig anew, with a new certificate.
+/// Writes the administrator's kubeconfig, unless the one that is there is still good for that server.
 pub fn write_admin(data_dir: &Path, server: &str) -> Result<()> {
     let authority = Pki::authority(data_dir)?;
+    let path = data_dir.join("admin.kubeconfig");
+    if std::fs::read_to_string(&path).is_ok_and(|text| still_good(&text, server, &authority)) {
+        return Ok(());
+    }
     let user = "kubernetes-admin";
     let identity = authority.issue(Usage::Client, user, Some("system:masters"), &[])?;
-    write_file(
-        &data_dir.join("admin.kubeconfig"),
-        text(server, authority.pem(), user, &identity).as_bytes(),
-        0o600,
-    )
+    write_file(&path, text(server, authority.pem(), user, &identity).as_bytes(), 0o600)
+}
+
+/// Whether a kubeconfig that was written here leads to that server with a certificate that lasts.
+fn still_good(text: &str, server: &str, authority: &Authority) -> bool {
+    let Ok(config) = serde_json::from_str::<serde_json::Value>(text) else { return false };
+    let decoded = |pointer: &str| {
+        let encoded = config.pointer(pointer)?.as_str()?;
+        String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+    };
+    let identity = decoded("/users/0/user/client-certificate-data")
+        .zip(decoded("/users/0/user/client-key-data"))
+        .map(|(certificate, key)| Identity { certificate, key });
+    config.pointer("/clusters/0/cluster/server").and_then(|s| s.as_str()) == Some(server)
+        && decoded("/clusters/0/cluster/certificate-authority-data").as_deref() == Some(authority.pem())
+        && identity.is_some_and(|identity| authority.still_fits(&identity, &[]))
 }
 
 /// The subcommand: signs a certificate for a user and prints or writes the kubeconfig.
@@ -68,5 +83,23 @@ pub fn run(args: &KubeconfigArgs) -> Result<()> {
             print!("{text}");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admin_file_is_kept_while_it_is_good() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        Pki::load_or_make(dir.path(), &[]).expect("pki");
+        let read = || std::fs::read_to_string(dir.path().join("admin.kubeconfig")).expect("written");
+        write_admin(dir.path(), "https://192.0.2.1:6443").expect("first");
+        let first = read();
+        write_admin(dir.path(), "https://192.0.2.1:6443").expect("same");
+        assert_eq!(read(), first);
+        write_admin(dir.path(), "https://192.0.2.2:6443").expect("moved");
+        assert_ne!(read(), first);
     }
 }

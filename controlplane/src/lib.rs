@@ -4,8 +4,9 @@
 //! (`data_dir`), the keys and certificates made in it (`pki`, `kubeconfig`), the sockets (`sockets`), how scheduler and
 //! controllers reach the API server (`client`), and the composition root (`run`). Only `run` sees everything.
 
+pub mod apiserver;
 pub mod args;
-//pub mod client;
+pub mod client;
 pub mod config;
 pub mod data_dir;
 pub mod kubeconfig;

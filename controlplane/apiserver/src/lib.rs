@@ -26,16 +26,16 @@ pub mod verbs;
 pub mod resources;
 
 pub mod engine_objects;
+pub mod proxy;
 pub mod reply;
 pub mod special;
-pub mod proxy;
 
 pub mod discovery;
-pub mod openapi;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod paths;
 
 pub mod bootstrap;
-pub mod server;
 pub mod listen;
+pub mod server;

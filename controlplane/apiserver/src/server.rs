@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
@@ -70,7 +71,15 @@ impl Server {
     }
 
     /// Answers a request.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+    pub fn handle(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        peer: Peer,
+    ) -> BoxFuture<'static, Response<Body>> {
+        self.clone().take(request, peer).boxed()
+    }
+
+    async fn take(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let info = match RequestInfo::parse(&head.method, &head.uri) {
@@ -84,10 +93,11 @@ impl Server {
         let (told, warnings) = (info.clone(), Warnings::default());
         let dry_run = query.clone();
         let call = Unproved { head, info, query, warnings: warnings.clone(), peer };
+        let answer = guarded(told.path.clone(), self.clone().answer(call, body).boxed());
         let mut response = if long_running {
-            self.guarded(call, body).await
+            answer.await
         } else {
-            match tokio::time::timeout(REQUEST_TIMEOUT, self.guarded(call, body)).await {
+            match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
                 Ok(response) => response,
                 Err(_) => reply::error(&ApiError::timeout(
                     "request did not complete within the allotted timeout",
@@ -112,19 +122,7 @@ impl Server {
         response
     }
 
-    /// A panic in one request is that request's error, not the server's end.
-    async fn guarded(self: &Arc<Self>, call: Unproved, body: Body) -> Response<Body> {
-        let path = call.info.path.clone();
-        let answer = Box::pin(self.answer(call, body));
-        AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-            error!(path, "panic while answering a request");
-            reply::error(&ApiError::internal(
-                "this request caused apiserver to panic. Look in the logs for details",
-            ))
-        })
-    }
-
-    async fn answer(self: &Arc<Self>, call: Unproved, body: Body) -> Response<Body> {
+    async fn answer(self: Arc<Self>, call: Unproved, body: Body) -> Response<Body> {
         let user = match self.authenticator.authenticate(&call.head.headers, &call.peer) {
             Ok(user) => user,
             Err(error) => return reply::error(&error),
@@ -139,6 +137,16 @@ impl Server {
             self.paths.serve(&call).await
         }
     }
+}
+
+/// A panic in one request is that request's error, not the server's end.
+async fn guarded(path: String, answer: BoxFuture<'static, Response<Body>>) -> Response<Body> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        error!(path, "panic while answering a request");
+        reply::error(&ApiError::internal(
+            "this request caused apiserver to panic. Look in the logs for details",
+        ))
+    })
 }
 
 /// A request before anybody knows who sent it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -84,7 +85,8 @@ impl Proxy {
             Ok(request) => request,
             Err(error) => return reply::error(&ApiError::internal(error)),
         };
-        match self.send(target, request).await {
+        let sent: BoxFuture<'_, _> = Box::pin(self.send(target, request));
+        match sent.await {
             Ok(response) => match upgrade {
                 Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     self.join(client, response)
