@@ -16,7 +16,7 @@ use pagurus_controlplane_api::key::{GroupVersionKind, GroupVersionResource};
 use pagurus_controlplane_api::status::{ApiError, Reason};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::engine::Engine;
 use crate::engine_objects::EngineObjects;
@@ -56,49 +56,61 @@ pub fn first_address(range: &IpNet) -> IpAddr {
     }
 }
 
+/// The parts of the work that readiness tells apart, by the kinds that belong to them.
+const PARTS: [(&str, &[&str]); 5] = [
+    ("rbac/bootstrap-roles", &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
+    ("scheduling/bootstrap-system-priority-classes", &["PriorityClass"]),
+    ("priority-and-fairness-config-producer", &["FlowSchema", "PriorityLevelConfiguration"]),
+    ("apiservice-registration-controller", &["APIService"]),
+    ("start-kubernetes-service-controller", &["Service", "Endpoints", "EndpointSlice", "ServiceCIDR", "ConfigMap"]),
+];
+
 /// The work to do after a start, and the health checks that wait for it.
 #[derive(Debug)]
 pub struct Bootstrap {
     engine: Arc<Engine>,
     objects: EngineObjects,
     settings: Settings,
-    hooks: Vec<Hook>,
+    namespaces: Hook,
+    parts: Vec<(Hook, &'static [&'static str])>,
     user: UserInfo,
 }
 
 impl Bootstrap {
     /// Prepares; the server is not ready before [`Self::run`] has finished.
     pub fn new(engine: Arc<Engine>, settings: Settings, health: &mut Health) -> Self {
-        let names = [
-            "start-system-namespaces-controller",
-            "rbac/bootstrap-roles",
-            "scheduling/bootstrap-system-priority-classes",
-            "priority-and-fairness-config-producer",
-            "start-kubernetes-service-controller",
-            "apiservice-registration-controller",
-        ];
-        let hooks = names.map(|name| health.hook(name)).into();
-        Self { objects: EngineObjects::new(&engine), engine, settings, hooks, user: UserInfo::server() }
+        Self {
+            objects: EngineObjects::new(&engine),
+            engine,
+            settings,
+            namespaces: health.hook("start-system-namespaces-controller"),
+            parts: PARTS.iter().map(|(name, kinds)| (health.hook(name), *kinds)).collect(),
+            user: UserInfo::server(),
+        }
     }
 
     /// Makes everything right; what fails is tried again until it succeeds or `cancel` comes.
     pub async fn run(self, cancel: CancellationToken) {
-        let generated = match serde_json::from_str::<Vec<Value>>(OBJECTS) {
-            Ok(objects) => objects,
-            Err(error) => return warn!(%error, "the list of bootstrap objects is not readable"),
+        let work = async {
+            self.settle(NAMESPACES.map(own::namespace).to_vec()).await;
+            self.namespaces.done();
+            let mut objects: Vec<Value> = serde_json::from_str(OBJECTS).unwrap_or_else(|error| {
+                error!(%error, "the list of bootstrap objects is not readable");
+                Vec::new()
+            });
+            objects.extend(own::objects(&self.settings));
+            let parts = self.parts.iter().map(async |(hook, kinds)| {
+                let belongs = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind));
+                self.settle(objects.iter().filter(belongs).cloned().collect()).await;
+                hook.done();
+            });
+            futures::future::join_all(parts).await;
+            info!("the cluster's own objects are in place");
         };
-        // Later stages need what earlier ones make.
-        let stages = [NAMESPACES.map(own::namespace).to_vec(), generated, own::objects(&self.settings)];
-        for stage in stages {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = self.settle(stage) => {}
-            }
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = Box::pin(work) => {}
         }
-        for hook in &self.hooks {
-            hook.done();
-        }
-        info!("the cluster's own objects are in place");
     }
 
     async fn settle(&self, mut wanted: Vec<Value>) {
@@ -185,6 +197,7 @@ mod tests {
         for object in objects {
             let kind = GroupVersionKind::of(&object).unwrap();
             assert!(Table::builtin().kind(&kind.group, &kind.version, &kind.kind).is_some(), "{kind:?}");
+            assert!(PARTS.iter().any(|(_, kinds)| kinds.contains(&kind.kind.as_str())), "{kind:?}");
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) static API_SERVICES: Plain = Plain {
         }
     },
     cells: service_cells,
+    // The core group's is `v1.`, which is no DNS name.
+    name: pagurus_controlplane_api::labels::path_segment_name,
     ..Plain::NEW
 };
 
