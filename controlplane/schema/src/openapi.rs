@@ -3,6 +3,7 @@
 
 mod operation;
 mod paths;
+mod protobuf;
 mod schema;
 
 use std::borrow::Cow;
@@ -11,6 +12,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use serde_json::{Map, Value, json};
 
 use crate::table::{Table, TypeId};
+
+pub use protobuf::{V2_PROTOBUF, V2_PROTOBUF_ASKED, encode_v2};
 
 /// What types and fields mean, in words. The table has no prose of its own.
 pub trait Descriptions {
