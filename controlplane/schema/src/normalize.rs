@@ -18,6 +18,9 @@ fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>) {
             Some(Value::Null) | None => None,
             Some(value) => {
                 inside(table, &field.kind, value);
+                if field.presence == Presence::Always && is_empty_collection(&field.kind, value) {
+                    *value = Value::Null;
+                }
                 Some(keeps(field, value))
             }
         };
@@ -47,6 +50,15 @@ fn inside(table: &Table, kind: &FieldKind, value: &mut Value) {
             entries.values_mut().for_each(|value| inside(table, item, value));
         }
         _ => {}
+    }
+}
+
+/// Storage does not tell an empty list or map from none.
+fn is_empty_collection(kind: &FieldKind, value: &Value) -> bool {
+    match (kind, value) {
+        (FieldKind::List(_), Value::Array(items)) => items.is_empty(),
+        (FieldKind::Map(_), Value::Object(entries)) => entries.is_empty(),
+        _ => false,
     }
 }
 

@@ -35,6 +35,11 @@ fn lists_and_times_without_omission_are_null() {
         json!({"metadata": {}, "rules": null}),
     );
     check(
+        ["discovery.k8s.io", "v1", "EndpointSlice"],
+        json!({"addressType": "IPv4", "endpoints": [], "ports": []}),
+        json!({"metadata": {}, "addressType": "IPv4", "endpoints": null, "ports": null}),
+    );
+    check(
         ["", "v1", "Event"],
         json!({"involvedObject": {}}),
         json!({"metadata": {}, "involvedObject": {}, "source": {},
