@@ -2,7 +2,7 @@
 //!
 //! Each change is answered at once, and a slice that need not change is not written.
 
-mod desired;
+pub(crate) mod desired;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -132,10 +132,12 @@ impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         // Without the Service the garbage collector takes the slices.
         let Some(service) = self.services.get(&key) else { return Ok(None) };
-        if deleting(&service.metadata) {
+        let spec = service.spec.as_ref();
+        let external = spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName");
+        if external || deleting(&service.metadata) {
             return Ok(None);
         }
-        let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.as_ref()) else { return Ok(None) };
+        let Some(selector) = spec.and_then(|s| s.selector.as_ref()) else { return Ok(None) };
         let place = namespace(&service.metadata);
         let pods: Vec<Arc<Pod>> = (self.pods.in_namespace(place).into_iter())
             .filter(|pod| selects(selector, &pod.metadata))

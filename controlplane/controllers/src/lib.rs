@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 mod context;
 pub mod runtime;
 
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoints;
 mod garbage;
 mod namespace;
 mod node_ipam;
@@ -64,7 +66,9 @@ pub async fn run(
         ("deployment", deployment::start(&context)),
         ("replicaset", replica_set::start(&context)),
         ("replicationcontroller", replica_set::start_replication(&context)),
+        ("daemonset", daemon_set::start(&context)),
         ("endpointslice", endpoint_slice::start(&context)),
+        ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),

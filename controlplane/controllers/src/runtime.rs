@@ -12,6 +12,8 @@ pub mod outcome;
 pub mod pods;
 pub mod queue;
 pub mod recorder;
+pub mod revisions;
 pub mod store;
+pub mod template;
 pub mod worker;
 pub mod writer;

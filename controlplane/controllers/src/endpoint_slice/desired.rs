@@ -14,25 +14,25 @@ use crate::runtime::object::{deleting, finished, node_name, ready};
 
 /// What all endpoints of a slice share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// `IPv4` or `IPv6`.
-    pub(super) family: &'static str,
+    pub(crate) family: &'static str,
     /// Sorted by name.
-    pub(super) ports: Vec<Port>,
+    pub(crate) ports: Vec<Port>,
 }
 
 /// A port of an endpoint, in an order of our own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Port {
-    pub(super) name: String,
-    pub(super) protocol: String,
-    pub(super) number: Option<i32>,
-    pub(super) app_protocol: Option<String>,
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) protocol: String,
+    pub(crate) number: Option<i32>,
+    pub(crate) app_protocol: Option<String>,
 }
 
 impl Port {
     /// As the API writes it.
-    pub(super) fn to_api(&self) -> EndpointPort {
+    pub(crate) fn to_api(&self) -> EndpointPort {
         EndpointPort {
             name: Some(self.name.clone()),
             port: self.number,
@@ -42,7 +42,7 @@ impl Port {
     }
 
     /// From the API's form.
-    pub(super) fn of(port: &EndpointPort) -> Self {
+    pub(crate) fn of(port: &EndpointPort) -> Self {
         Self {
             name: port.name.clone().unwrap_or_default(),
             protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
@@ -53,7 +53,7 @@ impl Port {
 }
 
 /// The families a Service has addresses in.
-pub(super) fn families(service: &Service) -> Vec<&'static str> {
+pub(crate) fn families(service: &Service) -> Vec<&'static str> {
     let spec = service.spec.as_ref();
     let listed: Vec<&'static str> = (spec.iter())
         .flat_map(|s| s.ip_families.iter().flatten())
@@ -74,7 +74,7 @@ pub(super) fn families(service: &Service) -> Vec<&'static str> {
 }
 
 /// All endpoints of a Service. A group without endpoints stands for a family without any pod.
-pub(super) fn endpoints(
+pub(crate) fn endpoints(
     service: &Service,
     pods: &[Arc<Pod>],
     zones: &BTreeMap<String, Option<String>>,
@@ -97,7 +97,7 @@ pub(super) fn endpoints(
 }
 
 /// The pod's address in a family.
-fn address(pod: &Pod, family: &str) -> Option<String> {
+pub(crate) fn address(pod: &Pod, family: &str) -> Option<String> {
     let status = pod.status.as_ref()?;
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
     all.filter(|text| match text.parse::<IpAddr>() {
@@ -186,7 +186,7 @@ fn endpoint(
 }
 
 /// A pod that asks for a name of its own under this headless Service gets it.
-fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let host = spec.hostname.clone().filter(|h| !h.is_empty())?;
     let same = spec.subdomain.as_deref() == service.metadata.name.as_deref()
