@@ -45,8 +45,10 @@ pub fn strategy(group: &str, resource: &str) -> &'static dyn Strategy {
             _ => &Generic,
         },
         "rbac.authorization.k8s.io" => match resource {
-            "roles" | "clusterroles" => &rbac::ROLES,
-            "rolebindings" | "clusterrolebindings" => &rbac::BINDINGS,
+            "clusterrolebindings" => &rbac::CLUSTER_ROLE_BINDINGS,
+            "clusterroles" => &rbac::CLUSTER_ROLES,
+            "rolebindings" => &rbac::ROLE_BINDINGS,
+            "roles" => &rbac::ROLES,
             _ => &Generic,
         },
         _ => other_strategy(group, resource),

@@ -13,5 +13,5 @@ pub(super) mod pod_template;
 pub(super) mod replication_controller;
 pub(super) mod resource_quota;
 pub(super) mod secret;
-pub(super) mod service;
+pub(crate) mod service;
 pub(super) mod service_account;

@@ -80,6 +80,28 @@ pub(crate) const TOLERATION: &[Member] = &[
     ("tolerationSeconds", "TolerationSeconds", Shape::Any),
 ];
 
+/// A taint.
+pub(crate) const TAINT: &[Member] = &[
+    ("key", "Key", Shape::Text),
+    ("value", "Value", Shape::Text),
+    ("effect", "Effect", Shape::Text),
+    ("timeAdded", "TimeAdded", Shape::Any),
+];
+
+/// A port of a Service.
+pub(crate) const SERVICE_PORT: &[Member] = &[
+    ("name", "Name", Shape::Text),
+    ("protocol", "Protocol", Shape::Text),
+    ("appProtocol", "AppProtocol", Shape::Any),
+    ("port", "Port", Shape::Number),
+    ("targetPort", "TargetPort", Shape::Number),
+    ("nodePort", "NodePort", Shape::Number),
+];
+
+/// What a binding binds to.
+pub(crate) const ROLE_REF: &[Member] =
+    &[("apiGroup", "APIGroup", Shape::Text), ("kind", "Kind", Shape::Text), ("name", "Name", Shape::Text)];
+
 const PROFILE: &[Member] =
     &[("type", "Type", Shape::Text), ("localhostProfile", "LocalhostProfile", Shape::Any)];
 

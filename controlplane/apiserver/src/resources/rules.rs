@@ -75,6 +75,23 @@ pub(crate) fn immutable(errors: &mut Errors, path: &Path, new: &Value, old: &Val
     }
 }
 
+/// The same for fields whose message shows no value.
+pub(crate) fn immutable_unshown(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    if !same(new, old) {
+        errors.push(FieldError::invalid(path, nothing(), IMMUTABLE));
+    }
+}
+
+/// A value that is shown as a bare `null`.
+pub(crate) fn nothing() -> pagurus_controlplane_api::field::BadValue {
+    pagurus_controlplane_api::field::BadValue::Text("null".to_owned())
+}
+
+/// A network in CIDR notation.
+pub(crate) fn cidr(errors: &mut Errors, path: &Path, text: &str) {
+    names(errors, path, text, labels::cidr(text));
+}
+
 /// A map of labels.
 pub(crate) fn labels_map(errors: &mut Errors, path: &Path, map: &Value) {
     for (key, value) in map.as_object().into_iter().flatten() {

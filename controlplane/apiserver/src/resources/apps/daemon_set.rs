@@ -41,7 +41,8 @@ impl Strategy for DaemonSets {
             let any = LabelSelector::nothing();
             workload::matching_labels(&mut errors, &template, spec.at("template"), &any);
         }
-        let empty = selector.entries("matchLabels").next().is_none() && selector.items("matchExpressions").is_empty();
+        let empty =
+            selector.entries("matchLabels").next().is_none() && selector.items("matchExpressions").is_empty();
         if !selector.is_null() && empty {
             let text = "empty selector is invalid for daemonset";
             errors.push(FieldError::invalid(path.child("selector"), shown(selector), text));
@@ -55,7 +56,12 @@ impl Strategy for DaemonSets {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate(object);
-        immutable(&mut errors, &Path::new("spec.selector"), object.at("spec.selector"), old.at("spec.selector"));
+        immutable(
+            &mut errors,
+            &Path::new("spec.selector"),
+            object.at("spec.selector"),
+            old.at("spec.selector"),
+        );
         errors
     }
 

@@ -35,7 +35,9 @@ impl Strategy for Deployments {
         let (path, spec) = (Path::new("spec"), object.at("spec"));
         non_negative(&mut errors, &path.child("replicas"), spec.int("replicas"));
         let template = path.child("template");
-        if let Some(selector) = workload::selector(&mut errors, &path, spec, "deployment", "invalid label selector") {
+        if let Some(selector) =
+            workload::selector(&mut errors, &path, spec, "deployment", "invalid label selector")
+        {
             workload::matching_labels(&mut errors, &template, spec.at("template"), &selector);
             workload::lasting_template(&mut errors, &template, spec.at("template"), "ReplicaSet");
         }
@@ -55,7 +57,12 @@ impl Strategy for Deployments {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate(object);
-        immutable(&mut errors, &Path::new("spec.selector"), object.at("spec.selector"), old.at("spec.selector"));
+        immutable(
+            &mut errors,
+            &Path::new("spec.selector"),
+            object.at("spec.selector"),
+            old.at("spec.selector"),
+        );
         errors
     }
 
@@ -119,7 +126,14 @@ fn strategy(errors: &mut Errors, path: &Path, strategy: &Value) {
 
 fn status(errors: &mut Errors, status: &Value) {
     let path = Path::new("status");
-    let counts = ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+    let counts = [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+    ];
     for field in counts {
         non_negative(errors, &path.child(field), status.int(field));
     }

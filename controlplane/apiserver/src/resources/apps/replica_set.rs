@@ -31,7 +31,9 @@ impl Strategy for ReplicaSets {
             non_negative(&mut errors, &path.child(field), spec.int(field));
         }
         let template = path.child("template");
-        if let Some(selector) = workload::selector(&mut errors, &path, spec, "deployment", "invalid label selector") {
+        if let Some(selector) =
+            workload::selector(&mut errors, &path, spec, "deployment", "invalid label selector")
+        {
             workload::matching_labels(&mut errors, &template, spec.at("template"), &selector);
             workload::lasting_template(&mut errors, &template, spec.at("template"), "ReplicaSet");
         }
@@ -40,7 +42,12 @@ impl Strategy for ReplicaSets {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate(object);
-        immutable(&mut errors, &Path::new("spec.selector"), object.at("spec.selector"), old.at("spec.selector"));
+        immutable(
+            &mut errors,
+            &Path::new("spec.selector"),
+            object.at("spec.selector"),
+            old.at("spec.selector"),
+        );
         errors
     }
 
@@ -78,7 +85,9 @@ impl Strategy for ReplicaSets {
 /// The status of a ReplicaSet or ReplicationController.
 pub(crate) fn status(errors: &mut Errors, status: &Value) {
     let path = Path::new("status");
-    for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+    for field in
+        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
+    {
         non_negative(errors, &path.child(field), status.int(field));
     }
     for (part, whole) in [

@@ -6,8 +6,8 @@ use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, existing, items_mut, object_at};
 use crate::resources::core::persistent_volume_claim;
+use crate::resources::fields::{Fields, default, default_text, existing, items_mut, object_at};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, names, non_negative, one_of, shown};
 use crate::strategy::Strategy;
@@ -68,8 +68,13 @@ impl Strategy for StatefulSets {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate(object);
         let changeable = [
-            "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-            "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
         ];
         let fixed = |object: &Value| {
             let mut spec = object.at("spec").clone();

@@ -1,10 +1,14 @@
 //! Events, of the core group and of `events.k8s.io` (both are stored in the core form).
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::Fields;
+use crate::resources::fields::{Fields, same};
+use crate::resources::internal::{OBJECT_REFERENCE, shown};
+use crate::resources::rules::{Errors, IMMUTABLE, names, required};
 use crate::strategy::{Context, Strategy};
 
 /// The strategy of `events`.
@@ -14,6 +18,44 @@ impl Strategy for Events {
     fn prepare_create(&self, _context: &Context<'_>, _object: &mut Value) {}
 
     fn prepare_update(&self, _context: &Context<'_>, _object: &mut Value, _old: &Value) {}
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        place(&mut errors, object);
+        if is_new_style(object) {
+            new_style(&mut errors, object);
+        }
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if !is_new_style(old) {
+            return self.validate(object);
+        }
+        let fixed = [
+            ("involvedObject", "involvedObject"),
+            ("reason", "reason"),
+            ("message", "note"),
+            ("type", "type"),
+            ("eventTime", "eventTime"),
+            ("action", "action"),
+            ("related", "related"),
+            ("reportingComponent", "reportingController"),
+            ("reportingInstance", "reportingInstance"),
+        ];
+        for (field, name) in fixed {
+            let value = object.at(field);
+            if !same(value, old.at(field)) {
+                let value = match field {
+                    "involvedObject" | "related" => shown(value, OBJECT_REFERENCE),
+                    _ => value.clone().into(),
+                };
+                errors.push(FieldError::invalid(name, value, IMMUTABLE));
+            }
+        }
+        errors
+    }
 
     fn allow_create_on_update(&self) -> bool {
         true
@@ -91,5 +133,58 @@ fn source(object: &Value) -> String {
     match either("source.host", "reportingInstance") {
         host if host.is_empty() => component,
         host => format!("{component}, {host}"),
+    }
+}
+
+/// The longest of the short texts.
+const SHORT: usize = 128;
+/// The longest message.
+const LONG: usize = 1024;
+
+/// Whether the event was written by the rules of `events.k8s.io`: it has a time of its own, or none of the old ones.
+fn is_new_style(event: &Value) -> bool {
+    let old = ["firstTimestamp", "lastTimestamp", "count", "source"];
+    event.has("eventTime")
+        || (!event.text("reportingComponent").is_empty()
+            && !event.text("action").is_empty()
+            && old.iter().all(|field| crate::resources::fields::is_zero(event.at(field))))
+}
+
+/// An event lives where the object lives that it is about; those about the cluster's objects in `default`.
+fn place(errors: &mut Errors, event: &Value) {
+    let (own, about) = (event.text("metadata.namespace"), event.text("involvedObject.namespace"));
+    let good = match (about, event.has("eventTime")) {
+        ("", false) => matches!(own, "" | "default"),
+        ("", true) => matches!(own, "default" | "kube-system"),
+        (about, false) => about == own,
+        (_, true) => true,
+    };
+    if !good {
+        let path = "involvedObject.namespace";
+        errors.push(FieldError::invalid(path, about, "does not match event.namespace"));
+    }
+}
+
+fn new_style(errors: &mut Errors, event: &Value) {
+    if !event.has("eventTime") {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let controller = event.text("reportingComponent");
+    let path = Path::new("reportingController");
+    if required(errors, &path, controller) {
+        names(errors, &path, controller, labels::qualified_name(controller));
+    }
+    for field in ["reportingInstance", "action", "reason"] {
+        let text = event.text(field);
+        if required(errors, &Path::new(field), text) && text.len() > SHORT {
+            errors.push(FieldError::invalid(field, "", format!("can have at most {SHORT} characters")));
+        }
+    }
+    if event.text("message").len() > LONG {
+        errors.push(FieldError::invalid("note", "", format!("can have at most {LONG} characters")));
+    }
+    let kind = event.text("type");
+    if !matches!(kind, "Normal" | "Warning") && !event.has("firstTimestamp") {
+        errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
     }
 }

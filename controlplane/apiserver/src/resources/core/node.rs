@@ -1,11 +1,19 @@
 //! Nodes.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
 use crate::resources::cells;
+use crate::resources::fields::object_at;
 use crate::resources::fields::{Fields, set};
-use crate::strategy::Strategy;
+use crate::resources::internal::{TAINT, shown};
+use crate::resources::pod_spec::taint_effect;
+use crate::resources::rules::{Errors, cidr, names, nothing, required};
+use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
 /// Labels with this prefix name a role.
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -23,7 +31,45 @@ impl Strategy for Nodes {
         }
     }
 
-    fn prepare_create(&self, _context: &crate::strategy::Context<'_>, _object: &mut Value) {}
+    fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
+        agree_on_cidrs(object, None);
+    }
+
+    fn prepare_update(&self, _context: &Context<'_>, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        agree_on_cidrs(object, Some(old));
+    }
+
+    fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        keep_all_but(object, old, &["metadata", sub]);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        // The taints' path is what the API says, not where they are.
+        taints(&mut errors, &Path::new("metadata.taints"), object.items("spec.taints"));
+        cidrs(&mut errors, &Path::new("spec.podCIDRs"), object);
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        taints(&mut errors, &Path::new("metadata.taints"), object.items("spec.taints"));
+        let path = Path::new("spec");
+        let cidrs_path = path.child("podCIDRs");
+        let before = old.items("spec.podCIDRs");
+        cidrs(&mut errors, &cidrs_path, object);
+        if !before.is_empty() && before != object.items("spec.podCIDRs") {
+            let text = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(FieldError::forbidden(cidrs_path, text));
+        }
+        let provider = old.text("spec.providerID");
+        if !provider.is_empty() && provider != object.text("spec.providerID") {
+            let text = "field cannot be modified once set";
+            errors.push(FieldError::invalid(path.child("providerID"), nothing(), text));
+        }
+        errors
+    }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["spec.unschedulable"]
@@ -90,4 +136,46 @@ fn roles(object: &Value) -> String {
 
 fn address<'a>(object: &'a Value, kind: &str) -> &'a str {
     object.items("status.addresses").iter().find(|a| a.text("type") == kind).map_or("", |a| a.text("address"))
+}
+
+/// `podCIDR` and the first of `podCIDRs` are the same thing; a client may have changed the one it knows.
+fn agree_on_cidrs(node: &mut Value, old: Option<&Value>) {
+    let first = node.text("spec.podCIDR").to_owned();
+    let all: Vec<String> = node.texts("spec.podCIDRs").map(str::to_owned).collect();
+    let changed = |name: &str| old.is_none_or(|old| old.at(name) != node.at(name));
+    let first_rules = !first.is_empty() && all.first() != Some(&first) && changed("spec.podCIDR");
+    if first_rules {
+        object_at(node, "spec")["podCIDRs"] = vec![first].into();
+    } else if let Some(head) = all.first() {
+        object_at(node, "spec")["podCIDR"] = head.as_str().into();
+    }
+}
+
+fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
+    let mut taken = HashSet::new();
+    for (i, taint) in taints.iter().enumerate() {
+        let path = path.index(i);
+        let (key, value, effect) = (taint.text("key"), taint.text("value"), taint.text("effect"));
+        names(errors, &path.child("key"), key, labels::qualified_name(key));
+        names(errors, &path.child("value"), value, labels::label_value(value));
+        if required(errors, &path.child("effect"), effect) {
+            taint_effect(errors, &path.child("effect"), effect);
+        }
+        if !taken.insert((key, effect)) {
+            errors.push(FieldError::duplicate(&path, shown(taint, TAINT)));
+        }
+    }
+}
+
+fn cidrs(errors: &mut Errors, path: &Path, node: &Value) {
+    let all: Vec<&str> = node.texts("spec.podCIDRs").collect();
+    for (i, text) in all.iter().enumerate() {
+        cidr(errors, &path.index(i), text);
+    }
+    let families: Vec<bool> =
+        all.iter().filter_map(|text| labels::parse_cidr(text)).map(|(ip, _)| ip.is_ipv6()).collect();
+    if all.len() > 1 && families.len() == all.len() && (all.len() > 2 || families[0] == families[1]) {
+        let text = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(path, node.at("spec.podCIDRs").clone(), text));
+    }
 }

@@ -5,9 +5,9 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
+use crate::resources::apps::replica_set;
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, existing, object_at};
-use crate::resources::apps::replica_set;
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, non_negative};
 use crate::strategy::{Context, Strategy};

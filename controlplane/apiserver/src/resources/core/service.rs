@@ -3,8 +3,13 @@
 mod addresses;
 mod row;
 mod update;
+mod validate;
+
+pub(crate) use validate::ordinary;
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::FieldError;
+use pagurus_controlplane_api::go::quote;
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
@@ -89,6 +94,33 @@ impl Strategy for Services {
         update::normalize_addresses(object, Some(old));
         update::keep_allocated(object, old);
         update::drop_what_the_type_forbids(object, old);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        validate::service(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = validate::change(object, old);
+        errors.extend(validate::service(object));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        if !object.items("spec.externalIPs").is_empty() {
+            out.push(
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
+            );
+        }
+        let distribution = object.text("spec.trafficDistribution");
+        if distribution == "PreferClose" {
+            out.push(format!(
+                "spec.trafficDistribution: {} is deprecated; use \"PreferSameZone\"",
+                quote(distribution)
+            ));
+        }
+        out
     }
 
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
