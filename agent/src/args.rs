@@ -63,6 +63,12 @@ pub struct Args {
     /// Port of the node API
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+    /// Address of the health checks, which are served without TLS [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub healthz_bind_address: Option<IpAddr>,
+    /// Port of the health checks, metrics and state; 0 is none [default: 10248]
+    #[arg(long, value_name = "PORT")]
+    pub healthz_port: Option<u16>,
     /// Certificate file of the node API (PEM) [default: self-signed]
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     pub tls_cert_file: Option<PathBuf>,
@@ -122,6 +128,8 @@ impl Args {
             cluster_domain,
             address,
             port,
+            healthz_bind_address,
+            healthz_port,
             tls_cert_file,
             tls_private_key_file,
             client_ca_file,
@@ -155,6 +163,8 @@ impl Args {
                 cluster_domain,
                 address,
                 port,
+                healthz_bind_address,
+                healthz_port,
                 tls_files: tls_cert_file.zip(tls_private_key_file),
                 client_ca_file,
                 max_pods,

@@ -2,7 +2,7 @@
 //! together; whether the machine allows it is [`crate::process::preflight`]'s question.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,10 @@ pub struct Settings {
     pub address: Option<IpAddr>,
     /// `--port`
     pub port: Option<u16>,
+    /// `--healthz-bind-address`
+    pub healthz_bind_address: Option<IpAddr>,
+    /// `--healthz-port`
+    pub healthz_port: Option<u16>,
     /// `--tls-cert-file` and `--tls-private-key-file`
     pub tls_files: Option<(PathBuf, PathBuf)>,
     /// `--client-ca-file`
@@ -132,8 +136,8 @@ pub struct Config {
     pub lease_duration: Duration,
     /// How often the node's status is written though nothing changed.
     pub status_report_interval: Duration,
-    /// How long an exec, attach or port-forward may be silent.
-    pub stream_idle_timeout: Duration,
+    /// Where health checks are served without TLS; `None` is nowhere.
+    pub healthz: Option<SocketAddr>,
     /// What to log.
     pub log: String,
     /// Fields of the configuration file that this agent does not act on, for a warning.
@@ -193,12 +197,38 @@ impl Config {
             container_log_max_files: file.container_log_max_files.unwrap_or(5).max(2),
             lease_duration: Duration::from_secs(file.node_lease_duration_seconds.unwrap_or(40).into()),
             status_report_interval: Duration::from_secs(300),
-            stream_idle_timeout: Duration::from_secs(4 * 3600),
+            healthz: healthz(
+                settings.healthz_bind_address.or(file.healthz_bind_address),
+                settings.healthz_port.or(file.healthz_port),
+            ),
             log: settings.log,
             ignored,
         };
         Ok(config)
     }
+
+    /// The configuration as the kubelet would show it at `/configz`.
+    pub fn shown(&self) -> serde_json::Value {
+        serde_json::json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": self.address,
+            "port": self.port,
+            "clusterDNS": self.cluster_dns,
+            "clusterDomain": self.cluster_domain,
+            "containerLogMaxFiles": self.container_log_max_files,
+            "containerLogMaxSize": self.container_log_max_size.to_string(),
+            "containerRuntimeEndpoint": format!("unix://{}", self.runtime_socket.display()),
+            "maxPods": self.max_pods,
+            "nodeLeaseDurationSeconds": self.lease_duration.as_secs(),
+            "nodeStatusReportFrequency": format!("{}s", self.status_report_interval.as_secs()),
+        })
+    }
+}
+
+fn healthz(address: Option<IpAddr>, port: Option<u16>) -> Option<SocketAddr> {
+    let port = port.unwrap_or(10248);
+    (port != 0).then(|| SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
 }
 
 const DEFAULT_RUNTIME: &str = "unix:///run/containerd/containerd.sock";

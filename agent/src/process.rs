@@ -1,6 +1,7 @@
 //! The process around the subsystems: whether the machine is fit, logs, metrics, health, the end. It must not know what
 //! the subsystems do.
 
+pub mod admin;
 pub mod debug_state;
 pub mod logging;
 pub mod memory;

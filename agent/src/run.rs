@@ -7,10 +7,12 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::actuate;
 use crate::config::{Config, NodeContext};
+use crate::observe::pods::PodTable;
 use crate::process::shutdown::{self, Outcome, Signals};
-use crate::process::{logging, preflight};
-use crate::report;
+use crate::process::{admin, logging, preflight};
+use crate::{report, serve};
 
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -55,6 +57,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     for field in &config.ignored {
         tracing::warn!("the agent does not act on the field {field} of the configuration file");
     }
+    // Sockets first: a port that is taken is told before anything else happens.
+    let node_api = config.kubelet.then(|| serve::bind(&config)).transpose()?;
+    let admin_socket = config.healthz.map(admin::bind).transpose()?;
     let (context, event_writer) = NodeContext::new(config).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -68,7 +73,24 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks { set: JoinSet::new(), cancel: cancel.clone() };
     let node_name: Arc<str> = context.node_name.as_str().into();
     tasks.spawn("events", event_writer.run(context.client.clone(), node_name, cancel.clone()));
-    if context.config.kubelet {
+    if let Some(listener) = admin_socket {
+        tasks.spawn("health checks", admin::run(context.clone(), listener, cancel.clone()));
+    }
+    if let Some(listener) = node_api {
+        let table = PodTable::default();
+        let waited = tokio::select! {
+            waited = preflight::runtime_socket(&context.config, &cancel) => waited,
+            signal = signals.next() => {
+                tracing::info!(signal, "stopping");
+                return Ok(());
+            }
+        };
+        waited?;
+        tasks.spawn(
+            "node API",
+            serve::run(context.clone(), Arc::new(table.clone()), listener, cancel.clone()),
+        );
+        tasks.spawn("pods", actuate::pods::run_node(context.clone(), table, cancel.clone()));
         tasks.spawn("lease", report::lease::run(context.clone(), cancel.clone()));
         tasks.spawn("node status", report::node_status::run(context.clone(), cancel.clone()));
     }

@@ -19,6 +19,10 @@ pub struct ConfigFile {
     pub address: Option<IpAddr>,
     /// Port of the node API.
     pub port: Option<u16>,
+    /// Address of the health checks.
+    pub healthz_bind_address: Option<IpAddr>,
+    /// Port of the health checks.
+    pub healthz_port: Option<u16>,
     /// Serving certificate.
     pub tls_cert_file: Option<PathBuf>,
     /// Key of the serving certificate.

@@ -8,7 +8,9 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging. `filter` is a level or a list of `target=level`; `RUST_LOG`, where set, wins.
 pub fn start(filter: &str) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| format!("read RUST_LOG={text}"))?,
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).with_context(|| format!("read RUST_LOG={text}"))?
+        }
         _ => EnvFilter::try_new(filter).with_context(|| format!("read --log {filter}"))?,
     };
     tracing_subscriber::fmt()

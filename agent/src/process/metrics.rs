@@ -64,7 +64,11 @@ impl Collector for ProcessCollector {
         };
         gauge("process_resident_memory_bytes", "Resident memory size", process.resident_bytes)?;
         gauge("process_virtual_memory_bytes", "Virtual memory size", process.virtual_bytes)?;
-        gauge("process_start_time_seconds", "Start time of the process since the epoch", process.start_seconds)?;
+        gauge(
+            "process_start_time_seconds",
+            "Start time of the process since the epoch",
+            process.start_seconds,
+        )?;
         gauge("process_open_fds", "Open file descriptors", process.open_fds)?;
         gauge("process_threads", "Threads of the process", process.threads)?;
         let cpu = ConstCounter::new(process.cpu_seconds);
@@ -116,7 +120,8 @@ mod tests {
 
     #[test]
     fn stat_of_a_process_with_an_odd_name() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 3 0 1000 8192 25 18446744073709551615";
+        let stat =
+            "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 3 0 1000 8192 25 18446744073709551615";
         assert_eq!(
             ProcessFigures::parse(stat, 5000.0, 9, 100.0, 4096.0),
             Some(ProcessFigures {
@@ -135,7 +140,8 @@ mod tests {
     fn text_has_process_and_subsystem_metrics() {
         let metrics = Metrics::default();
         let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
-        metrics.register("events", |registry| registry.register("dropped", "Events dropped", counter.clone()));
+        metrics
+            .register("events", |registry| registry.register("dropped", "Events dropped", counter.clone()));
         counter.inc();
         let text = metrics.encode();
         assert!(text.contains("pagurus_agent_events_dropped_total 1"), "{text}");

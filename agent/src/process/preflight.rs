@@ -20,11 +20,16 @@ const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Checks what can be checked at once.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "the agent must run as root (it mounts volumes and loads BPF programs)");
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the agent must run as root (it mounts volumes and loads BPF programs)"
+    );
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     kernel(release.trim())?;
     let cgroup_root = &config.cgroup_root;
-    let filesystem = statfs(cgroup_root).with_context(|| format!("look at --cgroup-root {}", cgroup_root.display()))?;
+    let filesystem =
+        statfs(cgroup_root).with_context(|| format!("look at --cgroup-root {}", cgroup_root.display()))?;
     ensure!(
         filesystem.filesystem_type() == CGROUP2_MAGIC,
         "--cgroup-root {} is not in a cgroup2 file system; mount one (mount -t cgroup2 none DIR) and name it",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::fs::File;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, SeekFrom};
 
@@ -95,7 +96,8 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
         let what = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE;
         inotify.add_watch(path.parent()?, what).ok()?;
-        AsyncFd::new(Self(inotify)).ok()
+        // SAFETY: the descriptor is the inotify's own; it stays open and the same until the whole is dropped.
+        unsafe { AsyncFd::register_with_interest(Self(inotify), Interest::READABLE) }.ok()
     }
 }
 
