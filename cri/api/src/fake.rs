@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -19,7 +19,7 @@ pub struct FakeRuntime {
 
 #[derive(Debug, Default)]
 struct Inner {
-    clock: i64,
+    clock: Option<i64>,
     next: u64,
     calls: Vec<String>,
     sandboxes: BTreeMap<String, Sandbox>,
@@ -80,15 +80,15 @@ impl FakeRuntime {
         self.lock().exec.insert(command.to_owned(), answer);
     }
 
-    /// Sets the runtime's clock (nanoseconds since the epoch); it stands still otherwise.
+    /// Sets the runtime's clock (nanoseconds since the epoch), which stands still from then on.
     pub fn set_time(&self, nanoseconds: i64) {
-        self.lock().clock = nanoseconds;
+        self.lock().clock = Some(nanoseconds);
     }
 
     /// The youngest container of this name ends with `code`. False if there is none that runs.
     pub fn exit_container(&self, name: &str, code: i32) -> bool {
         let mut inner = self.lock();
-        let now = inner.clock;
+        let now = inner.now();
         let running = |entry: &&mut Entry| {
             entry.name() == name && entry.status.state == ContainerState::ContainerRunning as i32
         };
@@ -104,7 +104,7 @@ impl FakeRuntime {
     /// All sandboxes stop being ready, as after a reboot of the node.
     pub fn lose_sandboxes(&self) {
         let mut inner = self.lock();
-        let now = inner.clock;
+        let now = inner.now();
         inner.sandboxes.values_mut().for_each(|sandbox| sandbox.ready = false);
         inner.containers.values_mut().for_each(|entry| entry.end(now, 137));
     }
@@ -132,6 +132,11 @@ impl Entry {
 }
 
 impl Inner {
+    fn now(&self) -> i64 {
+        let real = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.clock.unwrap_or_else(|| i64::try_from(real()).unwrap_or(i64::MAX))
+    }
+
     fn begin(&mut self, operation: &'static str, object: &str) -> Result<()> {
         self.calls.push(format!("{operation} {object}"));
         match self.failures.get(operation) {
@@ -186,7 +191,7 @@ impl Runtime for FakeRuntime {
         let name = config.metadata.clone().unwrap_or_default().name;
         inner.begin("RunPodSandbox", &name)?;
         let id = inner.id("s");
-        let created_at = inner.clock;
+        let created_at = inner.now();
         inner.sandboxes.insert(id.clone(), Sandbox { config, ready: true, created_at });
         Ok(id)
     }
@@ -194,7 +199,7 @@ impl Runtime for FakeRuntime {
     async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let mut inner = self.lock();
         inner.begin("StopPodSandbox", id)?;
-        let now = inner.clock;
+        let now = inner.now();
         if let Some(sandbox) = inner.sandboxes.get_mut(id) {
             sandbox.ready = false;
         }
@@ -265,7 +270,7 @@ impl Runtime for FakeRuntime {
             id: id.clone(),
             metadata: Some(metadata),
             state: ContainerState::ContainerCreated as i32,
-            created_at: inner.clock,
+            created_at: inner.now(),
             image: config.image.clone(),
             image_ref: config.image.clone().unwrap_or_default().image,
             labels: config.labels.clone(),
@@ -280,7 +285,7 @@ impl Runtime for FakeRuntime {
     async fn start_container(&self, id: &str) -> Result<()> {
         let mut inner = self.lock();
         let name = inner.container("StartContainer", id)?.name().to_owned();
-        let now = inner.clock;
+        let now = inner.now();
         let begun = inner.begin("StartContainer", &name);
         let entry = inner.container("StartContainer", id)?;
         if begun.is_err() {
@@ -297,7 +302,7 @@ impl Runtime for FakeRuntime {
         let mut inner = self.lock();
         let name = inner.containers.get(id).map_or(id.to_owned(), |entry| entry.name().to_owned());
         inner.begin("StopContainer", &format!("{name} {}", grace.as_secs()))?;
-        let now = inner.clock;
+        let now = inner.now();
         if let Some(entry) = inner.containers.get_mut(id) {
             entry.end(now, 143);
         }
