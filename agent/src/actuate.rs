@@ -2,5 +2,9 @@
 
 pub mod probes;
 
+pub mod cgroups;
 pub mod pods;
 pub mod volumes;
+pub mod dataplane;
+pub mod network;
+pub mod services;

@@ -75,6 +75,8 @@ pub struct Host {
     pub host_ips: Vec<IpAddr>,
     /// The cluster's DNS.
     pub cluster_dns: ClusterDns,
+    /// Each pod has a cgroup of its own, below one for its quality of service; otherwise the runtime decides.
+    pub cgroups_per_qos: bool,
     /// Memory of the node, in bytes.
     pub memory: i64,
     /// What the node can give to pods.

@@ -12,6 +12,9 @@ use super::progress::{InFlight, Slot, Volumes, later};
 use super::restart::{self, Attempt, Next};
 use super::spec::{Container, ContainerKind, init_kind};
 
+/// How long an ending pod waits for a sandbox that is being made.
+const SANDBOX_PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+
 /// An operation on a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodOp {
@@ -267,8 +270,11 @@ impl Planner<'_> {
             },
         };
         if let Some(failure) = self.s.progress.failures.get(&slot) {
-            let waiting = waiting_after(failure, self.s.now);
+            let (waiting, until) = waiting_after(failure, self.s.now);
             self.plan.waiting.insert(container.name.clone(), waiting);
+            if let Some(until) = until {
+                self.wake_at(until);
+            }
         }
         if *free {
             let (container, sandbox) = (container.name.clone(), sandbox.to_owned());
@@ -310,11 +316,7 @@ impl Planner<'_> {
 
     fn end(&mut self, stage: Stage) {
         let progress = self.s.progress;
-        for (slot, running) in &progress.in_flight {
-            if *running == InFlight::Start || (*slot == Slot::Sandbox && *running == InFlight::Other) {
-                self.plan.ops.push(PodOp::Cancel(slot.clone()));
-            }
-        }
+        self.give_up_starts();
         self.stop_containers();
         let busy = progress.in_flight.keys().any(|slot| matches!(slot, Slot::Container(_) | Slot::Sandbox));
         if busy || self.s.observed.alive().next().is_some() {
@@ -333,6 +335,22 @@ impl Planner<'_> {
             }
             Stage::Gone => self.vanish(),
             _ => {}
+        }
+    }
+
+    /// Gives up what is being started. A sandbox is waited for: one that is given up half-way may still come to be, after
+    /// everybody has looked. But not for ever.
+    fn give_up_starts(&mut self) {
+        let patience = later(self.s.progress.ending_since.unwrap_or(self.s.now), SANDBOX_PATIENCE);
+        for (slot, running) in &self.s.progress.in_flight {
+            match slot {
+                Slot::Container(_) if *running == InFlight::Start => {
+                    self.plan.ops.push(PodOp::Cancel(slot.clone()));
+                }
+                Slot::Sandbox if patience <= self.s.now => self.plan.ops.push(PodOp::Cancel(slot.clone())),
+                Slot::Sandbox => self.wake_at(patience),
+                _ => {}
+            }
         }
     }
 
@@ -435,14 +453,18 @@ impl Planner<'_> {
     }
 }
 
-/// The words for a start that failed: its own at first, those of the wait a moment later.
-fn waiting_after(failure: &super::Failure, now: Timestamp) -> Waiting {
-    let long_ago = later(failure.at, SignedDuration::from_secs(1)) <= now;
-    if failure.reason == "ErrImagePull" && long_ago {
-        let message = format!("Back-off pulling image: {}", failure.message);
-        return Waiting { reason: "ImagePullBackOff".into(), message };
+/// The words for a start that failed, and until when they hold: its own at first, those of the wait a moment later.
+fn waiting_after(failure: &super::Failure, now: Timestamp) -> (Waiting, Option<Timestamp>) {
+    let own = Waiting { reason: failure.reason.clone(), message: failure.message.clone() };
+    if failure.reason != "ErrImagePull" {
+        return (own, None);
     }
-    Waiting { reason: failure.reason.clone(), message: failure.message.clone() }
+    let until = later(failure.at, SignedDuration::from_secs(1));
+    if now < until {
+        return (own, Some(until));
+    }
+    let message = format!("Back-off pulling image: {}", failure.message);
+    (Waiting { reason: "ImagePullBackOff".into(), message }, None)
 }
 
 /// A duration as messages show it: `10s`, `1m20s`, `5m0s`.

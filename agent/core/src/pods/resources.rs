@@ -127,6 +127,89 @@ pub fn kernel_limits(pod: &Pod, container: &Container, node_memory: i64) -> Kern
     }
 }
 
+/// What the kernel is told about a pod as a whole. `None` is without limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodLimits {
+    /// Weight.
+    pub cpu_shares: i64,
+    /// Microseconds per [`PodLimits::cpu_period`].
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: i64,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+}
+
+/// What the kernel is told about this pod as a whole.
+pub fn pod_limits(pod: &Pod) -> PodLimits {
+    let asked = pod_ask(pod);
+    let quality = qos(pod);
+    PodLimits {
+        cpu_shares: if quality == Qos::BestEffort {
+            MIN_SHARES
+        } else {
+            shares(asked.cpu_request.unwrap_or(0))
+        },
+        cpu_quota: asked.cpu_limit.map(|limit| (limit.saturating_mul(PERIOD) / 1000).max(MIN_QUOTA)),
+        cpu_period: PERIOD,
+        memory_limit: asked.memory_limit,
+    }
+}
+
+/// What a pod asks for as a whole: its containers together with its sidecars, or what one of its init containers needs
+/// beside the sidecars before it, whichever is more. A limit only if all containers have it.
+pub fn pod_ask(pod: &Pod) -> Ask {
+    let own = &pod.spec.resources;
+    if !own.limits.is_empty() || !own.requests.is_empty() {
+        return ask(own);
+    }
+    let mut sidecars = Ask { cpu_limit: Some(0), memory_limit: Some(0), ..Ask::default() };
+    let mut most = Ask { cpu_limit: Some(0), memory_limit: Some(0), ..Ask::default() };
+    for container in &pod.spec.init_containers {
+        let asked = ask(&container.resources);
+        let beside = sidecars.combine(&asked, |a, b| a.saturating_add(b));
+        most = most.combine(&beside, i64::max);
+        if super::spec::init_kind(container) == super::spec::ContainerKind::Sidecar {
+            sidecars = beside;
+        }
+    }
+    let all = pod.spec.containers.iter().map(|c| ask(&c.resources));
+    let together = all.fold(sidecars, |sum, asked| sum.combine(&asked, |a, b| a.saturating_add(b)));
+    let mut whole = together.combine(&most, i64::max);
+    let overhead = |name| quantity(&pod.spec.overhead, name);
+    if let Some(more) = overhead("cpu") {
+        let more = i64::try_from(more.milli_value()).unwrap_or(i64::MAX);
+        whole.cpu_request = Some(whole.cpu_request.unwrap_or(0).saturating_add(more));
+        whole.cpu_limit = whole.cpu_limit.map(|limit| limit.saturating_add(more));
+    }
+    if let Some(more) = overhead("memory") {
+        whole.memory_request = Some(whole.memory_request.unwrap_or(0).saturating_add(more.value()));
+        whole.memory_limit = whole.memory_limit.map(|limit| limit.saturating_add(more.value()));
+    }
+    Ask {
+        cpu_limit: whole.cpu_limit.filter(|v| *v > 0),
+        memory_limit: whole.memory_limit.filter(|v| *v > 0),
+        ..whole
+    }
+}
+
+impl Ask {
+    /// Requests that are missing count as nothing; a limit that is missing makes the result unlimited.
+    fn combine(&self, other: &Self, with: impl Fn(i64, i64) -> i64) -> Self {
+        let requests = |a: Option<i64>, b: Option<i64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(with(a.unwrap_or(0), b.unwrap_or(0))),
+        };
+        let limits = |a: Option<i64>, b: Option<i64>| Some(with(a?, b?));
+        Self {
+            cpu_request: requests(self.cpu_request, other.cpu_request),
+            cpu_limit: limits(self.cpu_limit, other.cpu_limit),
+            memory_request: requests(self.memory_request, other.memory_request),
+            memory_limit: limits(self.memory_limit, other.memory_limit),
+        }
+    }
+}
+
 /// The weight of so many thousandths of a CPU.
 pub fn shares(milli: i64) -> i64 {
     (milli.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
@@ -269,6 +352,33 @@ mod tests {
         let none = container(json!({}));
         let limits = kernel_limits(&pod(vec![none.clone()]), &none, 1 << 30);
         assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.oom_score_adj), (2, 0, 1000));
+    }
+
+    #[test]
+    fn pods_as_a_whole() {
+        let full = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+        let check = |init: Vec<(Value, bool)>, app: Vec<Value>, expected: (i64, Option<i64>, Option<i64>)| {
+            let text = format!("{init:?} {app:?}");
+            let mut pod = pod(app.into_iter().map(container).collect());
+            pod.spec.init_containers = init
+                .into_iter()
+                .map(|(resources, sidecar)| Container {
+                    restart_policy: sidecar.then_some(crate::pods::spec::RestartPolicy::Always),
+                    ..container(resources)
+                })
+                .collect();
+            let limits = pod_limits(&pod);
+            assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.memory_limit), expected, "{text}");
+        };
+        check(vec![], vec![json!({})], (2, None, None));
+        check(vec![], vec![full("1", "1Gi"), full("500m", "1Gi")], (1536, Some(150_000), Some(2 << 30)));
+        check(vec![], vec![full("1", "1Gi"), json!({})], (1024, None, None));
+        check(vec![(full("2", "1Gi"), false)], vec![full("1", "2Gi")], (2048, Some(200_000), Some(2 << 30)));
+        check(
+            vec![(full("1", "1Gi"), true), (full("2", "1Gi"), false)],
+            vec![full("1", "1Gi")],
+            (3072, Some(300_000), Some(2 << 30)),
+        );
     }
 
     #[test]

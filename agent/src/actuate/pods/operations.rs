@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{Host, hooks, sandbox, start};
-use crate::actuate::volumes::{self, VolumeError};
+use crate::actuate::{cgroups, volumes};
 use crate::report::pod_status::{ApiFailure, Token};
 
 /// From the first to the longest wait before the next try.
@@ -101,6 +101,10 @@ pub(super) fn failed(reason: &'static str, message: impl ToString) -> Outcome {
 
 /// Runs one operation until it ends or is given up.
 pub(super) async fn run(job: Job, op: PodOp, cancel: CancellationToken) -> Outcome {
+    // A start is given up only where nothing is left half made; it looks at the token itself.
+    if let PodOp::Start { container, sandbox, attempt, replace } = op {
+        return start::start(&job, &container, &sandbox, attempt, replace.as_deref(), &cancel).await;
+    }
     tokio::select! {
         biased;
         () = cancel.cancelled() => Outcome::Cancelled,
@@ -132,15 +136,13 @@ async fn dispatch(job: &Job, op: PodOp) -> Outcome {
         },
         PodOp::RemoveSandbox { id } => nothing(runtime.remove_sandbox(&id).await, "RemoveSandboxError"),
         PodOp::Remove { id } => nothing(runtime.remove_container(&id).await, "RemoveContainerError"),
-        PodOp::Start { container, sandbox, attempt, replace } => {
-            start::start(job, &container, &sandbox, attempt, replace.as_deref()).await
-        }
         PodOp::Stop { id, container, deadline, why } => stop(job, &id, &container, deadline, why).await,
         PodOp::DeletePod => match job.host.api.delete(&job.pod.name, &job.pod.uid).await {
             Ok(()) => Outcome::Done(Effect::ApiForgot),
             Err(error) => failed("DeleteError", error),
         },
-        PodOp::Cancel(_) => Outcome::Done(Effect::Nothing),
+        // Starts have their own way; giving up is the worker's.
+        PodOp::Start { .. } | PodOp::Cancel(_) => Outcome::Done(Effect::Nothing),
     }
 }
 
@@ -243,26 +245,31 @@ pub(super) async fn surroundings(
 
 async fn tear_down(job: &Job) -> Outcome {
     let (dirs, uid) = (job.host.dirs.clone(), job.pod.uid.clone());
-    let done = tokio::task::spawn_blocking(move || volumes::tear_down(&dirs, &uid)).await;
-    finished(done, Effect::TornDown)
+    let done = tokio::task::spawn_blocking(move || {
+        volumes::tear_down(&dirs, &uid).map_err(|error| error.to_string())
+    });
+    finished(done.await, Effect::TornDown)
 }
 
 async fn clean_up(job: &Job) -> Outcome {
-    let (dirs, uid) = (job.host.dirs.clone(), job.pod.uid.clone());
-    let done = tokio::task::spawn_blocking(move || volumes::clean_up(&dirs, &uid)).await;
-    finished(done, Effect::CleanedUp)
+    let (dirs, uid, has_cgroup) = (job.host.dirs.clone(), job.pod.uid.clone(), job.host.cgroups_per_qos);
+    let done = tokio::task::spawn_blocking(move || {
+        // A process may take a moment to be gone after its container is; then this is tried again.
+        if has_cgroup {
+            cgroups::remove(&uid).map_err(|error| error.to_string())?;
+        }
+        volumes::clean_up(&dirs, &uid).map_err(|error| error.to_string())
+    });
+    finished(done.await, Effect::CleanedUp)
 }
 
-fn finished(done: Result<Result<(), VolumeError>, tokio::task::JoinError>, effect: Effect) -> Outcome {
-    match done {
-        Ok(Ok(())) => Outcome::Done(effect),
-        Ok(Err(error)) => {
-            Outcome::Failed { reason: "FailedUnMount", message: error.to_string(), limits: MOUNT_RETRY }
-        }
-        Err(panic) => {
-            Outcome::Failed { reason: "FailedUnMount", message: panic.to_string(), limits: MOUNT_RETRY }
-        }
-    }
+fn finished(done: Result<Result<(), String>, tokio::task::JoinError>, effect: Effect) -> Outcome {
+    let message = match done {
+        Ok(Ok(())) => return Outcome::Done(effect),
+        Ok(Err(error)) => error,
+        Err(panic) => panic.to_string(),
+    };
+    Outcome::Failed { reason: "FailedUnMount", message, limits: MOUNT_RETRY }
 }
 
 /// Runs the hook, then stops the container; the kill comes at the deadline.

@@ -9,6 +9,7 @@ use pagurus_agent_core::pods::spec::{Pod, Profile};
 use pagurus_cri_api::v1;
 
 use super::operations::{Effect, Job, Outcome, about, failed};
+use crate::actuate::cgroups;
 
 /// Makes and starts a sandbox.
 pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
@@ -28,6 +29,14 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
     if let Err(error) = tokio::fs::create_dir_all(&logs).await {
         return refuse(job, &format!("make directory {}: {error}", logs.display()));
     }
+    if job.host.cgroups_per_qos {
+        let (pod, promised) = (job.pod.clone(), promised_to_burstable(job));
+        match tokio::task::spawn_blocking(move || cgroups::prepare(&pod, promised)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return refuse(job, &error.to_string()),
+            Err(panic) => return refuse(job, &panic.to_string()),
+        }
+    }
     match job.host.runtime.run_sandbox(config(job, attempt), &handler).await {
         Ok(_) => Outcome::Done(Effect::Nothing),
         Err(error) => refuse(job, &error.runtime_message()),
@@ -40,6 +49,14 @@ fn refuse(job: &Job, error: &str) -> Outcome {
     failed("CreatePodSandboxError", message)
 }
 
+/// The CPU (thousandths) that the burstable pods of this node were promised, this one too.
+fn promised_to_burstable(job: &Job) -> i64 {
+    let others = job.host.table.all();
+    let others = others.iter().map(|view| &*view.pod).filter(|other| other.uid != job.pod.uid);
+    let burstable = others.chain([&*job.pod]).filter(|pod| resources::qos(pod) == Qos::Burstable);
+    burstable.filter_map(|pod| resources::pod_ask(pod).cpu_request).sum()
+}
+
 /// The labels of everything of this pod in the runtime.
 pub(super) fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -47,16 +64,6 @@ pub(super) fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
         (labels::POD_NAMESPACE.to_owned(), pod.name.namespace.clone()),
         (labels::POD_UID.to_owned(), pod.uid.0.clone()),
     ])
-}
-
-/// The cgroup of a pod, as the kubelet names it (cgroupfs driver).
-pub(super) fn cgroup(pod: &Pod) -> String {
-    let tier = match resources::qos(pod) {
-        Qos::Guaranteed => "",
-        Qos::Burstable => "/burstable",
-        Qos::BestEffort => "/besteffort",
-    };
-    format!("/kubepods{tier}/pod{}", pod.uid)
 }
 
 /// The pod in the runtime's words.
@@ -90,7 +97,7 @@ pub(super) fn config(job: &Job, attempt: u32) -> v1::PodSandboxConfig {
         labels,
         annotations: pod.annotations.clone(),
         linux: Some(v1::LinuxPodSandboxConfig {
-            cgroup_parent: cgroup(pod),
+            cgroup_parent: if host.cgroups_per_qos { cgroups::path(pod) } else { String::new() },
             security_context: Some(security(pod)),
             sysctls: spec
                 .security_context

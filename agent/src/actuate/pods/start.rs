@@ -8,6 +8,7 @@ use pagurus_agent_core::names::runtime as labels;
 use pagurus_agent_core::pods::restart::Attempt;
 use pagurus_agent_core::volumes::needs;
 use pagurus_cri_api::v1;
+use tokio_util::sync::CancellationToken;
 
 use super::container_config::Blueprint;
 use super::operations::{CONFIG_ERROR, Effect, Job, Limits, Outcome, about_container, failed, surroundings};
@@ -19,15 +20,17 @@ const CREATE_RETRY: Limits = (SignedDuration::from_secs(1), SignedDuration::from
 /// What a container has to end in when its hook failed.
 const HOOK_GRACE: Duration = Duration::from_secs(30);
 
-/// Starts this container in this sandbox.
+/// Starts this container in this sandbox. Given up only while it waits for an image or a hook: a call that makes or starts
+/// something is waited for, so that what it made is known.
 pub(super) async fn start(
     job: &Job,
     name: &str,
     sandbox: &str,
     attempt: Attempt,
     replace: Option<&str>,
+    cancel: &CancellationToken,
 ) -> Outcome {
-    match try_start(job, name, sandbox, attempt, replace).await {
+    match try_start(job, name, sandbox, attempt, replace, cancel).await {
         Ok(()) => Outcome::Done(Effect::Nothing),
         Err(outcome) => outcome,
     }
@@ -39,11 +42,12 @@ async fn try_start(
     sandbox: &str,
     attempt: Attempt,
     replace: Option<&str>,
+    cancel: &CancellationToken,
 ) -> Result<(), Outcome> {
     let Some((_, container)) = job.pod.container(name) else { return Ok(()) };
     let (events, runtime, about) = (&job.host.events, &job.host.runtime, about_container(&job.pod, name));
-    let image = image::ensure(job, container).await?;
-    let config = describe(job, name, attempt, image).await.inspect_err(|outcome| {
+    let image = unless(cancel, image::ensure(job, container)).await?;
+    let config = unless(cancel, describe(job, name, attempt, image)).await.inspect_err(|outcome| {
         if let Outcome::Failed { message, .. } = outcome {
             events.warning(&about, "Failed", format!("Error: {message}"));
         }
@@ -72,13 +76,26 @@ async fn try_start(
     })?;
     events.normal(&about, "Started", format!("Started container {name}"));
     let Some(hook) = &container.lifecycle.post_start else { return Ok(()) };
-    if let Err(error) = hooks::run(job, &id, name, hook, None).await {
+    let hooked = unless(cancel, async { Ok(hooks::run(job, &id, name, hook, None).await) }).await?;
+    if let Err(error) = hooked {
         events.warning(&about, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
         events.normal(&about, "Killing", "FailedPostStartHook");
         runtime.stop_container(&id, HOOK_GRACE).await.map_err(|error| failed("KillContainerError", error))?;
         return Err(Outcome::Failed { reason: "PostStartHookError", message: error, limits: CREATE_RETRY });
     }
     Ok(())
+}
+
+/// Waits for this, or for being given up.
+async fn unless<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, Outcome>>,
+) -> Result<T, Outcome> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Outcome::Cancelled),
+        done = work => done,
+    }
 }
 
 /// The container in the runtime's words.

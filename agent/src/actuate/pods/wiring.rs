@@ -73,6 +73,7 @@ pub async fn run_node(
             servers: context.config.cluster_dns.clone(),
             domain: context.config.cluster_domain.clone(),
         },
+        cgroups_per_qos: true,
         memory: i64::try_from(resources.memory).unwrap_or(i64::MAX),
         allocatable: allocatable(&resources),
     };
