@@ -3,3 +3,7 @@
 pub mod objects;
 pub mod pods;
 pub mod service_links;
+pub mod endpoint_slices;
+pub mod feed;
+pub mod node;
+pub mod services;

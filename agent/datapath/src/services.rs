@@ -104,6 +104,16 @@ impl ServiceMaps for KernelMaps {
     }
 }
 
+impl ServiceMaps for crate::Datapath {
+    fn observe(&mut self) -> Result<Observed, MapError> {
+        self.services().observe()
+    }
+
+    fn apply(&mut self, op: &MapOp) -> Result<(), MapError> {
+        self.services().apply(op)
+    }
+}
+
 /// All entries of a map whose only writer we are.
 fn read<K: Pod, V: Pod>(
     map: &BpfHashMap<MapData, K, V>,

@@ -1,0 +1,38 @@
+//! The dataplane as one task: the watch of Nodes, the Service maps, the pod network.
+//!
+//! Must not know: what each of them does; it starts them, and ends them all when one fails.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::actuate::{network, services};
+use crate::config::NodeContext;
+use crate::index::node;
+
+/// Runs the dataplane until cancelled. When it ends, for whatever reason, programs, maps, routes and pods' devices stay
+/// as they are; the next start goes on from there.
+pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow::Result<()> {
+    let cancel = cancel.child_token();
+    // Whatever way this ends, the parts end too.
+    let _guard = cancel.clone().drop_guard();
+    let (publish, nodes) = watch::channel(None);
+    let mut parts = JoinSet::new();
+    let watch = node::run(context.client.clone(), publish, cancel.clone());
+    parts.spawn(watch.instrument(tracing::info_span!("nodes")));
+    let balancing = services::run(context.clone(), nodes.clone(), cancel.clone());
+    parts.spawn(balancing.instrument(tracing::info_span!("services")));
+    let network = network::run(context, nodes, cancel.clone());
+    parts.spawn(network.instrument(tracing::info_span!("network")));
+    let mut outcome = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        let ended =
+            ended.unwrap_or_else(|error| Err(anyhow::anyhow!("a part of the dataplane panicked: {error}")));
+        cancel.cancel();
+        outcome = outcome.and(ended);
+    }
+    outcome
+}

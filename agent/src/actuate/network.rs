@@ -1,0 +1,274 @@
+//! The pod network of this node: the CNI plugin's socket, the plugin's configuration file, routes to the pods of other
+//! nodes.
+//!
+//! Level-triggered: every pass compares what should be with what is. Must not know: how a pod is wired (`pagurus-cni`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ObjectReference;
+use pagurus_cni::commands::Settings;
+use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_cni::{Network, routes, sysctl};
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::NodeContext;
+use crate::index::node::{Nodes, Published};
+use crate::process::readiness::Part;
+
+mod conflist;
+mod server;
+
+/// Where attachments are kept.
+const STATE: &str = "/var/lib/pagurus/attachments";
+/// How often everything is compared though nothing is known to have changed, and how soon after a failure.
+const LOOK: Duration = Duration::from_secs(60);
+const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Keeps the pod network right until cancelled.
+pub async fn run(
+    context: Arc<NodeContext>,
+    nodes: watch::Receiver<Published>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let part = context.readiness.register("network");
+    let network = tokio::task::spawn_blocking(open).await.context("open the pod network")??;
+    let attachments = Gauge::<i64>::default();
+    context.metrics.register("network", |registry| {
+        registry.register("attachments", "Containers connected to the pod network", attachments.clone());
+    });
+    let explained = network.clone();
+    context.debug.register("network", move || explain(&explained));
+    let listener = server::bind(&context.config.cni_socket)?;
+    let server = server::run(listener, network.clone(), cancel.clone());
+    let passes = Passes { context, network, nodes, part, attachments, told: BTreeMap::new() };
+    tokio::try_join!(server, passes.run(cancel)).map(|((), ())| ())
+}
+
+fn open() -> anyhow::Result<Arc<Network>> {
+    sysctl::route_packets().context("let this node route packets")?;
+    let network = Network::open(STATE.as_ref()).context("open the attachments of pods")?;
+    for file in network.damaged() {
+        tracing::error!(file = %file.display(), "this attachment could not be read and was set aside");
+    }
+    Ok(Arc::new(network))
+}
+
+fn explain(network: &Network) -> serde_json::Value {
+    let settings = network.settings();
+    let attachments: BTreeMap<String, Vec<IpAddr>> =
+        network.attachments().into_iter().map(|attachment| (attachment.pod, attachment.ips)).collect();
+    json!({
+        "desired": { "ranges": settings.ranges.iter().map(ToString::to_string).collect::<Vec<_>>(), "mtu": settings.mtu },
+        "observed": { "attachments": attachments },
+    })
+}
+
+/// The repeated comparison.
+struct Passes {
+    context: Arc<NodeContext>,
+    network: Arc<Network>,
+    nodes: watch::Receiver<Published>,
+    part: Part,
+    attachments: Gauge<i64>,
+    /// Problems that have been told, so that each is told once.
+    told: BTreeMap<String, ()>,
+}
+
+impl Passes {
+    async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let problems = self.pass().await;
+            let wait = if problems.is_empty() { LOOK } else { LOOK_AFTER_FAILURE };
+            self.tell(problems);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = self.nodes.changed() => {}
+                () = cancel.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// One comparison; what could not be put right.
+    async fn pass(&mut self) -> Vec<String> {
+        let Some(nodes) = self.nodes.borrow_and_update().clone() else {
+            self.part.not_ready("waiting for the list of Nodes");
+            return Vec::new();
+        };
+        let network = self.network.clone();
+        let (own, node_ips) = (self.context.node_name.clone(), self.context.node_ips.clone());
+        let job = tokio::task::spawn_blocking(move || compare(&network, &nodes, &own, &node_ips));
+        let mut problems = match job.await {
+            Ok(problems) => problems,
+            Err(error) => vec![format!("a pass over the pod network panicked: {error}")],
+        };
+        self.attachments.set(i64::try_from(self.network.attachments().len()).unwrap_or(i64::MAX));
+        if self.network.settings().ranges.is_empty() {
+            self.part.not_ready("the node has no podCIDRs yet");
+            return problems;
+        }
+        // Only now: the runtime takes the file as the sign that pods can be connected.
+        match conflist::write(&self.context.config.cni_conf_dir, &self.context.config.cni_socket) {
+            Ok(()) => self.part.ready(),
+            Err(error) => {
+                self.part.not_ready(format!("{error:#}"));
+                problems.push(format!("{error:#}"));
+            }
+        }
+        problems
+    }
+
+    fn tell(&mut self, problems: Vec<String>) {
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.context.node_name.clone()),
+            uid: Some(self.context.node_name.clone()),
+            ..ObjectReference::default()
+        };
+        let now: BTreeMap<String, ()> = problems.into_iter().map(|problem| (problem, ())).collect();
+        for problem in now.keys().filter(|problem| !self.told.contains_key(*problem)) {
+            tracing::error!(problem, "the pod network is not as it should be");
+            self.context.events.warning(&about, "PodNetwork", problem.as_str());
+        }
+        self.told = now;
+    }
+}
+
+/// Compares everything with what is there and puts it right as far as possible; what could not be put right.
+fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> Vec<String> {
+    let mut netlink = match Socket::open() {
+        Ok(netlink) => netlink,
+        Err(error) => return vec![text(&error)],
+    };
+    let ranges = nodes.get(own).map(|node| node.pod_ranges.clone()).unwrap_or_default();
+    let mut problems = Vec::new();
+    let mtu = routes::mtu(&mut netlink, node_ips).unwrap_or_else(|error| {
+        problems.push(text(&error));
+        network.settings().mtu
+    });
+    network.set(Settings { ranges, node_ips: node_ips.to_vec(), mtu });
+    problems.extend(network.reconcile().iter().map(text));
+    let wanted = wanted_routes(nodes, own, &mut problems);
+    match netlink.routes() {
+        Ok(present) => {
+            let plan = routes::plan(&wanted, &present);
+            problems.extend(routes::apply(&plan, &mut netlink).iter().map(|error| text(error)));
+        }
+        Err(error) => problems.push(text(&error)),
+    }
+    problems
+}
+
+/// Where the pods of other nodes are: range to next hop. Ranges that clash are left out and told.
+fn wanted_routes(nodes: &Nodes, own: &str, problems: &mut Vec<String>) -> BTreeMap<IpNet, IpAddr> {
+    let mut taken: Vec<(IpNet, &str)> = Vec::new();
+    let mut wanted = BTreeMap::new();
+    // This node's ranges first: nothing may take its own pods away.
+    let ordered = nodes.get_key_value(own).into_iter().chain(nodes.iter().filter(|(name, _)| *name != own));
+    for (name, node) in ordered {
+        for range in &node.pod_ranges {
+            let overlaps = |other: &IpNet| other.contains(range) || range.contains(other);
+            if let Some((other, owner)) = taken.iter().find(|(other, _)| overlaps(other)) {
+                problems.push(format!(
+                    "podCIDR {range} of node {name} clashes with {other} of node {owner}; its pods cannot be reached"
+                ));
+                continue;
+            }
+            if let Some((clashing, ip)) = nodes
+                .iter()
+                .find_map(|(name, node)| Some((name, node.ips.iter().find(|ip| range.contains(*ip))?)))
+            {
+                problems.push(format!(
+                    "podCIDR {range} of node {name} holds the address {ip} of node {clashing}; choose another --cluster-cidr"
+                ));
+                continue;
+            }
+            taken.push((*range, name));
+            if let Some(ip) = node.ip_for(range).filter(|_| name != own) {
+                wanted.insert(*range, ip);
+            }
+        }
+    }
+    wanted
+}
+
+fn text(error: &(impl std::error::Error + ?Sized)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// For the CNI configuration and the plugins.
+fn write_whole(path: &std::path::Path, content: &[u8]) -> anyhow::Result<()> {
+    // The name must not end in what runtimes look for.
+    let new = PathBuf::from(format!("{}.new", path.display()));
+    std::fs::write(&new, content).with_context(|| format!("write {}", new.display()))?;
+    std::fs::rename(&new, path).with_context(|| format!("rename {} to {}", new.display(), path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::node::NodeNet;
+
+    fn node(ips: &[&str], ranges: &[&str]) -> NodeNet {
+        NodeNet {
+            ips: ips.iter().map(|ip| ip.parse().expect("an address")).collect(),
+            pod_ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
+        }
+    }
+
+    fn check(nodes: &[(&str, NodeNet)], routes: &[&str], problem: Option<&str>) {
+        let nodes: Nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
+        let mut problems = Vec::new();
+        let wanted: Vec<String> = wanted_routes(&nodes, "a", &mut problems)
+            .into_iter()
+            .map(|(range, via)| format!("{range} via {via}"))
+            .collect();
+        assert_eq!(wanted, routes);
+        assert_eq!(problems.first().map(String::as_str), problem);
+    }
+
+    #[test]
+    fn routes_to_the_other_nodes() {
+        let a = || ("a", node(&["192.168.0.1", "fd77::1"], &["10.244.0.0/24", "fd00:0::/64"]));
+        check(&[a()], &[], None);
+        check(
+            &[
+                a(),
+                ("b", node(&["192.168.0.2", "fd77::2"], &["10.244.1.0/24", "fd00:1::/64"])),
+                ("c", node(&[], &[])),
+            ],
+            &["10.244.1.0/24 via 192.168.0.2", "fd00:1::/64 via fd77::2"],
+            None,
+        );
+        // No address in the family of the range.
+        check(&[a(), ("b", node(&["192.168.0.2"], &["fd00:1::/64"]))], &[], None);
+        check(
+            &[a(), ("b", node(&["192.168.0.2"], &["10.244.0.0/16"]))],
+            &[],
+            Some(
+                "podCIDR 10.244.0.0/16 of node b clashes with 10.244.0.0/24 of node a; its pods cannot be reached",
+            ),
+        );
+        check(
+            &[a(), ("b", node(&["192.168.0.2"], &["192.168.0.0/24"]))],
+            &[],
+            Some(
+                "podCIDR 192.168.0.0/24 of node b holds the address 192.168.0.1 of node a; choose another --cluster-cidr",
+            ),
+        );
+    }
+}

@@ -1,0 +1,357 @@
+//! Services into kernel maps: watches feed the desired state, the plan of each changed Service is carried out at once.
+//!
+//! Nothing is written before both watches have told everything there is, so that a restart never takes an endpoint away;
+//! the programs of an earlier agent serve until then. Must not know: how a plan is made (`agent-core`), how a map is
+//! written (`agent-datapath`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use pagurus_agent_core::services::plan::{Capacity, Full, MapOp, Table};
+use pagurus_agent_core::services::{Desired, ServiceName};
+use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, MapCapacity, MapError, ServiceMaps};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::NodeContext;
+use crate::index::feed::{Change, Feed};
+use crate::index::node::{Nodes, Published};
+use crate::index::{endpoint_slices, services};
+
+mod metrics;
+
+use metrics::ServiceMetrics;
+
+/// The NodePort range of API servers that are not told another one.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// A Service that could not be written is tried again after this time, or as soon as there is room again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps the Service maps right until cancelled.
+pub async fn run(
+    context: Arc<NodeContext>,
+    nodes: watch::Receiver<Published>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let part = context.readiness.register("services");
+    let config = DatapathConfig {
+        cgroup_root: context.config.cgroup_root.clone(),
+        bpffs: context.config.bpffs.clone(),
+        capacity: MapCapacity::default(),
+        node_ports: NODE_PORTS,
+    };
+    let loaded = tokio::task::spawn_blocking(move || load(&config)).await.context("load the dataplane")?;
+    let (datapath, table) = loaded?;
+    let metrics = ServiceMetrics::register(&context.metrics);
+    let shared = Arc::new(Mutex::new(Balancer::new(datapath, table, metrics)));
+    let debug = shared.clone();
+    context.debug.register("services", move || debug.lock().explain());
+    metrics::register_counters(&context.metrics, {
+        let shared = shared.clone();
+        move || shared.lock().maps.counters().unwrap_or_default()
+    });
+    let mut feeds = Feeds {
+        services: Feed::all("Service", Api::<Service>::all(context.client.clone())),
+        slices: Feed::all("EndpointSlice", Api::<EndpointSlice>::all(context.client.clone())),
+        nodes,
+        node_name: context.node_name.clone(),
+        services_complete: false,
+        slices_complete: false,
+    };
+    part.not_ready("waiting for the lists of Services and EndpointSlices");
+    // Until everything is known.
+    while !(feeds.services_complete && feeds.slices_complete) {
+        tokio::select! {
+            change = feeds.next() => feeds.take(&shared, change),
+            () = cancel.cancelled() => return Ok(()),
+        }
+    }
+    {
+        let mut balancer = shared.lock();
+        let started = Instant::now();
+        balancer.write_all();
+        let attached = balancer.maps.attach().context("attach the socket programs")?;
+        tracing::info!(
+            created = attached.created,
+            replaced = attached.replaced,
+            services = balancer.table.mirror().used().services,
+            backends = balancer.table.mirror().used().backends,
+            elapsed_ms = started.elapsed().as_millis(),
+            "serving Services"
+        );
+    }
+    part.ready();
+    loop {
+        let retry = shared.lock().retry_at();
+        let change = tokio::select! {
+            change = feeds.next() => Some(change),
+            () = sleep_until(retry) => None,
+            () = cancel.cancelled() => return Ok(()),
+        };
+        let seen = Instant::now();
+        match change {
+            Some(change) => feeds.take(&shared, change),
+            None => shared.lock().retry_failed(),
+        }
+        // Whatever else is there already is written in the same pass.
+        while let Some(change) = futures::FutureExt::now_or_never(feeds.next()) {
+            feeds.take(&shared, change);
+        }
+        shared.lock().write_dirty(seen);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Loads programs and maps, and reads what an earlier agent wrote.
+fn load(config: &DatapathConfig) -> anyhow::Result<(Datapath, Table)> {
+    let mut datapath = Datapath::load(config)?;
+    let observed = datapath.services().observe().context("read the Service maps")?;
+    let capacity = Capacity {
+        services: config.capacity.services as usize,
+        slots: config.capacity.slots as usize,
+        backends: config.capacity.backends as usize,
+    };
+    Ok((datapath, Table::new(&observed, capacity)))
+}
+
+/// What the balancer listens to.
+struct Feeds {
+    services: Feed<Service>,
+    slices: Feed<EndpointSlice>,
+    nodes: watch::Receiver<Published>,
+    node_name: String,
+    services_complete: bool,
+    slices_complete: bool,
+}
+
+enum News {
+    Service(Change<Service>),
+    Slice(Change<EndpointSlice>),
+    Nodes,
+}
+
+impl Feeds {
+    async fn next(&mut self) -> News {
+        tokio::select! {
+            change = self.services.next() => News::Service(change),
+            change = self.slices.next() => News::Slice(change),
+            // The sender lives as long as the watch of Nodes; after that nothing changes any more.
+            Ok(()) = self.nodes.changed() => News::Nodes,
+        }
+    }
+
+    fn take<M: ServiceMaps>(&mut self, balancer: &Mutex<Balancer<M>>, news: News) {
+        let mut balancer = balancer.lock();
+        let desired = &mut balancer.desired;
+        match news {
+            News::Service(Change::Set(object)) => match services::service(&object) {
+                Some(service) => desired.set_service(service),
+                None => {
+                    let name = |text: &Option<String>| text.clone().unwrap_or_default();
+                    let metadata = &object.metadata;
+                    desired
+                        .remove_service(&ServiceName::new(&name(&metadata.namespace), &name(&metadata.name)));
+                }
+            },
+            News::Service(Change::Gone((namespace, name))) => {
+                desired.remove_service(&ServiceName::new(&namespace, &name));
+            }
+            News::Service(Change::Complete) => self.services_complete = true,
+            News::Slice(Change::Set(object)) => {
+                let metadata = &object.metadata;
+                let name = metadata.name.as_deref().unwrap_or_default();
+                match endpoint_slices::slice(&object, &self.node_name) {
+                    Some(slice) => desired.set_slice(name, slice),
+                    None => desired.remove_slice(metadata.namespace.as_deref().unwrap_or_default(), name),
+                }
+            }
+            News::Slice(Change::Gone((namespace, name))) => desired.remove_slice(&namespace, &name),
+            News::Slice(Change::Complete) => self.slices_complete = true,
+            News::Nodes => {
+                let nodes = self.nodes.borrow_and_update().clone();
+                if let Some(nodes) = nodes {
+                    balancer.node_ips = node_ips(&nodes, &self.node_name);
+                }
+            }
+        }
+    }
+}
+
+/// The addresses NodePorts are reached at; true: of this node.
+fn node_ips(nodes: &Nodes, own: &str) -> BTreeMap<IpAddr, bool> {
+    nodes.iter().flat_map(|(name, node)| node.ips.iter().map(move |ip| (*ip, name == own))).collect()
+}
+
+/// Why a Service is not in the maps as it should be.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+/// Desired state, mirror and maps, and what is yet to be done.
+struct Balancer<M> {
+    desired: Desired,
+    node_ips: BTreeMap<IpAddr, bool>,
+    table: Table,
+    maps: M,
+    failed: BTreeMap<ServiceName, String>,
+    retry_at: Option<Instant>,
+    metrics: ServiceMetrics,
+}
+
+impl<M: ServiceMaps> Balancer<M> {
+    fn new(maps: M, table: Table, metrics: ServiceMetrics) -> Self {
+        Self {
+            desired: Desired::default(),
+            node_ips: BTreeMap::new(),
+            table,
+            maps,
+            failed: BTreeMap::new(),
+            retry_at: None,
+            metrics,
+        }
+    }
+
+    /// The first pass: every Service is planned against what is in the maps, then what is left over goes.
+    fn write_all(&mut self) {
+        self.desired.take_dirty();
+        let names: BTreeSet<ServiceName> = self.desired.service_names().cloned().collect();
+        for name in names {
+            self.write(&name);
+        }
+        let ops = self.table.sweep();
+        self.carry_out_logged(&ops, "remove what no Service owns");
+        // There may be room now.
+        self.retry_failed();
+        for name in self.desired.take_dirty() {
+            self.write(&name);
+        }
+        self.write_nodes();
+        self.metrics.observe_table(&self.table, self.failed.len());
+    }
+
+    /// Writes every Service that changed; `seen` is when the first of the changes came.
+    fn write_dirty(&mut self, seen: Instant) {
+        let dirty = self.desired.take_dirty();
+        let mut freed = false;
+        for name in &dirty {
+            freed |= self.write(name);
+            self.metrics.event_to_maps.observe(seen.elapsed().as_secs_f64());
+        }
+        self.write_nodes();
+        if freed && !self.failed.is_empty() {
+            self.retry_failed();
+            for name in self.desired.take_dirty() {
+                self.write(&name);
+            }
+        }
+        if !dirty.is_empty() {
+            self.metrics.observe_table(&self.table, self.failed.len());
+        }
+    }
+
+    /// Writes one Service; whether entries were removed.
+    fn write(&mut self, name: &ServiceName) -> bool {
+        let pools = self.desired.compile(name);
+        let planned = self.table.plan(name, &pools).map_err(Failure::from);
+        let outcome = planned.and_then(|ops| {
+            self.carry_out(&ops)?;
+            Ok(ops.iter().any(|op| matches!(op, MapOp::DeleteService(_) | MapOp::DeleteSlot(..))))
+        });
+        match outcome {
+            Ok(freed) => {
+                if self.failed.remove(name).is_some() {
+                    tracing::info!(service = %name, "written after all");
+                }
+                freed
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.failed.get(name) != Some(&text) {
+                    tracing::error!(service = %name, error = &error as &dyn std::error::Error, "not written; trying again");
+                }
+                self.metrics.failures.inc();
+                self.failed.insert(name.clone(), text);
+                self.retry_at = Some(Instant::now() + RETRY);
+                false
+            }
+        }
+    }
+
+    fn write_nodes(&mut self) {
+        let ops = self.table.plan_nodes(&self.node_ips);
+        self.carry_out_logged(&ops, "write the addresses of nodes");
+    }
+
+    fn carry_out_logged(&mut self, ops: &[MapOp], what: &str) {
+        if let Err(error) = self.carry_out(ops) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "{what}; trying again at the next change"
+            );
+            self.metrics.failures.inc();
+        }
+    }
+
+    /// Carries out operations in order; the mirror follows each, so that it is true also after a failure.
+    fn carry_out(&mut self, ops: &[MapOp]) -> Result<(), MapError> {
+        for op in ops {
+            self.maps.apply(op)?;
+            self.table.record(op);
+            self.metrics.operations.inc();
+        }
+        Ok(())
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.retry_at.filter(|_| !self.failed.is_empty())
+    }
+
+    fn retry_failed(&mut self) {
+        self.retry_at = None;
+        for name in self.failed.keys() {
+            self.desired.mark_dirty(name.clone());
+        }
+    }
+
+    /// For `/debug/state`.
+    fn explain(&self) -> serde_json::Value {
+        let used = self.table.mirror().used();
+        let contested: Vec<String> = self
+            .table
+            .contested()
+            .map(|(frontend, owner, waiting)| {
+                let owner = owner.map_or_else(|| "nobody".to_owned(), |owner| owner.service.to_string());
+                let others: Vec<String> = waiting.iter().map(|key| key.service.to_string()).collect();
+                format!("{frontend}: served for {owner}, also claimed by {}", others.join(", "))
+            })
+            .collect();
+        json!({
+            "desired": { "services": self.desired.service_names().count(), "slices": self.desired.slice_names().count() },
+            "observed": { "frontends": used.services, "slots": used.slots, "backends": used.backends },
+            "pending": self.failed.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>(),
+            "contested": contested,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! The balancer over recorded maps: what is written, what happens when writing fails.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use pagurus_agent_core::services::plan::Observed;
+use pagurus_agent_datapath::fake::Recorder;
+use serde_json::{Value, json};
+
+use super::*;
+
+const ROOMY: Capacity = Capacity { services: 100, slots: 100, backends: 100 };
+
+fn balancer(capacity: Capacity) -> Mutex<Balancer<Recorder>> {
+    let table = Table::new(&Observed::default(), capacity);
+    Mutex::new(Balancer::new(Recorder::default(), table, ServiceMetrics::default()))
+}
+
+fn feeds() -> Feeds {
+    // Nothing is ever asked of this client: the changes come from the test.
+    let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+    let client = kube::Client::try_from(config).unwrap();
+    let (_, nodes) = watch::channel(None);
+    Feeds {
+        services: Feed::all("Service", Api::all(client.clone())),
+        slices: Feed::all("EndpointSlice", Api::all(client)),
+        nodes,
+        node_name: "here".into(),
+        services_complete: false,
+        slices_complete: false,
+    }
+}
+
+fn service(name: &str, ip: &str) -> News {
+    let object: Value = json!({
+        "metadata": { "namespace": "ns", "name": name },
+        "spec": { "clusterIPs": [ip], "ports": [{ "port": 80 }] }
+    });
+    News::Service(Change::Set(serde_json::from_value(object).unwrap()))
+}
+
+fn slice(service: &str, ips: &[&str]) -> News {
+    let endpoints: Vec<Value> = ips.iter().map(|ip| json!({ "addresses": [ip] })).collect();
+    let object: Value = json!({
+        "metadata": { "namespace": "ns", "name": format!("{service}-1"), "labels": { "kubernetes.io/service-name": service } },
+        "addressType": "IPv4", "ports": [{ "port": 8080 }], "endpoints": endpoints
+    });
+    News::Slice(Change::Set(serde_json::from_value(object).unwrap()))
+}
+
+fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {
+    let mut feeds = feeds();
+    for one in news {
+        feeds.take(balancer, one);
+    }
+    balancer.lock().write_dirty(Instant::now());
+}
+
+#[tokio::test]
+async fn events_become_map_operations() {
+    let balancer = balancer(ROOMY);
+    tell(&balancer, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
+    assert_eq!(balancer.lock().maps.ops.len(), 5);
+    tell(&balancer, vec![slice("web", &["10.0.0.1", "10.0.0.2"])]);
+    assert_eq!(balancer.lock().maps.ops.len(), 5, "nothing changed");
+    tell(&balancer, vec![slice("web", &["10.0.0.1", "10.0.0.2", "10.0.0.3"])]);
+    assert_eq!(balancer.lock().maps.ops.len(), 8);
+    tell(&balancer, vec![News::Service(Change::Gone(("ns".into(), "web".into())))]);
+    assert_eq!(balancer.lock().maps.observe().unwrap(), Observed::default());
+}
+
+#[tokio::test]
+async fn a_failed_write_disturbs_no_other_service_and_is_repeated() {
+    let balancer = balancer(ROOMY);
+    balancer.lock().maps.fail_after = Some(2);
+    tell(&balancer, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
+    assert!(balancer.lock().retry_at().is_some());
+    assert_eq!(balancer.lock().maps.ops.len(), 2);
+    balancer.lock().maps.fail_after = None;
+    tell(&balancer, vec![service("api", "10.96.0.2"), slice("api", &["10.0.0.9"])]);
+    assert_eq!(balancer.lock().maps.ops.len(), 5);
+    balancer.lock().retry_failed();
+    tell(&balancer, vec![]);
+    let mut balancer = balancer.lock();
+    assert!(balancer.failed.is_empty() && balancer.retry_at().is_none());
+    let observed = balancer.maps.observe().unwrap();
+    assert_eq!((observed.services.len(), observed.slots.len(), observed.backends.len()), (2, 3, 3));
+    assert_eq!(balancer.table.mirror().contents(), observed);
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_fit_waits_for_room() {
+    let balancer = balancer(Capacity { slots: 3, ..ROOMY });
+    tell(&balancer, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
+    tell(&balancer, vec![service("api", "10.96.0.2"), slice("api", &["10.0.0.8", "10.0.0.9"])]);
+    assert_eq!(balancer.lock().failed.len(), 1);
+    let state = balancer.lock().explain();
+    assert_eq!(state["pending"][0], "ns/api: the slots map is full (3 entries)");
+    tell(&balancer, vec![slice("web", &["10.0.0.1"])]);
+    assert!(balancer.lock().failed.is_empty(), "there was room");
+    assert_eq!(balancer.lock().maps.observe().unwrap().slots.len(), 3);
+}
+
+#[tokio::test]
+async fn the_first_pass_removes_what_is_left_over() {
+    let first = balancer(ROOMY);
+    tell(&first, vec![service("old", "10.96.0.9"), slice("old", &["10.0.0.1"])]);
+    tell(&first, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
+    // The next agent, to which only one of them is told.
+    let mut maps = first.into_inner().maps;
+    let observed = maps.observe().unwrap();
+    maps.ops.clear();
+    let table = Table::new(&observed, ROOMY);
+    let next = Mutex::new(Balancer::new(maps, table, ServiceMetrics::default()));
+    let mut feeds = feeds();
+    for news in [service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])] {
+        feeds.take(&next, news);
+    }
+    next.lock().write_all();
+    let next = next.lock();
+    assert!(
+        next.maps.ops.iter().all(|op| matches!(op, MapOp::DeleteService(_) | MapOp::DeleteSlot(..))),
+        "{:?}",
+        next.maps.ops
+    );
+    assert_eq!(next.table.mirror().used().services, 1);
+}

@@ -1,0 +1,131 @@
+//! EndpointSlices: from API objects to endpoints and their ports.
+//!
+//! Must not know: Services, maps. What makes no sense is left out with a warning.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1 as api;
+use pagurus_agent_core::addr::{Family, Protocol};
+use pagurus_agent_core::services::{Endpoint, ServiceName, Slice, SlicePort};
+
+/// Label that names the Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The slice, if it belongs to a Service and holds addresses. `node_name` is this node.
+pub fn slice(object: &api::EndpointSlice, node_name: &str) -> Option<Slice> {
+    let metadata = &object.metadata;
+    let service = metadata.labels.as_ref()?.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    let service = ServiceName::new(metadata.namespace.as_deref()?, service);
+    let family = match object.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        _ => return None,
+    };
+    let ports = object.ports.iter().flatten().filter_map(|port| self::port(&service, port)).collect();
+    let endpoints = object
+        .endpoints
+        .iter()
+        .flatten()
+        .filter_map(|endpoint| self::endpoint(&service, family, endpoint, node_name))
+        .collect();
+    Some(Slice { service, family, ports, endpoints })
+}
+
+fn port(service: &ServiceName, port: &api::EndpointPort) -> Option<SlicePort> {
+    // Without a number it stands for every port, which is for others than load balancers.
+    let number = port.port?;
+    let parsed =
+        Protocol::parse(port.protocol.as_deref()).zip(u16::try_from(number).ok().filter(|n| *n != 0));
+    let Some((protocol, number)) = parsed else {
+        tracing::warn!(%service, number, protocol = ?port.protocol, "endpoint port makes no sense; not served");
+        return None;
+    };
+    Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol, port: number })
+}
+
+fn endpoint(
+    service: &ServiceName,
+    family: Family,
+    endpoint: &api::Endpoint,
+    node_name: &str,
+) -> Option<Endpoint> {
+    // Only the first address counts, for every consumer of the API.
+    let text = endpoint.addresses.first()?;
+    let ip = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    let Some(ip) = ip.filter(|ip| Family::of(ip) == family && !ip.is_unspecified() && !ip.is_multicast())
+    else {
+        tracing::warn!(%service, address = text, "endpoint address makes no sense; not served");
+        return None;
+    };
+    let conditions = endpoint.conditions.as_ref();
+    // What is not said: ready, and serving if ready, and not terminating.
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+    let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let local = endpoint.node_name.as_deref() == Some(node_name);
+    Some(Endpoint { ip, ready, serving, terminating, local })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Endpoints as text: address and the letters of what they are.
+    fn check(mut object: Value, expected: Option<&[&str]>) {
+        object["metadata"]["namespace"] = "ns".into();
+        let object: api::EndpointSlice = serde_json::from_value(object).expect("an EndpointSlice");
+        let slice = slice(&object, "here");
+        let text = slice.map(|slice| -> Vec<String> {
+            let flag = |on, letter: &'static str| if on { letter } else { "" };
+            slice
+                .endpoints
+                .iter()
+                .map(|e| {
+                    let state = [
+                        flag(e.ready, "r"),
+                        flag(e.serving, "s"),
+                        flag(e.terminating, "t"),
+                        flag(e.local, "l"),
+                    ];
+                    format!("{} {}", e.ip, state.concat())
+                })
+                .collect()
+        });
+        let text = text.as_ref().map(|text| text.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(text.as_deref(), expected);
+    }
+
+    #[test]
+    fn endpoints_and_their_conditions() {
+        let labels = json!({ "labels": { SERVICE_NAME: "web" } });
+        check(
+            json!({ "metadata": labels, "addressType": "IPv4", "ports": [{ "port": 80 }], "endpoints": [
+                { "addresses": ["10.0.0.1"], "nodeName": "here" },
+                { "addresses": ["10.0.0.2"], "conditions": { "ready": false }, "nodeName": "there" },
+                { "addresses": ["10.0.0.3"], "conditions": { "ready": false, "serving": true, "terminating": true } },
+                { "addresses": ["10.0.0.4"], "conditions": { "ready": true, "serving": true, "terminating": false } },
+                { "addresses": [] }, { "addresses": ["fd00::1"] }, { "addresses": ["nonsense"] },
+                { "addresses": ["0.0.0.0"] }
+            ] }),
+            Some(&["10.0.0.1 rsl", "10.0.0.2 ", "10.0.0.3 st", "10.0.0.4 rs"]),
+        );
+        check(json!({ "metadata": labels, "addressType": "FQDN", "endpoints": [] }), None);
+        check(json!({ "metadata": {}, "addressType": "IPv4", "endpoints": [] }), None);
+    }
+
+    #[test]
+    fn ports() {
+        let object: api::EndpointSlice = serde_json::from_value(json!({
+            "metadata": { "namespace": "ns", "labels": { SERVICE_NAME: "web" } }, "addressType": "IPv6",
+            "endpoints": [], "ports": [{ "name": "a", "port": 80 }, { "name": "b" }, { "port": 99999 },
+                { "name": "c", "port": 53, "protocol": "UDP" }]
+        }))
+        .expect("an EndpointSlice");
+        let slice = slice(&object, "here").expect("a slice");
+        let ports: Vec<String> =
+            slice.ports.iter().map(|port| format!("{}:{}/{}", port.name, port.port, port.protocol)).collect();
+        assert_eq!(ports, ["a:80/TCP", "c:53/UDP"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! A watch as three calls: an object is there, an object has gone, the list is complete. Restarts of the watch are no
+//! business of the index that is fed.
+//!
+//! Must not know: what is indexed.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+/// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
+pub type Name = (String, String);
+
+/// What happened to one object, or to the list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<K> {
+    /// The object is there, and like this.
+    Set(K),
+    /// The object has gone.
+    Gone(Name),
+    /// Everything there is has been told.
+    Complete,
+}
+
+/// The changes of one kind, without end.
+pub struct Feed<K> {
+    kind: &'static str,
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    /// Objects that are there.
+    known: HashSet<Name>,
+    /// Objects named by a list that is being read, if one is.
+    listed: Option<HashSet<Name>>,
+    /// Objects to be told gone.
+    gone: Vec<Name>,
+    complete: bool,
+}
+
+impl<K> Feed<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    /// Watches all objects of a kind.
+    pub fn all(kind: &'static str, api: Api<K>) -> Self {
+        Self::of(kind, watch(api, watcher::Config::default()).default_backoff())
+    }
+
+    fn of(
+        kind: &'static str,
+        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+    ) -> Self {
+        let known = HashSet::new();
+        Self { kind, events: events.boxed(), known, listed: None, gone: Vec::new(), complete: false }
+    }
+
+    /// The next change. Failures of the watch are logged and waited out. Can be cancelled without losing a change.
+    pub async fn next(&mut self) -> Change<K> {
+        loop {
+            if let Some(name) = self.gone.pop() {
+                return Change::Gone(name);
+            }
+            if std::mem::take(&mut self.complete) {
+                return Change::Complete;
+            }
+            match self.events.next().await {
+                Some(Ok(event)) => {
+                    if let Some(change) = self.take(event) {
+                        return change;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(
+                        kind = self.kind,
+                        error = &error as &dyn std::error::Error,
+                        "watch failed; trying again"
+                    );
+                }
+                // The watcher never ends of itself.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event<K>) -> Option<Change<K>> {
+        match event {
+            Event::Init => self.listed = Some(HashSet::new()),
+            Event::InitApply(object) => {
+                let name = name(&object);
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(name.clone());
+                }
+                self.known.insert(name);
+                return Some(Change::Set(object));
+            }
+            Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                self.gone = self.known.extract_if(|name| !listed.contains(name)).collect();
+                self.complete = true;
+            }
+            Event::Apply(object) => {
+                self.known.insert(name(&object));
+                return Some(Change::Set(object));
+            }
+            Event::Delete(object) => {
+                let name = name(&object);
+                self.known.remove(&name);
+                return Some(Change::Gone(name));
+            }
+        }
+        None
+    }
+}
+
+fn name<K: Resource>(object: &K) -> Name {
+    let meta = object.meta();
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn object(name: &str) -> Service {
+        let metadata =
+            ObjectMeta { name: Some(name.into()), namespace: Some("ns".into()), ..ObjectMeta::default() };
+        Service { metadata, ..Service::default() }
+    }
+
+    #[tokio::test]
+    async fn a_relist_tells_what_has_gone_meanwhile() {
+        let events = [
+            Event::Init,
+            Event::InitApply(object("a")),
+            Event::InitApply(object("b")),
+            Event::InitDone,
+            Event::Apply(object("c")),
+            Event::Delete(object("a")),
+            Event::Init,
+            Event::InitApply(object("c")),
+            Event::InitDone,
+        ];
+        let stream = futures::stream::iter(events.map(Ok)).chain(futures::stream::pending());
+        let mut feed = Feed::of("Service", stream);
+        let mut seen = Vec::new();
+        for _ in 0..8 {
+            seen.push(match feed.next().await {
+                Change::Set(object) => format!("+{}", object.metadata.name.unwrap_or_default()),
+                Change::Gone((_, name)) => format!("-{name}"),
+                Change::Complete => "complete".to_owned(),
+            });
+        }
+        assert_eq!(seen, ["+a", "+b", "complete", "+c", "-a", "+c", "-b", "complete"]);
+    }
+}
