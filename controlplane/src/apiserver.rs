@@ -10,7 +10,7 @@ use pagurus_controlplane_apiserver::authz::Authorizer;
 use pagurus_controlplane_apiserver::bootstrap::{Bootstrap, Settings};
 use pagurus_controlplane_apiserver::engine::{Engine, EngineOptions};
 use pagurus_controlplane_apiserver::engine_objects::EngineObjects;
-use pagurus_controlplane_apiserver::health::{Health, Scope};
+use pagurus_controlplane_apiserver::health::{Health, Hook, Scope};
 use pagurus_controlplane_apiserver::listen::{self, Tls};
 use pagurus_controlplane_apiserver::objects::Objects;
 use pagurus_controlplane_apiserver::proxy::Proxy;
@@ -44,6 +44,8 @@ pub struct Running {
     pub server: Arc<Server>,
     /// The CA of the cluster, PEM.
     pub ca: String,
+    /// Done when the components have their roles.
+    pub roles: Hook,
     engine: Arc<Engine>,
     data_dir: DataDir,
 }
@@ -117,8 +119,9 @@ pub async fn start(
             }
         });
     }
+    let roles = bootstrap.roles();
     tasks.spawn(bootstrap.run(cancel.clone()));
-    Ok(Running { server, ca: pki.ca, engine, data_dir })
+    Ok(Running { server, ca: pki.ca, roles, engine, data_dir })
 }
 
 impl Running {

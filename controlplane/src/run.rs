@@ -69,6 +69,12 @@ async fn run(config: Config, prepared: Option<apiserver::Prepared>, begun: Insta
         None => None,
     };
     let clients = Clients::new(&config, running.as_ref()).await?;
+    if let Some(running) = &running {
+        tokio::select! {
+            () = running.roles.wait() => {}
+            _ = signals.next() => cancel.cancel(),
+        }
+    }
     start_components(&config, clients, &tasks, &cancel, &faults);
     info!(after = ?begun.elapsed(), "started");
     let outcome = tokio::select! {

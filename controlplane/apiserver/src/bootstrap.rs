@@ -56,7 +56,7 @@ pub fn first_address(range: &IpNet) -> IpAddr {
     }
 }
 
-/// The parts of the work that readiness tells apart, by the kinds that belong to them.
+/// The parts of the work that readiness tells apart, by the kinds that belong to them. Roles come first.
 const PARTS: [(&str, &[&str]); 5] = [
     ("rbac/bootstrap-roles", &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
     ("scheduling/bootstrap-system-priority-classes", &["PriorityClass"]),
@@ -87,6 +87,11 @@ impl Bootstrap {
             parts: PARTS.iter().map(|(name, kinds)| (health.hook(name), *kinds)).collect(),
             user: UserInfo::server(),
         }
+    }
+
+    /// Those parts that other components cannot work without: their roles.
+    pub fn roles(&self) -> Hook {
+        self.parts[0].0.clone()
     }
 
     /// Makes everything right; what fails is tried again until it succeeds or `cancel` comes.

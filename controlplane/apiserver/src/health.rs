@@ -5,10 +5,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
+use tokio::sync::watch;
 
 use crate::reply;
 use crate::request::{Body, Query};
@@ -36,16 +36,22 @@ struct Check {
 
 /// Something that is done once after the start; the server is not ready before.
 #[derive(Debug, Clone, Default)]
-pub struct Hook(Arc<AtomicBool>);
+pub struct Hook(Arc<watch::Sender<bool>>);
 
 impl Hook {
     /// It is done.
     pub fn done(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.send_replace(true);
+    }
+
+    /// Resolves when it is done.
+    pub async fn wait(&self) {
+        // The sender is held by this very hook, so the channel does not close meanwhile.
+        let _ = self.0.subscribe().wait_for(|done| *done).await;
     }
 
     fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        *self.0.borrow()
     }
 }
 

@@ -50,6 +50,9 @@ enum Purpose {
 
 fn purpose(call: &Call) -> Option<Purpose> {
     let info = &call.info;
+    if info.version != "v1" {
+        return None;
+    }
     let sub = info.subresource.as_deref().unwrap_or_default();
     let resource = info.resource.as_str();
     match (info.group.as_str(), resource, sub) {
