@@ -472,3 +472,6 @@ pub fn duration(value: SignedDuration) -> String {
     let seconds = value.as_secs();
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
+
+#[cfg(test)]
+mod tests;
