@@ -18,7 +18,7 @@ fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>) {
             Some(Value::Null) | None => None,
             Some(value) => {
                 inside(table, &field.kind, value);
-                if field.presence == Presence::Always && is_empty_collection(&field.kind, value) {
+                if field.presence == Presence::Always && is_forgotten(field, value) {
                     *value = Value::Null;
                 }
                 Some(keeps(field, value))
@@ -53,9 +53,10 @@ fn inside(table: &Table, kind: &FieldKind, value: &mut Value) {
     }
 }
 
-/// Storage does not tell an empty list or map from none.
-fn is_empty_collection(kind: &FieldKind, value: &Value) -> bool {
-    match (kind, value) {
+/// Storage does not tell an empty list or map from none. The items of a list of objects are never stored.
+fn is_forgotten(field: &Field, value: &Value) -> bool {
+    match (&field.kind, value) {
+        _ if &*field.json_name == "items" => false,
         (FieldKind::List(_), Value::Array(items)) => items.is_empty(),
         (FieldKind::Map(_), Value::Object(entries)) => entries.is_empty(),
         _ => false,
