@@ -201,11 +201,8 @@ proptest! {
         let found = structural(table, id, &mut checked);
         prop_assert_eq!(found, super::Structural::default());
         prop_assert_eq!(&checked, &value);
-        for format in [codec::Format::Json, codec::Format::Yaml] {
-            let bytes = match format {
-                codec::Format::Json => codec::json::encode(&value),
-                codec::Format::Yaml => codec::yaml::encode(&value),
-            };
+        let documents = [(codec::Format::Json, codec::json::encode(&value)), (codec::Format::Yaml, codec::yaml::encode(&value))];
+        for (format, bytes) in documents {
             let typed = codec::decode_as(table, id, format, &bytes).unwrap();
             prop_assert!(typed.strict.is_empty());
             prop_assert_eq!(&typed.value, &value);

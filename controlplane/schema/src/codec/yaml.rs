@@ -30,10 +30,7 @@ pub fn decode_as(table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, Decod
     let (strict, error) = walk.finish();
     let mut typed = typed(value, strict, error)?;
     if !duplicates.is_empty() {
-        typed.strict.insert(
-            0,
-            format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")),
-        );
+        typed.strict.insert(0, format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")));
     }
     Ok(typed)
 }
@@ -51,13 +48,21 @@ fn document(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| DecodeError::Syntax(format!("yaml: invalid UTF-8 at byte {}", e.valid_up_to())))?;
     let events = Parser::new_from_str(text);
-    let mut composer =
-        Composer { events, anchors: HashMap::new(), duplicates: Vec::new(), nodes: 0, aliased: 0, depth: 0 };
+    let mut composer = Composer {
+        text,
+        events,
+        anchors: HashMap::new(),
+        duplicates: Vec::new(),
+        nodes: 0,
+        aliased: 0,
+        depth: 0,
+    };
     let value = composer.first()?;
     Ok((value, composer.duplicates))
 }
 
 struct Composer<'a> {
+    text: &'a str,
     events: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
     duplicates: Vec<String>,
@@ -85,7 +90,7 @@ impl<'a> Composer<'a> {
             match self.events.next() {
                 Some(Ok((Event::Comment(..) | Event::Anchor(..), _))) => {}
                 Some(Ok(event)) => return Ok(event),
-                Some(Err(error)) => return Err(syntax(&error)),
+                Some(Err(error)) => return Err(syntax(&error, self.text)),
                 None => return Ok((Event::StreamEnd, Span::default())),
             }
         }
@@ -204,8 +209,23 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn syntax(error: &ScanError) -> DecodeError {
-    DecodeError::Syntax(format!("yaml: line {}: {}", error.marker().line(), error.info()))
+/// A syntax error in the words that clients know (those of libyaml).
+fn syntax(error: &ScanError, text: &str) -> DecodeError {
+    let info = error.info();
+    let known = if info.contains("unclosed bracket") {
+        match text.trim_end().chars().next_back() {
+            Some('[' | '{' | ',') => "did not find expected node content",
+            _ if info.contains('{') => "did not find expected ',' or '}'",
+            _ => "did not find expected ',' or ']'",
+        }
+    } else if info.contains("unclosed quote") || info.contains("quoted scalar") {
+        "found unexpected end of stream"
+    } else if info.contains("unexpected character") || info.contains("tabs disallowed") {
+        "found character that cannot start any token"
+    } else {
+        info.rsplit_once(", ").map_or(&*info, |(_, rest)| rest)
+    };
+    DecodeError::Syntax(format!("yaml: line {}: {known}", error.marker().line()))
 }
 
 #[cfg(test)]

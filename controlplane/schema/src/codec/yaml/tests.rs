@@ -53,6 +53,19 @@ fn output_is_block_style_with_sorted_keys() {
 }
 
 #[test]
+fn syntax_errors_read_as_clients_know_them() {
+    let check = |input: &str, expected: &str| {
+        assert_eq!(decode(input.as_bytes()).unwrap_err().to_string(), expected, "{input:?}")
+    };
+    check("a: [", "yaml: line 1: did not find expected node content");
+    check("{a: 1", "yaml: line 1: did not find expected ',' or '}'");
+    check("a: \"x", "yaml: line 1: found unexpected end of stream");
+    check("a: b: c", "yaml: line 1: mapping values are not allowed in this context");
+    check("a: @x", "yaml: line 1: found character that cannot start any token");
+    check("- a\nb: 1", "yaml: line 2: did not find expected '-' indicator");
+}
+
+#[test]
 fn bombs_of_aliases_and_depth_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
