@@ -1,6 +1,7 @@
 //! Wire formats: bytes to values and back. It must not know what is done with the values.
 
 pub mod json;
+pub mod protobuf;
 mod syntax;
 pub mod yaml;
 

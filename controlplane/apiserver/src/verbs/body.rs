@@ -7,7 +7,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::{ApiError, Reason};
-use pagurus_controlplane_schema::codec::{self, DecodeError, Format, Typed};
+use pagurus_controlplane_schema::codec::{self, DecodeError, Typed};
 use pagurus_controlplane_schema::table::{Table, TypeId};
 use pagurus_controlplane_schema::{defaults, normalize};
 use serde_json::Value;
@@ -45,13 +45,35 @@ pub(super) fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
+/// A format that objects are read in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`
+    Json,
+    /// `application/yaml`
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
+}
+
+impl Format {
+    fn decode_as(self, table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, DecodeError> {
+        match self {
+            Format::Json => codec::json::decode_as(table, id, bytes),
+            Format::Yaml => codec::yaml::decode_as(table, id, bytes),
+            Format::Protobuf => codec::protobuf::decode_as(table, id, bytes),
+        }
+    }
+}
+
 /// The format of an object in a body.
 pub(super) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match media_type(headers) {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        other @ ("application/vnd.kubernetes.protobuf" | "application/cbor") => {
-            let message = format!("{other} is not read yet, send application/json or application/yaml");
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
+        other @ "application/cbor" => {
+            let message = format!("{other} is not read yet, send application/json, application/yaml or application/vnd.kubernetes.protobuf");
             Err(ApiError::new(415, Reason::UnsupportedMediaType, message))
         }
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
@@ -82,7 +104,7 @@ pub(super) fn decode(
         );
         return Err(unrecognized(gvk, &error, bytes));
     }
-    let typed = codec::decode_as(table, *id, format, bytes);
+    let typed = format.decode_as(table, *id, bytes);
     let Typed { mut value, strict } = match typed {
         Ok(typed) => typed,
         Err(DecodeError::Syntax(error)) => return Err(unrecognized(gvk, &error, bytes)),
@@ -91,6 +113,7 @@ pub(super) fn decode(
             let plain = match format {
                 Format::Json => codec::json::decode(bytes),
                 Format::Yaml => codec::yaml::decode(bytes),
+                Format::Protobuf => Err(DecodeError::Type(error.clone())),
             };
             if let Ok(plain) = plain {
                 check_kind(expected, &plain.value)?;
@@ -136,7 +159,7 @@ pub(super) fn delete_options(
     bytes: &[u8],
     warnings: &Warnings,
 ) -> Result<Value, ApiError> {
-    match codec::decode_as(expected.table, expected.id, format, bytes) {
+    match format.decode_as(expected.table, expected.id, bytes) {
         Ok(typed) => {
             typed.strict.into_iter().for_each(|text| warnings.add(text));
             Ok(typed.value)
