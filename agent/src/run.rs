@@ -76,6 +76,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = admin_socket {
         tasks.spawn("health checks", admin::run(context.clone(), listener, cancel.clone()));
     }
+    if context.config.dataplane {
+        tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), cancel.clone()));
+    }
     if let Some(listener) = node_api {
         let table = PodTable::default();
         let waited = tokio::select! {

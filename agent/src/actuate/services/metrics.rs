@@ -30,12 +30,14 @@ pub(super) struct ServiceMetrics {
 impl ServiceMetrics {
     pub(super) fn register(metrics: &Metrics) -> Self {
         let this = Self::default();
-        metrics.register("services", |registry| {
+        metrics.register_unprefixed(|registry| {
             registry.register(
-                "event_to_maps_seconds",
+                "pagurus_dataplane_sync_duration_seconds",
                 "From seeing a change of a Service or EndpointSlice until the maps are written",
                 this.event_to_maps.clone(),
             );
+        });
+        metrics.register("services", |registry| {
             registry.register("map_operations", "Map operations carried out", this.operations.clone());
             registry.register("failures", "Services that could not be written", this.failures.clone());
             registry.register("frontends", "Entries of the services map", this.frontends.clone());
