@@ -144,7 +144,7 @@ impl LabelSelector {
         if let Some(map) = selector.get("matchLabels").and_then(Value::as_object) {
             for (key, value) in map {
                 let value = value.as_str().unwrap_or_default().to_owned();
-                requirements.push(Requirement::new(key, Operator::In, vec![value])?);
+                requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
             }
         }
         for entry in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
@@ -168,6 +168,7 @@ impl LabelSelector {
                 .unwrap_or_default();
             requirements.push(Requirement::new(text("key"), operator, values)?);
         }
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements, nothing: false })
     }
 

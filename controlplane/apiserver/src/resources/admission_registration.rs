@@ -17,18 +17,26 @@ pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
     },
     cells: webhook_cells,
     generations: true,
+    unconditional_update: false,
     ..Plain::NEW
 };
 
 /// The strategy of `validatingwebhookconfigurations`.
-pub(crate) static VALIDATING_WEBHOOKS: Plain =
-    Plain { default: default_webhooks, cells: webhook_cells, generations: true, ..Plain::NEW };
+pub(crate) static VALIDATING_WEBHOOKS: Plain = Plain {
+    default: default_webhooks,
+    cells: webhook_cells,
+    generations: true,
+    unconditional_update: false,
+    ..Plain::NEW
+};
 
 /// The strategy of `validatingadmissionpolicies`.
 pub(crate) static VALIDATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.validations", now),
     generations: true,
+    unconditional_update: false,
+    status_alone: true,
     ..Plain::NEW
 };
 
@@ -37,6 +45,7 @@ pub(crate) static MUTATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.mutations", now),
     generations: true,
+    unconditional_update: false,
     ..Plain::NEW
 };
 
@@ -52,6 +61,7 @@ pub(crate) static POLICY_BINDINGS: Plain = Plain {
     },
     cells: binding_cells,
     generations: true,
+    unconditional_update: false,
     ..Plain::NEW
 };
 

@@ -16,6 +16,7 @@ pub(crate) static SIGNING_REQUESTS: Plain =
 pub(crate) static TRUST_BUNDLES: Plain = Plain {
     cells: |object, _| vec![cells::name(object), object.text("spec.signerName").into()],
     fields: &["spec.signerName"],
+    unconditional_update: false,
     ..Plain::NEW
 };
 

@@ -23,6 +23,7 @@ pub(crate) static ENDPOINT_SLICES: Plain = Plain {
     validate: validate_slice,
     change: change_slice,
     generations: true,
+    metadata_generations: true,
     ..Plain::NEW
 };
 

@@ -10,6 +10,7 @@ use super::plain::Plain;
 pub(crate) static CLAIMS: Plain = Plain {
     default: |object| default_requests(object, "spec.devices.requests"),
     cells: |object, now| vec![cells::name(object), state(object).into(), cells::age(object, now)],
+    status_alone: true,
     ..Plain::NEW
 };
 

@@ -9,8 +9,14 @@ use super::fields::{Fields, default, default_text, existing, object_at, set};
 use super::plain::Plain;
 
 /// The strategy of `customresourcedefinitions`.
-pub(crate) static DEFINITIONS: Plain =
-    Plain { default: default_definition, cells: definition_cells, generations: true, ..Plain::NEW };
+pub(crate) static DEFINITIONS: Plain = Plain {
+    default: default_definition,
+    cells: definition_cells,
+    generations: true,
+    unconditional_update: false,
+    status_alone: true,
+    ..Plain::NEW
+};
 
 /// The strategy of `apiservices`.
 pub(crate) static API_SERVICES: Plain = Plain {
@@ -22,6 +28,8 @@ pub(crate) static API_SERVICES: Plain = Plain {
     cells: service_cells,
     // The core group's is `v1.`, which is no DNS name.
     name: pagurus_controlplane_api::labels::path_segment_name,
+    unconditional_update: false,
+    status_alone: true,
     ..Plain::NEW
 };
 

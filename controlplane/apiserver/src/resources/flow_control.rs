@@ -13,12 +13,13 @@ pub(crate) static FLOW_SCHEMAS: Plain = Plain {
     default: |object| default_zero(object_at(object, "spec"), "matchingPrecedence", 1000),
     cells: schema_cells,
     generations: true,
+    status_alone: true,
     ..Plain::NEW
 };
 
 /// The strategy of `prioritylevelconfigurations`.
 pub(crate) static PRIORITY_LEVELS: Plain =
-    Plain { default: default_level, cells: level_cells, generations: true, ..Plain::NEW };
+    Plain { default: default_level, cells: level_cells, generations: true, status_alone: true, ..Plain::NEW };
 
 fn schema_cells(schema: &Value, now: Timestamp) -> Vec<Value> {
     let dangling = conditions::status(schema, "Dangling").unwrap_or("?");

@@ -43,6 +43,7 @@ pub(crate) static SERVICE_CIDRS: Plain = Plain {
     cells: |object, now| {
         vec![cells::name(object), cells::joined(object, "spec.cidrs").into(), cells::age(object, now)]
     },
+    status_alone: true,
     ..Plain::NEW
 };
 

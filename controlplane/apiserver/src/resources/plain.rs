@@ -5,7 +5,8 @@ use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
-use crate::strategy::{Strategy, generic_cells};
+use super::fields::{Fields, same, set};
+use crate::strategy::{Context, Strategy, differs_outside, generic_cells, keep_all_but};
 
 /// What such a kind does differently; fields left alone in [`Plain::NEW`] do as every kind does.
 pub(crate) struct Plain {
@@ -23,6 +24,10 @@ pub(crate) struct Plain {
     pub(crate) warnings: fn(&Value) -> Vec<String>,
     /// Whether changes are counted.
     pub(crate) generations: bool,
+    /// Whether changes of labels and annotations are counted too.
+    pub(crate) metadata_generations: bool,
+    /// Whether a write of the status can touch nothing else, not even labels.
+    pub(crate) status_alone: bool,
     /// Whether a `PUT` may create the object.
     pub(crate) create_on_update: bool,
     /// Whether a `PUT` needs no resourceVersion.
@@ -55,6 +60,8 @@ impl Plain {
         name: subdomain,
         warnings: |_| Vec::new(),
         generations: false,
+        metadata_generations: false,
+        status_alone: false,
         create_on_update: false,
         unconditional_update: true,
         fields: &[],
@@ -84,12 +91,27 @@ impl Strategy for Plain {
         (self.name)(name, prefix)
     }
 
+    fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        keep_all_but(object, old, &["metadata", sub]);
+        if self.status_alone && sub == "status" {
+            for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+                let value = old.at("metadata").at(field);
+                set(&mut object["metadata"], field, (!value.is_null()).then(|| value.clone()));
+            }
+        }
+    }
+
+    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+        let metadata = ["metadata.labels", "metadata.annotations"];
+        differs_outside(object, old, &["metadata", "status", "apiVersion", "kind"])
+            || (self.metadata_generations && metadata.iter().any(|part| !same(object.at(part), old.at(part))))
+    }
+
     fn selectable_fields(&self) -> &'static [&'static str] {
         self.fields
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {
-        use super::fields::Fields;
         match object.at(name) {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),

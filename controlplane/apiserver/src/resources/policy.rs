@@ -18,6 +18,7 @@ pub(crate) static POD_DISRUPTION_BUDGETS: Plain = Plain {
         ]
     },
     generations: true,
+    unconditional_update: false,
     ..Plain::NEW
 };
 

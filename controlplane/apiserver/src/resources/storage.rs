@@ -19,19 +19,24 @@ pub(crate) static STORAGE_CLASSES: Plain = Plain {
 };
 
 /// The strategy of `csidrivers`.
-pub(crate) static CSI_DRIVERS: Plain = Plain { default: default_driver, cells: driver_cells, ..Plain::NEW };
+pub(crate) static CSI_DRIVERS: Plain =
+    Plain { default: default_driver, cells: driver_cells, unconditional_update: false, ..Plain::NEW };
 
 /// The strategy of `csinodes`.
 pub(crate) static CSI_NODES: Plain = Plain {
     cells: |object, now| {
         vec![cells::name(object), json!(object.items("spec.drivers").len()), cells::age(object, now)]
     },
+    unconditional_update: false,
     ..Plain::NEW
 };
 
 /// The strategy of `csistoragecapacities`.
-pub(crate) static CSI_STORAGE_CAPACITIES: Plain =
-    Plain { cells: |object, _| vec![cells::name(object), cells::created_at(object)], ..Plain::NEW };
+pub(crate) static CSI_STORAGE_CAPACITIES: Plain = Plain {
+    cells: |object, _| vec![cells::name(object), cells::created_at(object)],
+    unconditional_update: false,
+    ..Plain::NEW
+};
 
 /// The strategy of `volumeattachments`.
 pub(crate) static VOLUME_ATTACHMENTS: Plain = Plain {
@@ -45,6 +50,7 @@ pub(crate) static VOLUME_ATTACHMENTS: Plain = Plain {
             cells::age(object, now),
         ]
     },
+    unconditional_update: false,
     ..Plain::NEW
 };
 

@@ -2,15 +2,29 @@
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, object_at};
+use crate::resources::fields::{Fields, default, default_text, object_at, same};
 use crate::resources::internal::{self, DEPLOYMENT_STRATEGY};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, immutable, label_selector, non_negative, shown};
-use crate::strategy::Strategy;
+use crate::strategy::{Context, Strategy, drop_status, keep_status};
+
+/// How often the template changed, kept as an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(object: &Value) -> i64 {
+    labels::annotation(object, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    if generation > 0 {
+        object_at(object, "metadata.annotations")[TEMPLATE_GENERATION] = generation.to_string().into();
+    }
+}
 
 /// The strategy of `daemonsets`.
 pub(crate) struct DaemonSets;
@@ -77,6 +91,18 @@ impl Strategy for DaemonSets {
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    }
+
+    fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
+        drop_status(context.resource, object);
+        let given = template_generation(object);
+        set_template_generation(object, given.max(1));
+    }
+
+    fn prepare_update(&self, context: &Context<'_>, object: &mut Value, old: &Value) {
+        keep_status(context.resource, object, old);
+        let changed = !same(object.at("spec.template"), old.at("spec.template"));
+        set_template_generation(object, template_generation(old) + i64::from(changed));
     }
 
     fn counts_generations(&self) -> bool {

@@ -5,11 +5,11 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, object_at};
+use crate::resources::fields::{Fields, default, default_text, object_at, same, set};
 use crate::resources::internal::{self, DEPLOYMENT_STRATEGY};
 use crate::resources::pod_spec::{defaults, warnings, workload};
 use crate::resources::rules::{Errors, immutable, non_negative};
-use crate::strategy::Strategy;
+use crate::strategy::{Context, Strategy, keep_all_but};
 
 /// The strategy of `deployments`.
 pub(crate) struct Deployments;
@@ -76,6 +76,18 @@ impl Strategy for Deployments {
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    }
+
+    fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        keep_all_but(object, old, &["metadata", sub]);
+        if sub == "status" {
+            let labels = old.at("metadata.labels");
+            set(&mut object["metadata"], "labels", (!labels.is_null()).then(|| labels.clone()));
+        }
+    }
+
+    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+        ["spec", "metadata.annotations"].iter().any(|part| !same(object.at(part), old.at(part)))
     }
 
     fn counts_generations(&self) -> bool {

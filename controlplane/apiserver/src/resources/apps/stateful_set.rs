@@ -36,6 +36,8 @@ impl Strategy for StatefulSets {
         default(spec, "replicas", 1);
         default(spec, "revisionHistoryLimit", 10);
         for claim in items_mut(spec, "volumeClaimTemplates") {
+            default_text(claim, "kind", "PersistentVolumeClaim");
+            default_text(claim, "apiVersion", "v1");
             persistent_volume_claim::default_claim(claim);
         }
         defaults::template(object_at(spec, "template"));

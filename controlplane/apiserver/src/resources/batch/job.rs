@@ -50,6 +50,7 @@ impl Strategy for Jobs {
         }
         if let Some(spec) = existing(object, "spec") {
             default_spec(spec);
+            default(spec, "manualSelector", false);
         }
     }
 
@@ -58,8 +59,17 @@ impl Strategy for Jobs {
         if !object.flag("spec.manualSelector") {
             let (name, uid) =
                 (object.text("metadata.name").to_owned(), object.text("metadata.uid").to_owned());
+            // Labels that were taken over from the template go on following it.
+            let follow = crate::resources::fields::same(
+                object.at("metadata.labels"),
+                object.at("spec.template.metadata.labels"),
+            );
             if let Some(spec) = existing(object, "spec") {
                 generate_selector(spec, &name, &uid);
+            }
+            if follow {
+                let labels = object.at("spec.template.metadata.labels").clone();
+                object_at(object, "metadata")["labels"] = labels;
             }
         }
     }

@@ -22,6 +22,10 @@ impl Strategy for Endpoints {
         }
     }
 
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![cells::name(object), summary(object).into(), cells::age(object, now)]
     }

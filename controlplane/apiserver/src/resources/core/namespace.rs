@@ -48,6 +48,14 @@ impl Strategy for Namespaces {
         }
     }
 
+    fn holds_deletion(&self, object: &Value) -> bool {
+        !object.items("spec.finalizers").is_empty()
+    }
+
+    fn mark_deleted(&self, object: &mut Value) {
+        object_at(object, "status")["phase"] = "Terminating".into();
+    }
+
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
         let name = if prefix { labels::mask_trailing_dash(name) } else { name.to_owned() };
         labels::dns_label(&name)

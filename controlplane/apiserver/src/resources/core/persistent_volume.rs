@@ -1,12 +1,13 @@
 //! PersistentVolumes.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::time;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, object_at};
 use crate::resources::pod_spec::defaults;
-use crate::strategy::{Context, Strategy};
+use crate::strategy::{Context, Strategy, keep_all_but};
 
 /// The strategy of `persistentvolumes`.
 pub(crate) struct PersistentVolumes;
@@ -20,8 +21,15 @@ impl Strategy for PersistentVolumes {
         defaults::source(spec);
     }
 
-    fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
-        object["status"] = json!({"phase": "Pending"});
+    fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
+        object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": time::format(context.now)});
+    }
+
+    fn prepare_subresource_update(&self, context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
+        keep_all_but(object, old, &["metadata", sub]);
+        if object.text("status.phase") != old.text("status.phase") {
+            object_at(object, "status")["lastPhaseTransitionTime"] = time::format(context.now).into();
+        }
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {

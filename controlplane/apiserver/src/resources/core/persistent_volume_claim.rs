@@ -11,7 +11,26 @@ use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, existing, object_at};
 use crate::resources::pod_spec::quantity;
 use crate::resources::rules::{Errors, annotations_map, label_selector, labels_map, names, one_of};
-use crate::strategy::{Context, Strategy};
+use crate::strategy::{Context, Strategy, keep_status};
+
+/// `dataSource` is the older form of `dataSourceRef`: what is given in one is copied to the other.
+fn agree_on_source(spec: &mut Value) {
+    let (source, reference) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
+    if !source.is_null() && reference.is_null() {
+        let mut reference = source;
+        default(&mut reference, "apiGroup", Value::Null);
+        spec["dataSourceRef"] = reference;
+    } else if source.is_null() && !reference.is_null() && reference.text("namespace").is_empty() {
+        let kind = (reference.text("apiGroup").to_owned(), reference.text("kind").to_owned());
+        let known = matches!(
+            (kind.0.as_str(), kind.1.as_str()),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        );
+        if known {
+            spec["dataSource"] = reference;
+        }
+    }
+}
 
 /// The strategy of `persistentvolumeclaims`.
 pub(crate) struct PersistentVolumeClaims;
@@ -77,6 +96,12 @@ impl Strategy for PersistentVolumeClaims {
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
         object["status"] = json!({"phase": "Pending"});
+        agree_on_source(object_at(object, "spec"));
+    }
+
+    fn prepare_update(&self, context: &Context<'_>, object: &mut Value, old: &Value) {
+        keep_status(context.resource, object, old);
+        agree_on_source(object_at(object, "spec"));
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {

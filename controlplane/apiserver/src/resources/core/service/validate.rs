@@ -299,7 +299,7 @@ pub(super) fn change(service: &Value, old: &Value) -> Vec<FieldError> {
         for field in ["clusterIPs", "ipFamilies"] {
             let before = old.at("spec").texts(field).next().unwrap_or_default();
             let now = service.at("spec").texts(field).next().unwrap_or_default();
-            if !before.is_empty() && before != now {
+            if !before.is_empty() && !now.is_empty() && before != now {
                 errors.push(FieldError::invalid(path.child(field).index(0), now, once_set));
             }
         }
