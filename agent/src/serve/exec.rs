@@ -209,7 +209,7 @@ async fn join(socket: Socket, protocol: &str, remote: Remote) -> anyhow::Result<
     drop(input);
     if let Some(written) = ended {
         written?;
-        let _ = sink.close().await;
+        let _ = sink.send(websocket::goodbye()).await;
         // Closing with unread data would cut off what the client has not read: wait for its goodbye.
         let goodbye = async { while let Some(Ok(_)) = source.next().await {} };
         let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;

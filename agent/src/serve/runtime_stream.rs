@@ -2,6 +2,8 @@
 //! who the client is.
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::FusedFuture as _;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
@@ -45,7 +47,7 @@ pub(super) async fn call(url: &str, headers: &HeaderMap) -> Result<Response<Inco
     for value in headers.get_all(&STREAM_PROTOCOL) {
         ours.append(STREAM_PROTOCOL, value.clone());
     }
-    let connection = connection.with_upgrades();
+    let connection = connection.with_upgrades().fuse();
     let answer = sender.send_request(request);
     tokio::pin!(connection, answer);
     let answer = tokio::select! {
@@ -60,11 +62,18 @@ pub(super) async fn call(url: &str, headers: &HeaderMap) -> Result<Response<Inco
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = answer.status();
         let body = http_body_util::Limited::new(answer.into_body(), MAX_REFUSAL);
-        let (body, _) = tokio::join!(body.collect(), connection);
+        // The connection brings the body; it is through when the body is.
+        let body = if connection.is_terminated() {
+            body.collect().await
+        } else {
+            tokio::join!(body.collect(), connection).0
+        };
         let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
         return Err(failed(&format_args!("the runtime answered {status}: {}", text.unwrap_or_default())));
     }
     // The head is read: the connection hands the socket over and ends.
-    connection.await.map_err(|error| failed(&error))?;
+    if !connection.is_terminated() {
+        connection.await.map_err(|error| failed(&error))?;
+    }
     Ok(answer)
 }

@@ -76,7 +76,7 @@ pub(super) async fn forward(socket: Socket, ports: &[u16], target: &Target) -> a
         while let Some(message) = outgoing.recv().await {
             sink.send(Message::Binary(message)).await?;
         }
-        anyhow::Ok(sink.close().await?)
+        anyhow::Ok(sink.send(websocket::goodbye()).await?)
     };
     tokio::select! {
         () = inward => Ok(()),
