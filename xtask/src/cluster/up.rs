@@ -233,19 +233,13 @@ fn start_supervisor(cluster: &Cluster) -> Result<()> {
 fn write_kubeconfig(cluster: &Cluster) -> Result<()> {
     let admin = cluster.data().join("admin.kubeconfig");
     let text = std::fs::read_to_string(&admin).with_context(|| format!("cannot read {}", admin.display()))?;
-    let server = format!("server: https://127.0.0.1:{}", cluster.port);
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| match line.find("server: ") {
-            Some(at) => format!("{}{server}", &line[..at]),
-            None => line.to_owned(),
-        })
-        .collect();
+    let mut config: serde_json::Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is damaged", admin.display()))?;
+    let server = config.pointer_mut("/clusters/0/cluster/server").with_context(|| format!("{} names no server", admin.display()))?;
+    *server = format!("https://127.0.0.1:{}", cluster.port).into();
     let file = cluster.kubeconfig();
-    std::fs::write(&file, lines.join("\n") + "\n")
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .context("cannot protect the kubeconfig")
+    let text = serde_saphyr::to_string(&config).context("cannot write the kubeconfig as YAML")?;
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).context("cannot protect the kubeconfig")
 }
 
 /// How many nodes are Ready.
