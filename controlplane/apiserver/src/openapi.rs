@@ -1,14 +1,14 @@
 //! The OpenAPI documents: `/openapi/v2` and `/openapi/v3`, made when somebody asks and not kept.
 
-mod descriptions;
+pub(crate) mod descriptions;
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pagurus_controlplane_api::status::ApiError;
-use pagurus_controlplane_schema::openapi;
+use pagurus_controlplane_schema::openapi::{self, V2_PROTOBUF, V2_PROTOBUF_ASKED};
 use pagurus_controlplane_schema::table::Table;
 use serde_json::Value;
 
@@ -21,6 +21,13 @@ use descriptions::Descriptions;
 
 /// What clients may keep for good: the address names the content.
 const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, immutable");
+
+/// The forms of version 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum V2Format {
+    Json,
+    Protobuf,
+}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -56,18 +63,16 @@ impl OpenApi {
     }
 
     fn v2(&self, call: &Call) -> Response<Body> {
-        let accepted =
-            call.headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let ranges: Vec<&str> = accepted.flat_map(|value| value.split(',')).map(str::trim).collect();
-        let takes_json = ranges.is_empty()
-            || ranges.iter().any(|range| {
-                let media = range.split(';').next().unwrap_or_default().trim();
-                matches!(media, "application/json" | "application/*" | "*/*")
-            });
-        if !takes_json {
-            return reply::error(&ApiError::not_acceptable(&["application/json"]));
+        let Some(format) = v2_format(&call.headers) else {
+            return reply::error(&ApiError::not_acceptable(&["application/json", V2_PROTOBUF]));
+        };
+        let document = openapi::v2(self.table, &Descriptions::all(), GIT_VERSION);
+        match format {
+            V2Format::Json => json(call, &document),
+            V2Format::Protobuf => {
+                response::whole(&call.headers, V2_PROTOBUF, 200, openapi::encode_v2(&document).into())
+            }
         }
-        json(call, &openapi::v2(self.table, &Descriptions::all(), GIT_VERSION))
     }
 
     fn v3(&self, call: &Call, name: &str) -> Option<Response<Body>> {
@@ -104,7 +109,47 @@ impl OpenApi {
     }
 }
 
+/// The first of the accepted types that version 2 has.
+fn v2_format(headers: &HeaderMap) -> Option<V2Format> {
+    let accepted = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = accepted.flat_map(|value| value.split(',')).peekable();
+    if ranges.peek().is_none() {
+        return Some(V2Format::Json);
+    }
+    ranges.find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
+        "application/json" | "application/*" | "*/*" => Some(V2Format::Json),
+        media if V2_PROTOBUF_ASKED.contains(&media) => Some(V2Format::Protobuf),
+        _ => None,
+    })
+}
+
 /// A document, compressed if it is large and the client can read that.
 fn json(call: &Call, document: &Value) -> Response<Body> {
     response::whole(&call.headers, "application/json", 200, document.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_of_version_2() {
+        let rows = [
+            ("", Some(V2Format::Json)),
+            ("application/json, */*", Some(V2Format::Json)),
+            (V2_PROTOBUF_ASKED[1], Some(V2Format::Protobuf)),
+            (
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf,application/json",
+                Some(V2Format::Protobuf),
+            ),
+            ("text/html", None),
+        ];
+        for (accept, want) in rows {
+            let mut headers = HeaderMap::new();
+            if !accept.is_empty() {
+                headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(v2_format(&headers), want, "{accept}");
+        }
+    }
 }
