@@ -303,7 +303,7 @@ fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
         let (mount, filesystem) = line.split_once(" - ")?;
         (filesystem.split(' ').next()? == "cgroup2").then(|| mount.split(' ').nth(4))?.map(PathBuf::from)
     };
-    mountinfo.lines().filter_map(mounted_at).last()
+    mountinfo.lines().filter_map(mounted_at).next_back()
 }
 
 /// What every subsystem of the agent is handed at its start.
