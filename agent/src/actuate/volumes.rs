@@ -163,7 +163,7 @@ fn prepare_volume(
                 "" => {}
                 "Memory" => {
                     let size = source.size_limit.as_ref().and_then(mounts::bytes).filter(|size| *size > 0);
-                    mounts::tmpfs(&path, size, 0o777)?;
+                    mounts::tmpfs(&path, size, 0o1777)?;
                 }
                 other => return Err(VolumeError::Unsupported(format!("emptyDir of medium {other}"))),
             }
@@ -173,9 +173,10 @@ fn prepare_volume(
             let files = payload(pod, source, around, tokens)?.unwrap_or_default();
             make_directory(&path, 0o777)?;
             if !matches!(source, VolumeSource::ConfigMap(_)) {
-                mounts::tmpfs(&path, None, 0o777)?;
+                mounts::tmpfs(&path, None, 0o1777)?;
             }
-            atomic::write(&path, &files, group)
+            atomic::write(&path, &files, group)?;
+            group.map_or(Ok(()), |group| group::give_directory(&path, group))
         }
     }
 }
@@ -220,4 +221,5 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), VolumeError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;

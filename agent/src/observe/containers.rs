@@ -124,11 +124,11 @@ impl Observer {
         known: Option<ObservedSandbox>,
     ) -> pagurus_cri_api::Result<Option<ObservedSandbox>> {
         let ready = listed.state == v1::PodSandboxState::SandboxReady as i32;
-        if let Some(mut known) = known {
-            if !ready || !known.ips.is_empty() || known.ready == ready {
-                known.ready = ready;
-                return Ok(Some(known));
-            }
+        if let Some(mut known) = known
+            && (!ready || !known.ips.is_empty() || known.ready == ready)
+        {
+            known.ready = ready;
+            return Ok(Some(known));
         }
         let status = match self.runtime.sandbox_status(&listed.id).await {
             Ok(status) => status,
@@ -156,11 +156,13 @@ impl Observer {
     ) -> pagurus_cri_api::Result<Option<ObservedContainer>> {
         let state =
             v1::ContainerState::try_from(listed.state).unwrap_or(v1::ContainerState::ContainerUnknown);
-        let unchanged = known.filter(|known| match (&known.state, state) {
-            (ContainerState::Running { .. }, v1::ContainerState::ContainerRunning) => true,
-            (ContainerState::Exited(_), v1::ContainerState::ContainerExited) => true,
-            (ContainerState::Created, v1::ContainerState::ContainerCreated) => true,
-            _ => false,
+        let unchanged = known.filter(|known| {
+            matches!(
+                (&known.state, state),
+                (ContainerState::Running { .. }, v1::ContainerState::ContainerRunning)
+                    | (ContainerState::Exited(_), v1::ContainerState::ContainerExited)
+                    | (ContainerState::Created, v1::ContainerState::ContainerCreated)
+            )
         });
         if unchanged.is_some() {
             return Ok(unchanged);

@@ -185,7 +185,8 @@ impl Runtime for Client {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        call("CreateContainer", &name, Some(CALL), self.runtime.clone().create_container(request))
+        let mut client = self.runtime.clone();
+        call("CreateContainer", &name, Some(CALL), Box::pin(client.create_container(request)))
             .await
             .map(|answer| answer.container_id)
     }
@@ -317,7 +318,8 @@ impl Runtime for Client {
 
     async fn pull_image(&self, request: v1::PullImageRequest) -> Result<String> {
         let image = request.image.as_ref().map(|spec| spec.image.clone()).unwrap_or_default();
-        call("PullImage", &image, Some(PULL), self.images.clone().pull_image(request))
+        let mut client = self.images.clone();
+        call("PullImage", &image, Some(PULL), Box::pin(client.pull_image(request)))
             .await
             .map(|answer| answer.image_ref)
     }

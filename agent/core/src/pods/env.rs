@@ -84,6 +84,9 @@ pub enum EnvError {
         /// The key.
         key: String,
     },
+    /// A source that this node cannot use.
+    #[error("environment from {0} is not supported by this node")]
+    Unsupported(&'static str),
     /// There is no such field.
     #[error("unsupported fieldPath: {0}")]
     Field(String),
@@ -163,6 +166,9 @@ fn value_from(
     source: &EnvSource,
     around: &Surroundings,
 ) -> Result<Option<String>, EnvError> {
+    if source.file_key_ref.is_some() {
+        return Err(EnvError::Unsupported("fileKeyRef"));
+    }
     if let Some(reference) = &source.field_ref {
         return field(pod, reference, around).map(Some);
     }

@@ -39,7 +39,7 @@ pub(super) enum ConfigError {
     Environment(#[from] EnvError),
     /// A volume cannot be used.
     #[error("failed to prepare subPath for volumeMount \"{mount}\" of container \"{container}\": {source}")]
-    SubPath { mount: String, container: String, source: VolumeError },
+    SubPath { mount: String, container: String, source: Box<VolumeError> },
     /// A volume cannot be used.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -259,7 +259,7 @@ impl Blueprint<'_> {
             bind_sub_path(&host_path, &sub_path, &target).map_err(|source| ConfigError::SubPath {
                 mount: mount.name.clone(),
                 container: self.container.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
             host_path = target;
         }

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use pagurus_agent_core::names::runtime as labels;
 use pagurus_agent_core::pods::network::{pod_dns, read_resolv_conf, visible_hostname};
 use pagurus_agent_core::pods::resources::{self, Qos};
 use pagurus_agent_core::pods::spec::{Pod, Profile};
 use pagurus_cri_api::v1;
 
-use super::operations::{Effect, Job, Outcome, about, failed};
+use super::operations::{Effect, Job, Limits, Outcome, about};
 use crate::actuate::cgroups;
+
+/// What a sandbox waits for is mostly the pod network of a node that has just started.
+const SANDBOX_RETRY: Limits = (SignedDuration::from_millis(300), SignedDuration::from_secs(5));
 
 /// Makes and starts a sandbox.
 pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
@@ -46,7 +50,7 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
 fn refuse(job: &Job, error: &str) -> Outcome {
     let message = format!("Failed to create pod sandbox: {error}");
     job.host.events.warning(&about(&job.pod), "FailedCreatePodSandBox", message.clone());
-    failed("CreatePodSandboxError", message)
+    Outcome::Failed { reason: "CreatePodSandboxError", message, limits: SANDBOX_RETRY }
 }
 
 /// The CPU (thousandths) that the burstable pods of this node were promised, this one too.

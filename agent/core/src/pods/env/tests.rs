@@ -66,6 +66,10 @@ fn references() {
     check(key("configMapKeyRef", "no", "k", true), Ok(&[]));
     check(key("configMapKeyRef", "no", "k", false), Err("configmap \"no\" not found"));
     check(key("secretKeyRef", "no", "k", false), Err("secret \"no\" not found"));
+    check(
+        key("fileKeyRef", "s", "k", false),
+        Err("environment from fileKeyRef is not supported by this node"),
+    );
     check(key("secretKeyRef", "s", "k", false), Err("couldn't find key k in Secret ns/s"));
 }
 

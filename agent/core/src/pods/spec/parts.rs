@@ -162,6 +162,8 @@ pub struct EnvSource {
     pub config_map_key_ref: Option<KeyReference>,
     /// A key of a secret.
     pub secret_key_ref: Option<KeyReference>,
+    /// A line of a file; this node cannot read it.
+    pub file_key_ref: Option<serde_json::Value>,
 }
 
 /// A field of the pod.

@@ -47,7 +47,7 @@ pub fn patch(reported: &Value, wanted: &Value) -> Option<Value> {
             }
         }
     }
-    (!out.is_empty()).then(|| Value::Object(out))
+    (!out.is_empty()).then_some(Value::Object(out))
 }
 
 /// Our conditions that changed; they merge by type.
