@@ -24,6 +24,7 @@ mod pod_gc;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod stateful_set;
 
 pub use context::{Identity, SHARED, identity};
 
@@ -70,6 +71,7 @@ pub async fn run(
         ("endpointslice", endpoint_slice::start(&context)),
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
+        ("statefulset", stateful_set::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),
         ("root-ca-certificate-publisher", root_ca::start(&context)),

@@ -115,7 +115,7 @@ impl<K: Object + DeserializeOwned> Feed<K> {
                         from = Some(at);
                         End::Resume
                     }
-                    Err(error) => End::Failed(format!("list: {error}")),
+                    Err(error) => End::Failed(format!("list: {}", outcome::message(&error))),
                 },
                 Some(ref mut at) => self.watch(at).await,
             };
@@ -161,7 +161,7 @@ impl<K: Object + DeserializeOwned> Feed<K> {
         let stream = match self.api.watch(&params, &at.to_string()).await {
             Ok(stream) => stream,
             Err(error) if outcome::expired(&error) => return End::Expired,
-            Err(error) => return End::Failed(format!("watch: {error}")),
+            Err(error) => return End::Failed(format!("watch: {}", outcome::message(&error))),
         };
         pin_mut!(stream);
         let deadline = tokio::time::Instant::now() + WATCH_DEADLINE;

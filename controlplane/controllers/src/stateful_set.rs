@@ -1,0 +1,291 @@
+//! StatefulSet: pods with names and storage of their own, started and stopped in order.
+
+mod claims;
+mod identity;
+mod plan;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::DeleteParams;
+
+use crate::context::Context;
+use crate::runtime::children::{follow, follow_self};
+use crate::runtime::claim::{claim, settle};
+use crate::runtime::object::{
+    Matcher, ObjectKey, available_at, deleting, key_of, label, name, namespace, now, uid,
+};
+use crate::runtime::outcome;
+use crate::runtime::pods::batches;
+use crate::runtime::queue::Queue;
+use crate::runtime::recorder::{Note, Recorder};
+use crate::runtime::revisions::{self, REVISION_HASH, Settled};
+use crate::runtime::store::Store;
+use crate::runtime::worker::{Outcome, drive};
+use crate::runtime::writer::Writer;
+use identity::ordinal;
+use plan::{Observed, Plan};
+
+const IDENTITY: &str = "statefulset-controller";
+const WIDTH: usize = 4;
+const HASH: &str = "controller.kubernetes.io/hash";
+
+struct Controller {
+    sets: Arc<Store<StatefulSet>>,
+    pods: Arc<Store<Pod>>,
+    claims: Arc<Store<PersistentVolumeClaim>>,
+    revisions: Arc<Store<ControllerRevision>>,
+    writer: Writer<StatefulSet>,
+    pod_writer: Writer<Pod>,
+    claim_writer: Writer<PersistentVolumeClaim>,
+    revision_writer: Writer<ControllerRevision>,
+    recorder: Recorder,
+}
+
+fn selector(set: &StatefulSet) -> Option<Matcher> {
+    Matcher::new(&set.spec.selector).filter(|m| !m.is_empty())
+}
+
+/// The controller of StatefulSets.
+pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let controller = Controller {
+        sets: context.informers.all(),
+        pods: context.informers.all(),
+        claims: context.informers.all(),
+        revisions: context.informers.all(),
+        writer: context.writer(IDENTITY),
+        pod_writer: context.writer(IDENTITY),
+        claim_writer: context.writer(IDENTITY),
+        revision_writer: context.writer(IDENTITY),
+        recorder: context.recorder(IDENTITY),
+    };
+    let queue = Arc::new(Queue::default());
+    follow_self(&controller.sets, queue.clone());
+    follow(&controller.pods, controller.sets.clone(), queue.clone(), selector);
+    follow(&controller.revisions, controller.sets.clone(), queue.clone(), selector);
+    let cancel = context.cancel.clone();
+    async move {
+        controller.sets.wait_synced().await;
+        controller.pods.wait_synced().await;
+        controller.claims.wait_synced().await;
+        controller.revisions.wait_synced().await;
+        drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)).await;
+    }
+    .boxed()
+}
+
+impl Controller {
+    async fn reconcile(&self, key: ObjectKey) -> Outcome {
+        let Some(set) = self.sets.get(&key) else { return Ok(None) };
+        let Some(selector) = selector(&set) else { return Ok(None) };
+        let place = namespace(&set.metadata);
+        let (id, dying) = (uid(&set.metadata), deleting(&set.metadata));
+
+        let owned = claim(self.revisions.owned_by(id), self.revisions.orphans(place), &selector, dying);
+        settle(&*set, owned, &self.revision_writer, || self.alive(&set)).await?;
+        // Only pods whose names say so can be its own.
+        let mut orphans = self.pods.orphans(place);
+        orphans.retain(|pod| ordinal(&set, pod).is_some());
+        let owned = claim(self.pods.owned_by(id), orphans, &selector, dying);
+        let mut pods = settle(&*set, owned, &self.pod_writer, || self.alive(&set)).await?;
+        pods.retain(|pod| ordinal(&set, pod).is_some());
+
+        let Some((current, update)) = self.revision_pair(&set).await? else {
+            return self.count_collision(&set).await;
+        };
+        let plan = plan::plan(&Observed {
+            set: &set,
+            pods: &pods,
+            current: name(&current.metadata),
+            update: name(&update.metadata),
+            now: now(),
+        });
+        if !dying {
+            self.apply(&set, &plan, &current, &update).await?;
+            self.clean_up(&set, &pods, &current, &update).await?;
+        }
+        self.report(&set, &current, &update).await
+    }
+
+    async fn alive(&self, set: &StatefulSet) -> Result<bool, kube::Error> {
+        let fresh = self.writer.get(namespace(&set.metadata), name(&set.metadata)).await?;
+        Ok(fresh.is_some_and(|f| f.metadata.uid == set.metadata.uid && !deleting(&f.metadata)))
+    }
+
+    fn history(&self, set: &StatefulSet) -> Vec<Arc<ControllerRevision>> {
+        let mut history = self.revisions.owned_by(uid(&set.metadata));
+        revisions::sort(&mut history);
+        history
+    }
+
+    /// The revision that pods have by default and the one they are updated to; `None` after a collision of names.
+    async fn revision_pair(
+        &self,
+        set: &StatefulSet,
+    ) -> Result<Option<(Arc<ControllerRevision>, Arc<ControllerRevision>)>, kube::Error> {
+        let status = set.status.clone().unwrap_or_default();
+        let collisions = status.collision_count.unwrap_or(0);
+        let wanted = revisions::revision(set, &set.spec.template, HASH, 0, collisions);
+        let step = revisions::step(&self.history(set), wanted);
+        let Settled::Newest(update) = revisions::settle(set, step, &self.revision_writer).await? else {
+            return Ok(None);
+        };
+        let named = status.current_revision.unwrap_or_default();
+        let current = self.history(set).into_iter().find(|r| name(&r.metadata) == named);
+        Ok(Some((current.unwrap_or_else(|| update.clone()), update)))
+    }
+
+    async fn count_collision(&self, set: &StatefulSet) -> Outcome {
+        let mut set = set.clone();
+        let status = set.status.get_or_insert_default();
+        status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+        self.writer.replace_status(&set).await?;
+        Ok(Some(Duration::from_millis(1)))
+    }
+
+    async fn apply(
+        &self,
+        set: &StatefulSet,
+        plan: &Plan,
+        current: &ControllerRevision,
+        update: &ControllerRevision,
+    ) -> Result<(), kube::Error> {
+        for pod in &plan.claims_for {
+            self.ensure_claims(set, pod).await?;
+        }
+        let template_of = |revision: &str| {
+            let revision = if revision == name(&current.metadata) { current } else { update };
+            identity::template_of(set, revision)
+        };
+        let mut rest = plan.create.iter();
+        for batch in batches(plan.create.len()) {
+            let tries = rest.by_ref().take(batch).map(|(ordinal, revision)| {
+                let pod = identity::pod(set, &template_of(revision), *ordinal, revision);
+                async move { self.create(set, &pod).await }
+            });
+            for result in futures::future::join_all(tries).await {
+                match result {
+                    Err(error) if outcome::namespace_terminating(&error) => return Ok(()),
+                    other => other?,
+                }
+            }
+        }
+        for pod in &plan.delete {
+            self.delete(set, pod).await?;
+        }
+        self.claim_owners(set).await
+    }
+
+    async fn create(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        self.ensure_claims(set, pod).await?;
+        let result = self.pod_writer.create(pod).await.map(drop);
+        self.tell(set, "create", &format!("Pod {}", name(&pod.metadata)), &result);
+        result
+    }
+
+    async fn delete(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        let result = self.pod_writer.delete(pod, &DeleteParams::default(), false).await;
+        self.tell(set, "delete", &format!("Pod {}", name(&pod.metadata)), &result);
+        result
+    }
+
+    fn tell(&self, set: &StatefulSet, verb: &'static str, what: &str, result: &Result<(), kube::Error>) {
+        let set_name = name(&set.metadata);
+        let note = match (result, verb) {
+            (Ok(()), "create") => {
+                Note::normal("SuccessfulCreate", format!("create {what} in StatefulSet {set_name} successful"))
+            }
+            (Ok(()), _) => {
+                Note::normal("SuccessfulDelete", format!("delete {what} in StatefulSet {set_name} successful"))
+            }
+            (Err(error), _) if outcome::namespace_terminating(error) => return,
+            (Err(error), _) => {
+                let reason = if verb == "create" { "FailedCreate" } else { "FailedDelete" };
+                let error = outcome::message(error);
+                Note::warning(reason, format!("{verb} {what} in StatefulSet {set_name} failed error: {error}"))
+            }
+        };
+        self.recorder.note(set, &note);
+    }
+
+    async fn ensure_claims(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        let Some(ordinal) = ordinal(set, pod) else { return Ok(()) };
+        for wanted in identity::claims(set, ordinal) {
+            if self.claims.get(&key_of(&wanted.metadata)).is_some() {
+                continue;
+            }
+            let result = match self.claim_writer.create(&wanted).await {
+                Err(error) if outcome::already_exists(&error) => continue,
+                other => other.map(drop),
+            };
+            let what = format!("Claim {} Pod {}", name(&wanted.metadata), name(&pod.metadata));
+            self.tell(set, "create", &what, &result);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Gives the claims the owners that the retention policy asks for.
+    async fn claim_owners(&self, set: &StatefulSet) -> Result<(), kube::Error> {
+        if set.spec.volume_claim_templates.iter().flatten().next().is_none() {
+            return Ok(());
+        }
+        for pod in self.pods.owned_by(uid(&set.metadata)) {
+            let Some(ordinal) = ordinal(set, &pod) else { continue };
+            for wanted in identity::claims(set, ordinal) {
+                let Some(held) = self.claims.get(&key_of(&wanted.metadata)) else { continue };
+                if let Some(changed) = claims::with_owners(set, &pod, &held) {
+                    outcome::gone_is_fine(self.claim_writer.replace(&changed).await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up(
+        &self,
+        set: &StatefulSet,
+        pods: &[Arc<Pod>],
+        current: &ControllerRevision,
+        update: &ControllerRevision,
+    ) -> Result<(), kube::Error> {
+        let in_use = |revision: &ControllerRevision| {
+            let revision_name = name(&revision.metadata);
+            [current, update].iter().any(|r| name(&r.metadata) == revision_name)
+                || pods.iter().any(|pod| label(&pod.metadata, REVISION_HASH) == Some(revision_name))
+        };
+        let limit = set.spec.revision_history_limit.unwrap_or(10);
+        revisions::delete(revisions::surplus(&self.history(set), limit, in_use), &self.revision_writer).await
+    }
+
+    async fn report(
+        &self,
+        set: &Arc<StatefulSet>,
+        current: &ControllerRevision,
+        update: &ControllerRevision,
+    ) -> Outcome {
+        let set = self.sets.get(&key_of(&set.metadata)).unwrap_or_else(|| set.clone());
+        let mut pods = self.pods.owned_by(uid(&set.metadata));
+        pods.retain(|pod| ordinal(&set, pod).is_some());
+        let status =
+            status::status(&set, &pods, name(&current.metadata), name(&update.metadata), now());
+        if set.status.clone().map(status::tidy).as_ref() != Some(&status) {
+            let changed = StatefulSet { status: Some(status), ..(*set).clone() };
+            outcome::gone_is_fine(self.writer.replace_status(&changed).await)?;
+        }
+        let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
+        let later = (pods.iter())
+            .filter_map(|pod| available_at(pod, min_ready))
+            .filter(|at| *at > now())
+            .map(|at| Duration::try_from(at.duration_since(now())).unwrap_or_default());
+        Ok(later.min())
+    }
+}
+
+#[cfg(test)]
+mod tests;
