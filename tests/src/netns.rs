@@ -64,7 +64,7 @@ pub fn isolated(name: &str, body: impl FnOnce(&Sandbox) -> Result<()>) {
 /// The mount point of cgroup2 on this machine.
 fn cgroup2() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mount = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).next_back()?;
+    let mount = mounts.lines().rfind(|line| line.contains(" - cgroup2 "))?;
     mount.split(' ').nth(4).map(PathBuf::from)
 }
 

@@ -160,7 +160,7 @@ fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> 
     match netlink.routes() {
         Ok(present) => {
             let plan = routes::plan(&wanted, &present);
-            problems.extend(routes::apply(&plan, &mut netlink).iter().map(|error| text(error)));
+            problems.extend(routes::apply(&plan, &mut netlink).iter().map(text));
         }
         Err(error) => problems.push(text(&error)),
     }

@@ -140,16 +140,16 @@ struct Feeds {
 }
 
 enum News {
-    Service(Change<Service>),
-    Slice(Change<EndpointSlice>),
+    Service(Box<Change<Service>>),
+    Slice(Box<Change<EndpointSlice>>),
     Nodes,
 }
 
 impl Feeds {
     async fn next(&mut self) -> News {
         tokio::select! {
-            change = self.services.next() => News::Service(change),
-            change = self.slices.next() => News::Slice(change),
+            change = self.services.next() => News::Service(Box::new(change)),
+            change = self.slices.next() => News::Slice(Box::new(change)),
             // The sender lives as long as the watch of Nodes; after that nothing changes any more.
             Ok(()) = self.nodes.changed() => News::Nodes,
         }
@@ -159,29 +159,18 @@ impl Feeds {
         let mut balancer = balancer.lock();
         let desired = &mut balancer.desired;
         match news {
-            News::Service(Change::Set(object)) => match services::service(&object) {
-                Some(service) => desired.set_service(service),
-                None => {
-                    let name = |text: &Option<String>| text.clone().unwrap_or_default();
-                    let metadata = &object.metadata;
-                    desired
-                        .remove_service(&ServiceName::new(&name(&metadata.namespace), &name(&metadata.name)));
+            News::Service(change) => match *change {
+                Change::Set(object) => set_service(desired, &object),
+                Change::Gone((namespace, name)) => {
+                    desired.remove_service(&ServiceName::new(&namespace, &name));
                 }
+                Change::Complete => self.services_complete = true,
             },
-            News::Service(Change::Gone((namespace, name))) => {
-                desired.remove_service(&ServiceName::new(&namespace, &name));
-            }
-            News::Service(Change::Complete) => self.services_complete = true,
-            News::Slice(Change::Set(object)) => {
-                let metadata = &object.metadata;
-                let name = metadata.name.as_deref().unwrap_or_default();
-                match endpoint_slices::slice(&object, &self.node_name) {
-                    Some(slice) => desired.set_slice(name, slice),
-                    None => desired.remove_slice(metadata.namespace.as_deref().unwrap_or_default(), name),
-                }
-            }
-            News::Slice(Change::Gone((namespace, name))) => desired.remove_slice(&namespace, &name),
-            News::Slice(Change::Complete) => self.slices_complete = true,
+            News::Slice(change) => match *change {
+                Change::Set(object) => set_slice(desired, &object, &self.node_name),
+                Change::Gone((namespace, name)) => desired.remove_slice(&namespace, &name),
+                Change::Complete => self.slices_complete = true,
+            },
             News::Nodes => {
                 let nodes = self.nodes.borrow_and_update().clone();
                 if let Some(nodes) = nodes {
@@ -189,6 +178,25 @@ impl Feeds {
                 }
             }
         }
+    }
+}
+
+fn set_service(desired: &mut Desired, object: &Service) {
+    match services::service(object) {
+        Some(service) => desired.set_service(service),
+        None => {
+            let (namespace, name) = (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
+            desired
+                .remove_service(&ServiceName::new(namespace.unwrap_or_default(), name.unwrap_or_default()));
+        }
+    }
+}
+
+fn set_slice(desired: &mut Desired, object: &EndpointSlice, node_name: &str) {
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    match endpoint_slices::slice(object, node_name) {
+        Some(slice) => desired.set_slice(name, slice),
+        None => desired.remove_slice(object.metadata.namespace.as_deref().unwrap_or_default(), name),
     }
 }
 

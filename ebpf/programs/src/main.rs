@@ -5,7 +5,11 @@
 //! context is one code path.
 #![no_std]
 #![no_main]
-#![allow(unreachable_pub, missing_docs, reason = "the attribute macros make the exported functions from these")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    reason = "the attribute macros make the exported functions from these"
+)]
 
 mod balance;
 mod context;

@@ -34,7 +34,7 @@ fn service(name: &str, ip: &str) -> News {
         "metadata": { "namespace": "ns", "name": name },
         "spec": { "clusterIPs": [ip], "ports": [{ "port": 80 }] }
     });
-    News::Service(Change::Set(serde_json::from_value(object).unwrap()))
+    News::Service(Box::new(Change::Set(serde_json::from_value(object).unwrap())))
 }
 
 fn slice(service: &str, ips: &[&str]) -> News {
@@ -43,7 +43,7 @@ fn slice(service: &str, ips: &[&str]) -> News {
         "metadata": { "namespace": "ns", "name": format!("{service}-1"), "labels": { "kubernetes.io/service-name": service } },
         "addressType": "IPv4", "ports": [{ "port": 8080 }], "endpoints": endpoints
     });
-    News::Slice(Change::Set(serde_json::from_value(object).unwrap()))
+    News::Slice(Box::new(Change::Set(serde_json::from_value(object).unwrap())))
 }
 
 fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {
@@ -63,7 +63,7 @@ async fn events_become_map_operations() {
     assert_eq!(balancer.lock().maps.ops.len(), 5, "nothing changed");
     tell(&balancer, vec![slice("web", &["10.0.0.1", "10.0.0.2", "10.0.0.3"])]);
     assert_eq!(balancer.lock().maps.ops.len(), 8);
-    tell(&balancer, vec![News::Service(Change::Gone(("ns".into(), "web".into())))]);
+    tell(&balancer, vec![News::Service(Box::new(Change::Gone(("ns".into(), "web".into()))))]);
     assert_eq!(balancer.lock().maps.observe().unwrap(), Observed::default());
 }
 

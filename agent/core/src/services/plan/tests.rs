@@ -344,7 +344,8 @@ fn a_service_that_does_not_fit_is_refused_whole() {
     let mut table = Table::new(&Observed::default(), small);
     run(&mut table, &pool("web", "10.96.0.1", &[1, 2]));
     let big = pool("big", "10.96.0.2", &[1, 2, 3]);
-    assert_eq!(table.plan(&big.key.service, &[big.clone()]), Err(Full { map: "slots", capacity: 3 }));
+    let planned = table.plan(&big.key.service, std::slice::from_ref(&big));
+    assert_eq!(planned, Err(Full { map: "slots", capacity: 3 }));
     assert_eq!(run(&mut table, &pool("web", "10.96.0.1", &[1, 3])).len(), 3);
     // Room again.
     let ops = table.plan(&ServiceName::new("ns", "web"), &[]).unwrap();
