@@ -13,6 +13,12 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
         }
         _ => EnvFilter::try_new(filter).with_context(|| format!("read --log {filter}"))?,
     };
+    // The client logs every failed call as an error; who made the call says it once, and when it is over.
+    let filter = if filter.to_string().contains("kube_client") {
+        filter
+    } else {
+        filter.add_directive("kube_client::client::builder=off".parse()?)
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -78,7 +78,10 @@ pub async fn http_get(target: &Target, action: &HttpGetAction, limit: Duration) 
         Ok(Err(problem)) => (Outcome::Failure, format!("Get \"{}\": {problem}", request.url())),
         Err(_) => (
             Outcome::Failure,
-            format!("Get \"{}\": no answer within {} s", request.url(), limit.as_secs_f32()),
+            format!(
+                "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+                request.url()
+            ),
         ),
     }
 }
@@ -144,7 +147,10 @@ async fn tcp(target: &Target, action: &TcpAction, limit: Duration) -> (Outcome, 
     };
     match tokio::time::timeout(limit, TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => (Outcome::Success, String::new()),
-        Ok(Err(error)) => (Outcome::Failure, format!("dial tcp {}: {error}", http::authority(&host, port))),
+        Ok(Err(error)) => {
+            let problem = http::plain(&error);
+            (Outcome::Failure, format!("dial tcp {}: connect: {problem}", http::authority(&host, port)))
+        }
         Err(_) => (Outcome::Failure, format!("dial tcp {}: i/o timeout", http::authority(&host, port))),
     }
 }
@@ -202,6 +208,6 @@ mod tests {
         drop(listener);
         let (outcome, message) = tcp(&target, &action, limit).await;
         assert_eq!(outcome, Outcome::Failure);
-        assert!(message.starts_with("dial tcp 127.0.0.1:"), "{message}");
+        assert_eq!(message, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
     }
 }

@@ -8,7 +8,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::http::authority;
+use super::http::{authority, source_of};
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct HealthCheckRequest {
@@ -81,9 +81,7 @@ async fn ask(address: &str, service: &str) -> Result<Result<HealthCheckResponse,
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .and_then(|endpoint| endpoint.user_agent("kube-probe/1.37"))
         .map_err(|error| error.to_string())?;
-    let channel = endpoint.connect().await.map_err(|error| {
-        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
-    })?;
+    let channel = endpoint.connect().await.map_err(|error| source_of(&error))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| error.to_string())?;
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");

@@ -133,7 +133,7 @@ async fn once(uri: &Uri, headers: &HeaderMap) -> Result<(StatusCode, Option<Stri
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     let stream = TcpStream::connect((host, port))
         .await
-        .map_err(|error| format!("dial tcp {}: {error}", authority(host, port)))?;
+        .map_err(|error| format!("dial tcp {}: connect: {}", authority(host, port), plain(&error)))?;
     if !https {
         return exchange(stream, uri, headers).await;
     }
@@ -177,8 +177,16 @@ async fn exchange(
     Ok((answer.status(), location))
 }
 
-/// An error with its causes, which hyper keeps out of its text.
-fn source_of(error: &dyn std::error::Error) -> String {
+/// An error of the system in its plain words: `connection refused`.
+pub(super) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// An error with its causes, which hyper and tonic keep out of its text.
+pub(super) fn source_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -257,7 +265,7 @@ mod tests {
         drop(listener);
         let request = Request::new("HTTP", "127.0.0.1", port, "/", &[]).expect("request");
         let error = get(&request).await.expect_err("refused");
-        assert!(error.starts_with(&format!("dial tcp 127.0.0.1:{port}: ")), "{error}");
+        assert_eq!(error, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
     }
 
     #[test]
