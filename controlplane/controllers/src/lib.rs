@@ -17,6 +17,7 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod garbage;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -71,6 +72,7 @@ pub async fn run(
         ("endpointslice", endpoint_slice::start(&context)),
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
+        ("job", job::start(&context)),
         ("statefulset", stateful_set::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),

@@ -3,7 +3,6 @@
 //! `plan` decides how many to create and which to delete, `status` what to report; this file watches and applies.
 
 mod plan;
-mod rank;
 mod replicated;
 mod status;
 

@@ -11,6 +11,7 @@ pub mod object;
 pub mod outcome;
 pub mod pods;
 pub mod queue;
+pub mod rank;
 pub mod recorder;
 pub mod revisions;
 pub mod store;

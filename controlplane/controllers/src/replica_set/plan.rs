@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::rank::deletion_order;
 use super::replicated::Replicated;
 use crate::runtime::pods::BURST;
+use crate::runtime::rank::deletion_order;
 
 /// What to do to the pods of a set.
 #[derive(Debug, Default)]

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::runtime::object::{annotation, created, node_name, phase, pod_condition, ready, uid};
+use super::object::{annotation, created, node_name, phase, pod_condition, ready, uid};
 
+/// The annotation that says how dear a pod is.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Sorts ascending: the smallest is deleted first.
-pub(super) type DeletionOrder = (bool, u8, bool, i32, Reverse<usize>, i32, Reverse<i32>, i32, String);
+pub type DeletionOrder = (bool, u8, bool, i32, Reverse<usize>, i32, Reverse<i32>, i32, String);
 
 /// Where a pod stands in the order.
-pub(super) fn deletion_order(pod: &Pod, related: &BTreeMap<String, usize>, now: Timestamp) -> DeletionOrder {
+pub fn deletion_order(pod: &Pod, related: &BTreeMap<String, usize>, now: Timestamp) -> DeletionOrder {
     let phase = match phase(pod) {
         "Pending" => 0,
         "Running" => 2,
