@@ -12,6 +12,8 @@ pub mod probes;
 pub mod progress;
 pub mod resources;
 pub mod restart;
+#[cfg(test)]
+pub(crate) mod scenes;
 pub mod spec;
 pub mod status;
 

@@ -3,72 +3,13 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::observed::{Exit, ObservedContainer, ObservedPod, ObservedSandbox};
+use crate::pods::observed::{ObservedContainer, ObservedPod, ObservedSandbox};
 use crate::pods::probes::ProbeResults;
 use crate::pods::progress::Failure;
+use crate::pods::scenes::{NOW, at, observed};
 use crate::pods::{Pod, Progress};
 
 mod convergence;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
-}
-
-const NOW: i64 = 10_000;
-
-/// What there is, in words: `S` a ready sandbox, `s` one that is not, `a:run`, `a:made`, `a:lost`, `a:exit=CODE[@SECONDS ago]`,
-/// each with `#ATTEMPT` or none. Containers are in the youngest sandbox named so far.
-fn observed(words: &str) -> ObservedPod {
-    let mut pod = ObservedPod::default();
-    for (place, word) in words.split_whitespace().enumerate() {
-        let place = i64::try_from(place).unwrap();
-        if word.eq_ignore_ascii_case("s") {
-            let attempt = u32::try_from(pod.sandboxes.len()).unwrap();
-            let id = format!("s{attempt}");
-            pod.sandboxes.push(ObservedSandbox {
-                id,
-                attempt,
-                ready: word == "S",
-                created: at(place),
-                ..Default::default()
-            });
-            continue;
-        }
-        let (name, state) = word.split_once(':').unwrap();
-        let (state, attempt) = state.split_once('#').unwrap_or((state, "0"));
-        let state = match state.split_once('=') {
-            Some((_, code)) => {
-                let (code, ago) = code.split_once('@').unwrap_or((code, "100"));
-                let finished = at(NOW - ago.parse::<i64>().unwrap());
-                ContainerState::Exited(Exit {
-                    started: Some(finished),
-                    finished,
-                    code: code.parse().unwrap(),
-                    ..Exit::default()
-                })
-            }
-            None if state == "run" => ContainerState::Running { started: at(place) },
-            None if state == "made" => ContainerState::Created,
-            None => ContainerState::Unknown,
-        };
-        let attempt: u32 = attempt.parse().unwrap();
-        pod.containers.push(ObservedContainer {
-            id: format!("{name}{attempt}"),
-            sandbox: pod.sandboxes.last().map(|s| s.id.clone()).unwrap_or_default(),
-            name: name.into(),
-            attempt,
-            backoff_step: attempt,
-            created: at(place),
-            state,
-            image: String::new(),
-            image_id: String::new(),
-            log_path: String::new(),
-            stop: Default::default(),
-        });
-    }
-    pod.sort();
-    pod
-}
 
 /// Operations in words.
 fn words(plan: &Plan) -> String {
