@@ -3,6 +3,7 @@
 //! A stored object in JSON is sent as the bytes it is kept in. It must not know verbs, the store or who asks.
 
 mod accept;
+mod columns;
 mod shape;
 mod stream;
 

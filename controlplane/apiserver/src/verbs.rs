@@ -85,7 +85,7 @@ impl<'a> Request<'a> {
 
 /// 404 for an object of that name.
 pub(crate) fn not_found(target: &Target<'_>, name: &str) -> ApiError {
-    ApiError::not_found(&target.kind.resource.group, &target.kind.resource.plural, name)
+    ApiError::not_found(&target.resource.group, &target.resource.plural, name)
 }
 
 /// Answers a request for a stored resource.
@@ -175,3 +175,6 @@ fn store_error(error: &pagurus_controlplane_store::Error) -> ApiError {
         _ => ApiError::internal(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

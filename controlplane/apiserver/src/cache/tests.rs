@@ -1,1 +1,122 @@
+//! The cache over a real store: currency, paging snapshots, cursors.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+
+use pagurus_controlplane_schema::table::Table;
+use pagurus_controlplane_store::{Txn, embedded};
+use serde_json::json;
+
+use super::*;
+use crate::strategy::Generic;
+
+struct Fixture {
+    cache: Arc<Cache>,
+    store: Arc<dyn Store>,
+    _directory: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> =
+        Arc::new(embedded::Store::open(directory.path(), embedded::Options::default()).unwrap());
+    let resource = Table::builtin().resource("", "v1", "configmaps").unwrap();
+    let prefix = "/registry/core/configmaps/".to_owned();
+    let cancel = CancellationToken::new();
+    let (cache, feed) = Cache::start(resource, &Generic, prefix, store.clone(), cancel).await.unwrap();
+    tokio::spawn(feed);
+    Fixture { cache, store, _directory: directory }
+}
+
+impl Fixture {
+    async fn put(&self, name: &str, expected: u64) -> u64 {
+        let object = json!({"kind": "ConfigMap", "metadata": {"name": name, "namespace": "n", "uid": "u"}});
+        let key = self.cache.store_key(&ObjectKey::namespaced("n", name));
+        let result = self.store.txn(Txn::put_if(key, expected, stored_bytes(&object))).await.unwrap();
+        assert!(result.committed);
+        result.revision
+    }
+
+    async fn names(&self, snapshot: &Snapshot) -> String {
+        let names = snapshot.below(Some("n"), None).map(|(_, o)| o.key.name.as_str());
+        names.collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[tokio::test]
+async fn current_knows_what_was_acknowledged() {
+    let f = fixture().await;
+    for i in 0..50 {
+        let revision = f.put(&format!("c{i}"), 0).await;
+        let now = f.cache.current().await.unwrap();
+        assert!(now.revision >= revision);
+        assert_eq!(now.get(Some("n"), &format!("c{i}")).unwrap().revision, revision);
+    }
+}
+
+#[tokio::test]
+async fn snapshots_do_not_change() {
+    let f = fixture().await;
+    f.put("a", 0).await;
+    let first = f.cache.current().await.unwrap();
+    f.cache.keep(&first);
+    let revision = f.put("b", 0).await;
+    assert_eq!(f.names(&first).await, "a");
+    assert_eq!(f.names(&f.cache.at(first.revision).await.unwrap()).await, "a");
+    assert_eq!(f.names(&f.cache.at(revision).await.unwrap()).await, "a b");
+    assert_eq!(f.names(&f.cache.not_before(first.revision).await.unwrap()).await, "a b");
+    assert!(matches!(f.cache.not_before(revision + 9).await, Err(CacheError::NotYet { .. })));
+    f.put("c", 0).await;
+    // Not kept in memory: read from the store.
+    assert_eq!(f.names(&f.cache.at(revision).await.unwrap()).await, "a b");
+    f.store.compact(revision + 1).await.unwrap();
+    assert!(matches!(f.cache.at(revision).await, Err(CacheError::Gone { .. })));
+}
+
+#[tokio::test]
+async fn cursors_see_every_change_once() {
+    let f = fixture().await;
+    let first = f.put("a", 0).await;
+    f.cache.current().await.unwrap();
+    let (_, mut all) = f.cache.watch(Some(first - 1)).unwrap();
+    let (_, mut later) = f.cache.watch(Some(first)).unwrap();
+    f.put("b", 0).await;
+    f.put("a", first).await;
+    let read = async |cursor: &mut Cursor, count: usize| {
+        let mut out = Vec::new();
+        while out.len() < count {
+            let changes = cursor.next().await.unwrap();
+            out.extend(changes.iter().map(|c| format!("{} {}", c.kind.as_str(), c.object.key.name)));
+        }
+        out
+    };
+    assert_eq!(read(&mut all, 3).await, ["ADDED a", "ADDED b", "MODIFIED a"]);
+    assert_eq!(read(&mut later, 2).await, ["ADDED b", "MODIFIED a"]);
+    assert!(f.cache.watch(Some(0)).is_err());
+}
+
+#[tokio::test]
+async fn slow_cursors_are_overtaken() {
+    let f = fixture().await;
+    let mut revision = f.put("a", 0).await;
+    f.cache.current().await.unwrap();
+    let (_, mut slow) = f.cache.watch(None).unwrap();
+    for _ in 0..9000 {
+        revision = f.put("a", revision).await;
+    }
+    f.cache.current().await.unwrap();
+    assert_eq!(slow.next().await.unwrap_err(), CursorError::Overtaken);
+    assert!(matches!(f.cache.watch(Some(revision - 8500)), Err(CacheError::Gone { .. })));
+    assert!(f.cache.watch(Some(revision - 100)).is_ok());
+}
+
+#[tokio::test]
+async fn changes_are_encoded_once() {
+    let f = fixture().await;
+    let (_, mut cursor) = f.cache.watch(None).unwrap();
+    f.put("a", 0).await;
+    let change = cursor.next().await.unwrap().remove(0);
+    let first = change.encoded((ChangeKind::Added, 0), || "first".into());
+    let second = change.encoded((ChangeKind::Added, 0), || unreachable!("encoded already"));
+    assert_eq!(first.as_ptr(), second.as_ptr());
+}

@@ -12,18 +12,18 @@ use serde_json::{Map, Value};
 
 /// The schemas of the types of one document, for their descriptions.
 #[derive(Debug)]
-pub(super) struct Descriptions(Map<String, Value>);
+pub(crate) struct Descriptions(Map<String, Value>);
 
 impl Descriptions {
     /// Those of every type that the kinds of a group and version use.
-    pub(super) fn of_version(group: &str, version: &str) -> Self {
+    pub(crate) fn of_version(group: &str, version: &str) -> Self {
         let mut generator = SchemaGenerator::default();
         gather(&mut generator, group, version);
         Self(generator.take_definitions(false))
     }
 
     /// Those of all of them.
-    pub(super) fn all() -> Self {
+    pub(crate) fn all() -> Self {
         let mut generator = SchemaGenerator::default();
         for (group, version) in VERSIONS {
             gather(&mut generator, group, version);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use pagurus_controlplane_api::status::{ApiError, Reason};
 use pagurus_controlplane_api::time;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::accept::{Format, Include, Output, Shape};
+use super::columns;
 use crate::cache::{Cached, Change, ChangeKind};
 use crate::engine::Target;
 
@@ -198,24 +199,11 @@ fn row(
 }
 
 fn table(target: &Target<'_>, version: &str, meta: &ListMeta, rows: Vec<Value>, columns: bool) -> Value {
-    let definitions = if columns { column_definitions(target) } else { Value::Null };
+    let definitions = if columns { (*columns::definitions(target)).clone() } else { Value::Null };
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": meta.to_value(), "columnDefinitions": definitions, "rows": rows,
     })
-}
-
-fn column_definitions(target: &Target<'_>) -> Value {
-    let column = |c: &pagurus_controlplane_schema::table::Column| {
-        let mut out = Map::new();
-        out.insert("name".into(), (*c.name).into());
-        out.insert("type".into(), (*c.type_).into());
-        out.insert("format".into(), (*c.format).into());
-        out.insert("description".into(), "".into());
-        out.insert("priority".into(), c.priority.into());
-        Value::Object(out)
-    };
-    target.resource.columns.iter().map(column).collect()
 }
 
 fn not_a_list(target: &Target<'_>) -> ApiError {

@@ -5,12 +5,12 @@ use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
 use pagurus_controlplane_api::time;
 use pagurus_controlplane_schema::codec;
-use pagurus_controlplane_schema::fields::{self, ApplyError, Conflict};
+use pagurus_controlplane_schema::fields::{self, ApplyError, Conflict, Writer};
 use serde_json::Value;
 
 use super::options::FieldValidation;
 use super::update::{Done, Proposal, change};
-use super::write::{reset, writer};
+use super::write::{is_unowned, reset, writer};
 use super::{Request, body, metadata};
 use crate::engine::Engine;
 
@@ -18,7 +18,7 @@ use crate::engine::Engine;
 pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes) -> Result<Done, ApiError> {
     let decoded = codec::yaml::decode(bytes)
         .map_err(|e| ApiError::bad_request(format!("error encoding patch: {e}")))?;
-    let duplicates = decoded.duplicate_fields.iter().map(|f| format!("duplicate field \"{f}\""));
+    let duplicates = decoded.duplicate_fields.iter().cloned();
     match request.options.validation {
         FieldValidation::Strict if !decoded.duplicate_fields.is_empty() => {
             let all = duplicates.collect::<Vec<_>>().join(", ");
@@ -32,10 +32,15 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
     let resource = request.target.resource;
     let (api_version, now) = (resource.api_version(), time::now_text());
     change(engine, request, |old| {
-        let live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
+        let mut live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
         let (table, options) = (engine.table(), &request.options);
         let writer = writer(request, &api_version, &now);
         let reset = reset(request);
+        if let Some(live) = live.as_mut().filter(|live| is_unowned(live)) {
+            // Whoever made the object until now counts as one manager.
+            let earlier = Writer { manager: "before-first-apply", subresource: "", ..writer };
+            fields::update(table, resource.type_id, None, live, &earlier, &reset);
+        }
         let applied =
             fields::apply(table, resource.type_id, live.as_ref(), &config, &writer, options.force, &reset);
         let mut applied = applied.map_err(|e| apply_error(request, e))?;
@@ -89,7 +94,7 @@ fn check(request: &Request<'_>, config: &Value) -> Result<(), ApiError> {
 }
 
 fn uid_mismatch(request: &Request<'_>) -> ApiError {
-    let resource = request.target.kind.resource;
+    let resource = request.target.resource;
     let why = "uid mismatch: the provided object specified uid, and no existing object was found";
     ApiError::conflict(&resource.group, &resource.plural, request.name.unwrap_or_default(), why)
 }

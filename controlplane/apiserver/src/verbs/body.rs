@@ -73,7 +73,9 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         other @ "application/cbor" => {
-            let message = format!("{other} is not read yet, send application/json, application/yaml or application/vnd.kubernetes.protobuf");
+            let message = format!(
+                "{other} is not read yet, send application/json, application/yaml or application/vnd.kubernetes.protobuf"
+            );
             Err(ApiError::new(415, Reason::UnsupportedMediaType, message))
         }
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),

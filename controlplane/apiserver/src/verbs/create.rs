@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Response;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::write::{admit, allow, context, invalid, own, put, unstored};
@@ -53,6 +54,8 @@ pub(super) async fn store(
     let (target, strategy) = (&request.target, request.target.kind.strategy);
     match_namespace(request, &mut object)?;
     let asked_revision = !metadata::text(&object, "resourceVersion").is_empty();
+    metadata::wipe(&mut object);
+    warn_of_owners(request, &mut object);
     if owns {
         own(engine, request, None, &mut object)?;
     }
@@ -64,6 +67,7 @@ pub(super) async fn store(
     if strategy.counts_generations() {
         metadata::of(&mut object).insert("generation".to_owned(), 1.into());
     }
+    normalize(engine.table(), target.kind.resource.type_id, &mut object);
     let mut errors = metadata::validate(&object, target.kind.resource.namespaced, strategy);
     errors.extend(strategy.validate(&object));
     if !errors.is_empty() {
@@ -102,7 +106,7 @@ async fn insert(
                 return Ok(stored);
             }
         }
-        let resource = target.kind.resource;
+        let resource = target.resource;
         let mut error = ApiError::already_exists(&resource.group, &resource.plural, &key.name);
         if !generated {
             return Err(error);
@@ -132,4 +136,15 @@ pub(super) fn match_namespace(request: &Request<'_>, object: &mut Value) -> Resu
         _ => {}
     }
     Ok(())
+}
+
+/// Drops owners that are named twice and says so.
+pub(super) fn warn_of_owners(request: &Request<'_>, object: &mut Value) {
+    let twice = metadata::dedup_owners(object);
+    if !twice.is_empty() {
+        request.warnings.add(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
 }

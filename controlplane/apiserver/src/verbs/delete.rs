@@ -122,16 +122,16 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
         let current = found.ok_or_else(|| request.not_found())?;
         let old = current.value();
         admit(engine, request, Operation::Delete, None, Some(&old)).await?;
-        check_preconditions(target, &current, options)?;
+        check_preconditions(target, &current, &old, options)?;
         allow(engine, request, Operation::Delete, None, Some(&old)).await?;
         match plan(target, &old, options, time::now()) {
             Plan::Nothing => return Ok(Done { object: current, gone: false }),
-            Plan::Remove => {
+            Plan::Remove(last) => {
                 if options.dry_run {
-                    return Ok(Done { object: current, gone: true });
+                    return Ok(Done { object: unstored(target, &last, current.revision), gone: true });
                 }
                 if let Some(revision) = remove(engine, target, &current).await? {
-                    return Ok(Done { object: Arc::new(current.at_revision(revision)), gone: true });
+                    return Ok(Done { object: unstored(target, &last, revision), gone: true });
                 }
             }
             Plan::Mark(object) => {
@@ -144,7 +144,7 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
             }
         }
     }
-    let resource = target.kind.resource;
+    let resource = target.resource;
     Err(ApiError::modified(&resource.group, &resource.plural, name))
 }
 
@@ -153,8 +153,8 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
 enum Plan {
     /// It is being deleted as it is.
     Nothing,
-    /// It goes at once.
-    Remove,
+    /// It goes at once, looking like this at last.
+    Remove(Value),
     /// It stays, looking like this.
     Mark(Value),
 }
@@ -181,10 +181,10 @@ fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions, now: Timestam
             count(&mut object);
         }
         // The last finalizer and the grace period are both over: whoever asked for zero seconds ends it.
-        return if is_released(target, &object) { Plan::Remove } else { Plan::Mark(object) };
+        return if is_released(target, &object) { Plan::Remove(object) } else { Plan::Mark(object) };
     }
     if metadata::finalizers(&object).is_empty() && !strategy.holds_deletion(&object) {
-        return Plan::Remove;
+        return Plan::Remove(object);
     }
     if metadata::number(old, "deletionGracePeriodSeconds").is_none() && first {
         count(&mut object);

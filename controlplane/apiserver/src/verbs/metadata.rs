@@ -50,14 +50,37 @@ pub(super) fn is_deleting(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
+/// Takes away what no client can set in a new object.
+pub(super) fn wipe(object: &mut Value) {
+    for gone in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        of(object).remove(gone);
+    }
+}
+
 /// Sets what the server decides in a new object.
 pub(super) fn fill(object: &mut Value) {
-    let metadata = of(object);
-    for gone in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
-        metadata.remove(gone);
-    }
-    metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
-    metadata.insert("creationTimestamp".to_owned(), time::now_text().into());
+    wipe(object);
+    of(object).insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    of(object).insert("creationTimestamp".to_owned(), time::now_text().into());
+}
+
+/// Drops owners that are named twice; their uids.
+pub(super) fn dedup_owners(object: &mut Value) -> Vec<String> {
+    let Some(list) = of(object).get_mut("ownerReferences").and_then(Value::as_array_mut) else {
+        return Vec::new();
+    };
+    let mut seen: Vec<Value> = Vec::with_capacity(list.len());
+    let mut twice = Vec::new();
+    list.retain(|owner| {
+        let new = !seen.contains(owner);
+        if new {
+            seen.push(owner.clone());
+        } else if let Some(uid) = owner.get("uid").and_then(Value::as_str) {
+            twice.push(uid.to_owned());
+        }
+        new
+    });
+    twice
 }
 
 /// Makes a name from `generateName`, if there is no name and there is a prefix.

@@ -114,7 +114,7 @@ async fn write(
         warnings: request.warnings.clone(),
         options: request.options.clone(),
     };
-    let resource = request.target.kind.resource;
+    let resource = request.target.resource;
     let done = change(engine, &workload, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
         let scale = wanted(&scale_of(old))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::write::{admit, allow, context, invalid, own, put, remove, unstored};
@@ -119,12 +120,14 @@ async fn attempt(
             format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid);
         return Err(conflict(target, &current.key.name, &why));
     }
+    create::warn_of_owners(request, &mut object);
     if !owned {
         own(engine, request, Some(old), &mut object)?;
     }
     admit(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
     check_revision(request, current, &object)?;
     prepare(request, &mut object, old);
+    normalize(engine.table(), target.kind.resource.type_id, &mut object);
     let errors = errors(request, &object, old);
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
@@ -253,12 +256,12 @@ fn match_name(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
 }
 
 fn modified(target: &Target<'_>, name: &str) -> ApiError {
-    let resource = target.kind.resource;
+    let resource = target.resource;
     ApiError::modified(&resource.group, &resource.plural, name)
 }
 
 fn conflict(target: &Target<'_>, name: &str, why: &str) -> ApiError {
-    let resource = target.kind.resource;
+    let resource = target.resource;
     ApiError::conflict(&resource.group, &resource.plural, name, why)
 }
 

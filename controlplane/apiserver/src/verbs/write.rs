@@ -90,6 +90,10 @@ pub(super) fn own(
     object: &mut Value,
 ) -> Result<(), ApiError> {
     let target = &request.target;
+    if live.is_some_and(is_unowned) && is_unowned(object) {
+        // Nobody's fields are told apart in this object, and only an apply begins to.
+        return Ok(());
+    }
     if target.is_storage_version() {
         own_in(engine, request, live, object);
         return Ok(());
@@ -103,6 +107,11 @@ pub(super) fn own(
         None => metadata::of(object).remove("managedFields"),
     };
     Ok(())
+}
+
+/// Whether nobody owns a field of the object.
+pub(super) fn is_unowned(object: &Value) -> bool {
+    object.pointer("/metadata/managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
 fn own_in(engine: &Engine, request: &Request<'_>, live: Option<&Value>, object: &mut Value) {

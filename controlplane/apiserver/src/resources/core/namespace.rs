@@ -54,6 +54,10 @@ impl Strategy for Namespaces {
 
     fn mark_deleted(&self, object: &mut Value) {
         object_at(object, "status")["phase"] = "Terminating".into();
+        // Namespaces have no grace period, not even one of zero seconds.
+        if let Some(metadata) = object_at(object, "metadata").as_object_mut() {
+            metadata.remove("deletionGracePeriodSeconds");
+        }
     }
 
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {

@@ -1,0 +1,192 @@
+//! Getting and listing: selectors, pages, revisions, formats and shapes.
+
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
+
+use super::{CONFIG_MAPS, Fixture, fixture};
+
+/// Five ConfigMaps c0 to c4, alternately labelled a and b.
+async fn five() -> Fixture {
+    let f = fixture().await;
+    for i in 0..5 {
+        f.config_map(&format!("c{i}"), json!({"app": if i % 2 == 0 { "a" } else { "b" }, "n": i.to_string()})).await;
+    }
+    f
+}
+
+#[tokio::test]
+async fn selecting() {
+    let f = five().await;
+    f.post("/api/v1/namespaces/other/configmaps", json!({"metadata": {"name": "o", "labels": {"app": "a"}}}))
+        .await
+        .expect(201);
+    let check = async |query: &str, expected: &[&str]| {
+        let list = f.get(&format!("{CONFIG_MAPS}{query}")).await.expect(200);
+        assert_eq!(list.names(), expected, "{query}");
+    };
+    check("", &["c0", "c1", "c2", "c3", "c4"]).await;
+    check("?labelSelector=app%3Da", &["c0", "c2", "c4"]).await;
+    check("?labelSelector=app!%3Da", &["c1", "c3"]).await;
+    check("?labelSelector=n%20in%20(1,2)", &["c1", "c2"]).await;
+    check("?labelSelector=!n", &[]).await;
+    check("?fieldSelector=metadata.name%3Dc3", &["c3"]).await;
+    check("?fieldSelector=metadata.name!%3Dc3,metadata.namespace=n", &["c0", "c1", "c2", "c4"]).await;
+    let all = f.get("/api/v1/configmaps?labelSelector=app%3Da").await.expect(200);
+    assert_eq!(all.names(), ["c0", "c2", "c4", "o"]);
+    let bad = f.get(&format!("{CONFIG_MAPS}?labelSelector=app%20in")).await;
+    assert_eq!(bad.error(400, "BadRequest"), "unable to parse requirement: found '' expected: '('");
+    f.get(&format!("{CONFIG_MAPS}?fieldSelector=data%3Dx")).await.error(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn lists_are_made_of_the_stored_bytes() {
+    let f = five().await;
+    let list = f.get(CONFIG_MAPS).await.expect(200);
+    assert_eq!((&list.body["kind"], &list.body["apiVersion"]), (&json!("ConfigMapList"), &json!("v1")));
+    for item in list.body["items"].as_array().unwrap() {
+        let name = item["metadata"]["name"].as_str().unwrap();
+        let mut one = f.get(&format!("{CONFIG_MAPS}/{name}")).await.expect(200).body;
+        assert_eq!((one["kind"].take(), one["apiVersion"].take()), (json!("ConfigMap"), json!("v1")));
+        one.as_object_mut().unwrap().retain(|_, v| !v.is_null());
+        assert_eq!(*item, one);
+    }
+}
+
+#[tokio::test]
+async fn paging_is_exact() {
+    let f = five().await;
+    let page = async |query: &str| f.get(&format!("{CONFIG_MAPS}?limit=2{query}")).await;
+    let first = page("").await.expect(200);
+    assert_eq!((first.names(), &first.body["metadata"]["remainingItemCount"]), (vec!["c0", "c1"], &json!(3)));
+    let token = first.body["metadata"]["continue"].as_str().unwrap().to_owned();
+    f.config_map("c11", json!({})).await;
+    f.delete(&format!("{CONFIG_MAPS}/c2"), Value::Null).await.expect(200);
+    let second = page(&format!("&continue={token}")).await.expect(200);
+    assert_eq!(second.names(), ["c2", "c3"], "as it was when the first page was made");
+    assert_eq!(second.revision(), first.revision());
+    let token = second.body["metadata"]["continue"].as_str().unwrap().to_owned();
+    // The other server process knows no snapshot and asks the store.
+    let f = f.restart().await;
+    let third = f.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.expect(200);
+    assert_eq!((third.names(), third.body["metadata"].get("continue")), (vec!["c4"], None));
+    f.engine.store().compact(f.engine.store().revision().await.unwrap()).await.unwrap();
+    let gone = f.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    gone.error(410, "Expired");
+    let token = gone.body["metadata"]["continue"].as_str().unwrap();
+    let rest = f.get(&format!("{CONFIG_MAPS}?limit=9&continue={token}")).await.expect(200);
+    assert_eq!(rest.names(), ["c4"]);
+    let both = f.get(&format!("{CONFIG_MAPS}?continue={token}&resourceVersion=1")).await;
+    assert_eq!(
+        both.error(400, "BadRequest"),
+        "specifying resource version is not allowed when using continue"
+    );
+    let selected = f.get(&format!("{CONFIG_MAPS}?limit=1&labelSelector=app")).await.expect(200);
+    assert_eq!(selected.body["metadata"].get("remainingItemCount"), None);
+    f.get(&format!("{CONFIG_MAPS}?limit=abc")).await.error(400, "BadRequest");
+    assert_eq!(f.get(&format!("{CONFIG_MAPS}?limit=-1")).await.expect(200).names().len(), 5);
+}
+
+#[tokio::test]
+async fn revisions_of_lists() {
+    let f = fixture().await;
+    let first = f.config_map("c0", json!({})).await.revision();
+    f.config_map("c1", json!({})).await;
+    let check = async |query: &str, expected: &[&str]| {
+        let list = f.get(&format!("{CONFIG_MAPS}?{query}")).await.expect(200);
+        assert_eq!(list.names(), expected, "{query}");
+    };
+    check("", &["c0", "c1"]).await;
+    check("resourceVersion=0", &["c0", "c1"]).await;
+    check(&format!("resourceVersion={first}"), &["c0", "c1"]).await;
+    check(&format!("resourceVersion={first}&resourceVersionMatch=NotOlderThan"), &["c0", "c1"]).await;
+    check(&format!("resourceVersion={first}&resourceVersionMatch=Exact"), &["c0"]).await;
+    let future = f.get(&format!("{CONFIG_MAPS}?resourceVersion=99999")).await;
+    assert!(
+        future.error(504, "Timeout").starts_with("Timeout: Too large resource version: 99999, current: ")
+    );
+    f.get(&format!("{CONFIG_MAPS}?resourceVersion=abc")).await.error(400, "BadRequest");
+    f.get(&format!("{CONFIG_MAPS}?resourceVersionMatch=Exact")).await.error(422, "Invalid");
+    f.get(&format!("{CONFIG_MAPS}?resourceVersion=0&resourceVersionMatch=Exact")).await.error(422, "Invalid");
+    f.get(&format!("{CONFIG_MAPS}?sendInitialEvents=true")).await.error(422, "Invalid");
+}
+
+#[tokio::test]
+async fn formats() {
+    let f = five().await;
+    let one = format!("{CONFIG_MAPS}/c0");
+    let yaml = f.with("GET", &one, &[("accept", "application/yaml")], "").await.expect(200);
+    assert!(yaml.bytes.starts_with(b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n"), "{:?}", yaml.bytes);
+    assert_eq!(yaml.headers["content-type"], "application/yaml");
+    let missing = f
+        .with("GET", &format!("{CONFIG_MAPS}/none"), &[("accept", "application/yaml")], "")
+        .await
+        .expect(404);
+    assert!(missing.bytes.starts_with(b"apiVersion: v1\ncode: 404\n"));
+    let pretty = f.get(&format!("{one}?pretty=true")).await.expect(200);
+    assert!(pretty.bytes.starts_with(b"{\n  \"apiVersion\": \"v1\",\n"));
+    let best = f.with("GET", &one, &[("accept", "application/xml, application/json;q=0.1")], "").await;
+    assert_eq!(best.expect(200).headers["content-type"], "application/json");
+    f.with("GET", &one, &[("accept", "application/xml")], "").await.error(406, "NotAcceptable");
+    f.with("GET", &one, &[("accept", "application/json;as=Table;g=meta.k8s.io;v=v2")], "")
+        .await
+        .error(406, "NotAcceptable");
+}
+
+#[tokio::test]
+async fn shapes() {
+    let f = five().await;
+    let ask = async |address: &str, shape: &str| {
+        let accept = format!("application/json;as={shape};g=meta.k8s.io;v=v1");
+        f.with("GET", address, &[("accept", accept.as_str())], "").await
+    };
+    let table = ask(&format!("{CONFIG_MAPS}?limit=2"), "Table").await.expect(200).body;
+    assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(table["rows"][1]["cells"][0], "c1");
+    assert_eq!(table["rows"][1]["object"]["kind"], "PartialObjectMetadata");
+    assert!(table["metadata"]["continue"].is_string());
+    let bare = ask(&format!("{CONFIG_MAPS}?includeObject=None"), "Table").await.expect(200).body;
+    assert_eq!(bare["rows"][0]["object"], Value::Null);
+    let full = ask(&format!("{CONFIG_MAPS}/c0?includeObject=Object"), "Table").await.expect(200).body;
+    assert_eq!(full["rows"][0]["object"]["kind"], "ConfigMap");
+    ask(&format!("{CONFIG_MAPS}?includeObject=Bogus"), "Table").await.error(400, "BadRequest");
+    let one = ask(&format!("{CONFIG_MAPS}/c0"), "PartialObjectMetadata").await.expect(200).body;
+    assert_eq!((&one["kind"], &one["metadata"]["name"]), (&json!("PartialObjectMetadata"), &json!("c0")));
+    let list = ask(CONFIG_MAPS, "PartialObjectMetadataList").await.expect(200).body;
+    assert_eq!(
+        (&list["kind"], list["items"].as_array().unwrap().len()),
+        (&json!("PartialObjectMetadataList"), 5)
+    );
+    ask(CONFIG_MAPS, "PartialObjectMetadata").await.error(406, "NotAcceptable");
+}
+
+#[tokio::test]
+async fn long_answers_are_compressed() {
+    let f = fixture().await;
+    for i in 0..40 {
+        let data = json!({"metadata": {"name": format!("c{i:02}")}, "data": {"a": "x".repeat(10_000)}});
+        f.post(CONFIG_MAPS, data).await.expect(201);
+    }
+    let plain = f.get(CONFIG_MAPS).await.expect(200);
+    assert_eq!(plain.names().len(), 40);
+    assert!(plain.headers.get("content-encoding").is_none());
+    let zipped = f.with("GET", CONFIG_MAPS, &[("accept-encoding", "gzip")], "").await.expect(200);
+    assert_eq!(zipped.headers["content-encoding"], "gzip");
+    assert!(zipped.bytes.len() * 10 < plain.bytes.len());
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut GzDecoder::new(&zipped.bytes[..]), &mut text).unwrap();
+    assert_eq!(text, plain.bytes);
+}
+
+#[tokio::test]
+async fn resources_in_two_versions() {
+    let f = fixture().await;
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "n", "name": "p"},
+        "reason": "R", "message": "m", "type": "Normal", "source": {"component": "c"}});
+    f.post("/api/v1/namespaces/n/events", event).await.expect(201);
+    let other = f.get("/apis/events.k8s.io/v1/namespaces/n/events/e").await.expect(200).body;
+    assert_eq!((&other["apiVersion"], &other["note"]), (&json!("events.k8s.io/v1"), &json!("m")));
+    assert_eq!(other["regarding"]["name"], "p");
+    let list = f.get("/apis/events.k8s.io/v1/namespaces/n/events").await.expect(200).body;
+    assert_eq!((&list["kind"], &list["items"][0]["note"]), (&json!("EventList"), &json!("m")));
+}

@@ -1,0 +1,163 @@
+//! Watching: what is told, in which order, to whom.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use super::{CONFIG_MAPS, Fixture, fixture};
+use crate::request::{Body, empty_body};
+
+/// The lines of a watch.
+struct Lines {
+    body: Body,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await;
+            let frame = frame.expect("a line within ten seconds")?;
+            self.rest.extend_from_slice(&frame.unwrap().into_data().unwrap());
+        }
+    }
+
+    /// The next lines as `TYPE name`.
+    async fn told(&mut self, count: usize) -> Vec<String> {
+        let mut out = Vec::new();
+        while out.len() < count {
+            let line = self.next().await.unwrap();
+            let name = line["object"]["metadata"]["name"].as_str().unwrap_or_default();
+            out.push(format!("{} {name}", line["type"].as_str().unwrap()));
+        }
+        out
+    }
+}
+
+async fn watch(f: &Fixture, query: &str) -> Lines {
+    let response = f.ask("GET", &format!("{CONFIG_MAPS}?watch=1{query}"), &[], empty_body()).await;
+    assert_eq!(response.status(), 200);
+    Lines { body: response.into_body(), rest: Vec::new() }
+}
+
+#[tokio::test]
+async fn state_then_changes() {
+    let f = fixture().await;
+    f.config_map("a", json!({})).await;
+    let first = f.config_map("b", json!({})).await.revision();
+    let mut all = watch(&f, "").await;
+    let mut later = watch(&f, &format!("&resourceVersion={first}")).await;
+    assert_eq!(all.told(2).await, ["ADDED a", "ADDED b"]);
+    f.config_map("c", json!({})).await;
+    let changed = f.merge(&format!("{CONFIG_MAPS}/a"), json!({"data": {"k": "v"}})).await.expect(200);
+    f.delete(&format!("{CONFIG_MAPS}/b"), Value::Null).await.expect(200);
+    for lines in [&mut all, &mut later] {
+        assert_eq!(lines.told(1).await, ["ADDED c"]);
+        let line = lines.next().await.unwrap();
+        assert_eq!((&line["type"], &line["object"]), (&json!("MODIFIED"), &changed.body));
+        let gone = lines.next().await.unwrap();
+        assert_eq!(gone["type"], "DELETED");
+        let revision: u64 = gone["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        assert_eq!(revision, changed.revision() + 1, "the deletion's own revision");
+    }
+}
+
+#[tokio::test]
+async fn selections_are_entered_and_left() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/x");
+    f.config_map("x", json!({"app": "a"})).await;
+    let mut lines = watch(&f, "&labelSelector=app%3Da").await;
+    let mut named = watch(&f, "&fieldSelector=metadata.name%3Dother").await;
+    assert_eq!(lines.told(1).await, ["ADDED x"]);
+    f.merge(&one, json!({"data": {"k": "1"}})).await.expect(200);
+    let left = f.merge(&one, json!({"metadata": {"labels": {"app": "b"}}})).await.expect(200);
+    f.merge(&one, json!({"data": {"k": "2"}})).await.expect(200);
+    f.merge(&one, json!({"metadata": {"labels": {"app": "a"}}})).await.expect(200);
+    f.merge(&one, json!({"data": {"k": "3"}})).await.expect(200);
+    assert_eq!(lines.told(1).await, ["MODIFIED x"]);
+    let line = lines.next().await.unwrap();
+    assert_eq!(line["type"], "DELETED");
+    assert_eq!(line["object"]["metadata"]["labels"]["app"], "a", "its last state in the selection");
+    assert_eq!(line["object"]["metadata"]["resourceVersion"], left.body["metadata"]["resourceVersion"]);
+    assert_eq!(lines.told(2).await, ["ADDED x", "MODIFIED x"]);
+    f.config_map("other", json!({})).await;
+    assert_eq!(named.told(1).await, ["ADDED other"]);
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let f = fixture().await;
+    f.config_map("a", json!({})).await;
+    let now = f.config_map("b", json!({})).await.revision();
+    let query = "&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut lines = watch(&f, query).await;
+    assert_eq!(lines.told(2).await, ["ADDED a", "ADDED b"]);
+    let mark = lines.next().await.unwrap();
+    assert_eq!((&mark["type"], &mark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let revision: u64 = mark["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(revision >= now);
+    f.config_map("c", json!({})).await;
+    assert_eq!(lines.told(1).await, ["ADDED c"]);
+    let answer = f.get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true")).await;
+    answer.error(422, "Invalid");
+}
+
+#[tokio::test]
+async fn bookmarks_and_ends() {
+    let f = fixture().await;
+    let revision = f.config_map("a", json!({})).await.revision();
+    // Something else moves the store on.
+    f.post("/api/v1/namespaces/n/secrets", json!({"metadata": {"name": "s"}})).await.expect(201);
+    let query = format!("&resourceVersion={revision}&allowWatchBookmarks=true&timeoutSeconds=1");
+    let mut lines = watch(&f, &query).await;
+    let mark = lines.next().await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert_eq!(mark["object"]["metadata"]["resourceVersion"], (revision + 1).to_string());
+    assert_eq!(lines.next().await, None, "the time is over");
+    let mut open = watch(&f, &format!("&resourceVersion={revision}")).await;
+    f.cancel.cancel();
+    assert_eq!(open.next().await, None, "the server ends");
+}
+
+#[tokio::test]
+async fn old_revisions_are_gone() {
+    let f = fixture().await;
+    f.config_map("a", json!({})).await;
+    // The ring begins where the process began.
+    let f = f.restart().await;
+    let mut lines = watch(&f, "&resourceVersion=1").await;
+    let line = lines.next().await.unwrap();
+    assert_eq!(
+        (&line["type"], &line["object"]["code"], &line["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
+    assert!(line["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
+    assert_eq!(lines.next().await, None);
+}
+
+#[tokio::test]
+async fn tables_tell_their_columns_once() {
+    let f = fixture().await;
+    f.config_map("a", json!({})).await;
+    f.config_map("b", json!({})).await;
+    let accept = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    let response = f.ask("GET", &format!("{CONFIG_MAPS}?watch=1"), &accept, empty_body()).await;
+    let mut lines = Lines { body: response.into_body(), rest: Vec::new() };
+    let (first, second) = (lines.next().await.unwrap(), lines.next().await.unwrap());
+    assert!(first["object"]["columnDefinitions"].is_array());
+    assert_eq!(first["object"]["rows"][0]["cells"][0], "a");
+    assert_eq!(second["object"]["columnDefinitions"], Value::Null);
+    f.config_map("c", json!({})).await;
+    let third = lines.next().await.unwrap();
+    assert_eq!(
+        (&third["object"]["kind"], &third["object"]["rows"][0]["cells"][0]),
+        (&json!("Table"), &json!("c"))
+    );
+}
