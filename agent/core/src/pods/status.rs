@@ -222,15 +222,7 @@ impl Writer<'_> {
         }
         let (reason, message) = match self.waiting.get(&container.name) {
             Some(waiting) => (waiting.reason.as_str(), waiting.message.as_str()),
-            None if kind == ContainerKind::App
-                && !self.s.pod.spec.init_containers.is_empty()
-                && !self.s.initialized() =>
-            {
-                ("PodInitializing", "")
-            }
-            None if kind != ContainerKind::App && self.s.pod.spec.init_containers.len() > 1 => {
-                ("PodInitializing", "")
-            }
+            None if !self.s.pod.spec.init_containers.is_empty() => ("PodInitializing", ""),
             None => ("ContainerCreating", ""),
         };
         let mut out = self.head(kind, container, 0);
