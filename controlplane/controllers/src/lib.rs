@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 mod context;
 pub mod runtime;
 
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -26,6 +27,7 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod stateful_set;
+mod ttl_after_finished;
 
 pub use context::{Identity, SHARED, identity};
 
@@ -73,6 +75,8 @@ pub async fn run(
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
         ("job", job::start(&context)),
+        ("cronjob", cron_job::start(&context)),
+        ("ttl-after-finished", ttl_after_finished::start(&context)),
         ("statefulset", stateful_set::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),

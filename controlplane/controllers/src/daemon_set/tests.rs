@@ -117,6 +117,8 @@ fn counts() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Nodes and readiness come and go, the update still keeps its bound and ends.
     #[test]
     fn an_update_never_takes_too_many(max in 1..4_i32, steps in proptest::collection::vec((0..3_u8, 0..6_usize), 0..80)) {

@@ -304,7 +304,7 @@ fn bounds_of_a_rolling_update() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// However pods, statuses, templates and passes interleave: never too many pods, never too few available.
     #[test]

@@ -242,7 +242,7 @@ fn fewer_parallel_pods_are_no_failure() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Pods end, statuses get lost, pods are deleted from outside: each is counted once, and never too many run.
     #[test]

@@ -42,6 +42,8 @@ fn an_unsettled_range_goes_to_its_node_only() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Nodes join and leave, writes fail or have unknown outcomes, the controller restarts.
     #[test]
     fn never_doubles(steps in proptest::collection::vec((0..20_usize, 0..5_u8), 1..120)) {

@@ -137,6 +137,8 @@ fn counts_and_the_end_of_an_update() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// In order: never more than one pod is missing or in trouble on our account, whatever happens in between.
     #[test]
     fn one_at_a_time(steps in proptest::collection::vec((0..5_u8, 0..4_usize), 1..100)) {

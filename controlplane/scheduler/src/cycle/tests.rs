@@ -204,6 +204,8 @@ fn a_node_that_left_keeps_its_pods_in_the_books() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever comes and goes, no node is given more than it has, and the sums are those of its pods.
     #[test]
     fn never_overcommits(
