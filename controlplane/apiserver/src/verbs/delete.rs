@@ -261,9 +261,18 @@ fn set(object: &mut Value, name: &str, value: Option<Value>) {
 fn check_preconditions(
     target: &Target<'_>,
     current: &Cached,
+    old: &Value,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
     let resource = target.kind.resource;
+    if target.kind.strategy.holds_deletion(old)
+        && let Some(uid) = options.uid.as_ref().filter(|uid| **uid != current.uid)
+    {
+        // Kinds with finalizers of their own say it in other words.
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid);
+        return Err(ApiError::conflict(&resource.group, &resource.plural, &current.key.name, &why));
+    }
     let conflict = |why: &str| ApiError::conflict(&resource.group, &resource.kind, &current.key.name, why);
     if let Some(uid) = options.uid.as_ref().filter(|uid| **uid != current.uid) {
         return Err(conflict(&format!(
