@@ -12,6 +12,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use pagurus_agent_core::pods::Pod;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -121,6 +124,22 @@ struct Server {
     directory: Arc<dyn PodDirectory>,
     gate: Gate,
     sessions: Sessions,
+    requests: Family<RequestLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    path: &'static str,
+    code: u16,
+}
+
+impl RequestLabels {
+    /// Only the first word of known paths becomes a label: others are chosen by whoever asks.
+    fn new(path: &str, code: u16) -> Self {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let known = ["containerLogs", "exec", "attach", "portForward", "pods", "stats", "metrics", "healthz"];
+        Self { path: known.into_iter().find(|known| *known == first).unwrap_or("other"), code }
+    }
 }
 
 /// Upgraded connections: they outlive their request, and end with the server.
@@ -158,7 +177,11 @@ pub async fn run(
     let listener = TcpListener::from_std(listener).context("listen for the node API")?;
     let sessions = Sessions { tasks: TaskTracker::new(), cancel: cancel.clone() };
     let gate = Gate::new(context.client.clone(), context.node_name.clone());
-    let server = Arc::new(Server { context, directory, gate, sessions: sessions.clone() });
+    let requests = Family::<RequestLabels, Counter>::default();
+    context.metrics.register("node_api", |registry| {
+        registry.register("requests", "Requests of the node API by path and status", requests.clone());
+    });
+    let server = Arc::new(Server { context, directory, gate, sessions: sessions.clone(), requests });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     ready.ready();
     loop {
@@ -240,9 +263,11 @@ impl Server {
             }
             Err(refusal) => Err(refusal),
         };
-        answered.unwrap_or_else(|refusal| {
+        let response = answered.unwrap_or_else(|refusal| {
             tracing::debug!(path, status = %refusal.status, "{refusal}");
             refusal.response()
-        })
+        });
+        self.requests.get_or_create(&RequestLabels::new(&path, response.status().as_u16())).inc();
+        response
     }
 }

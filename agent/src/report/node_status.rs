@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{GetParams, Patch, PatchParams, PostParams};
 use pagurus_agent_core::node::{self, Facts, Image, PressureClock, RuntimeState};
 use pagurus_cri_api::v1;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -41,6 +42,8 @@ struct Reporter {
     told: Option<(Facts, Instant)>,
     failures: u32,
     written: Counter,
+    /// For `/debug/state`.
+    shown: Arc<Mutex<Value>>,
 }
 
 /// Keeps the Node true until cancelled. An API server that is away is tried again; nothing else stops it.
@@ -48,6 +51,11 @@ pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow
     let written = Counter::default();
     context.metrics.register("node_status", |registry| {
         registry.register("patches", "Patches of the node's status", written.clone());
+    });
+    let shown = Arc::new(Mutex::new(Value::Null));
+    context.debug.register("node", {
+        let shown = shown.clone();
+        move || shown.lock().clone()
     });
     let mut changes = context.readiness.changes();
     let mut reporter = Reporter {
@@ -58,6 +66,7 @@ pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow
         told: None,
         failures: 0,
         written,
+        shown,
         context,
     };
     reporter.context.events.normal(&reporter.about(), "Starting", "Starting kubelet.");
@@ -80,6 +89,7 @@ impl Reporter {
     /// Looks, writes if there is something to write, and says when to look again.
     async fn pass(&mut self) -> Duration {
         let facts = self.look().await;
+        self.show(&facts);
         let ready = facts.runtime.problems.is_empty() && facts.missing.is_empty();
         let look = if ready { LOOK } else { LOOK_UNREADY };
         // The server's own view is read now and then, for somebody else may have written; not at every look.
@@ -108,6 +118,20 @@ impl Reporter {
                 Duration::from_millis(250).saturating_mul(1 << self.failures.min(5)).min(LOOK)
             }
         }
+    }
+
+    fn show(&self, facts: &Facts) {
+        let told = self.told.as_ref().map(|(told, _)| told);
+        *self.shown.lock() = json!({
+            "observed": {
+                "runtime": facts.runtime.version,
+                "notReady": facts.runtime.problems.iter().chain(&facts.missing).collect::<Vec<_>>(),
+                "pressure": {"memory": facts.pressure.memory, "disk": facts.pressure.disk, "pids": facts.pressure.pids},
+                "images": facts.images.len(),
+            },
+            "pending": if told == Some(facts) { 0 } else { 1 },
+            "failedWrites": self.failures,
+        });
     }
 
     async fn look(&mut self) -> Facts {
