@@ -72,6 +72,8 @@ pub enum BadValue {
     Json(Value),
     /// Text that is already in its final form (a struct in the order of its fields).
     Text(String),
+    /// Nothing: the detail says it all.
+    Omitted,
 }
 
 impl<T: Into<Value>> From<T> for BadValue {
@@ -84,6 +86,7 @@ impl BadValue {
     fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
+            Self::Omitted => String::new(),
             Self::Json(Value::Null) => "\"null\"".to_owned(),
             Self::Json(Value::String(text)) => go::quote(text),
             Self::Json(value) => go::json(value),
@@ -189,7 +192,8 @@ impl FieldError {
     pub fn body(&self) -> String {
         use FieldErrorKind as K;
         let mut out = self.kind.text().to_owned();
-        if !matches!(self.kind, K::Required | K::Forbidden | K::TooLong | K::InternalError) {
+        let shown = !matches!(self.kind, K::Required | K::Forbidden | K::TooLong | K::InternalError);
+        if shown && self.value != BadValue::Omitted {
             out.push_str(": ");
             out.push_str(&self.value.text());
         }

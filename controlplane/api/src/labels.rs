@@ -229,7 +229,9 @@ pub fn path_segment_name(text: &str, prefix: bool) -> Vec<String> {
 /// A `generateName` prefix as the name checks should see it: what follows a trailing dash is still to come.
 pub fn mask_trailing_dash(prefix: &str) -> String {
     match prefix.strip_suffix('-') {
-        Some(rest) if !rest.is_empty() => format!("{}a", &rest[..rest.char_indices().last().map_or(0, |(i, _)| i)]),
+        Some(rest) if !rest.is_empty() => {
+            format!("{}a", &rest[..rest.char_indices().last().map_or(0, |(i, _)| i)])
+        }
         _ => prefix.to_owned(),
     }
 }

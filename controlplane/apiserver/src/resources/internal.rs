@@ -1,6 +1,8 @@
 //! Structs as kube-apiserver's messages show them when it prints its own form of an object: all fields, in their order, under
 //! their names in the code, absent ones included.
 
+pub(crate) mod pod;
+
 use pagurus_controlplane_api::field::BadValue;
 use pagurus_controlplane_api::go;
 use serde_json::Value;
@@ -18,56 +20,158 @@ pub(crate) enum Shape {
     Number,
     /// A boolean; false when absent.
     Flag,
+    /// A quantity; `0` when absent.
+    Quantity,
     /// A struct; printed with all its fields even when absent.
     Struct(&'static [Member]),
     /// A struct behind a pointer; `null` when absent.
     Pointer(&'static [Member]),
     /// A list of structs; `null` when absent.
     List(&'static [Member]),
+    /// A label selector; printed as in JSON.
+    Selector,
+    /// The labels and annotations of embedded metadata; printed as in JSON, among the struct's own fields.
+    Metadata,
 }
 
 /// A field: its name in JSON, its name in the message, and its shape.
 pub(crate) type Member = (&'static str, &'static str, Shape);
 
-/// A struct.
+/// A value with its fields in order.
+enum Node {
+    Leaf(String),
+    Object(Vec<(String, Node)>),
+    Array(Vec<Node>),
+}
+
+/// A struct on one line.
 pub(crate) fn shown(value: &Value, members: &'static [Member]) -> BadValue {
     let mut out = String::new();
-    write_struct(&mut out, value, members);
+    write_compact(&mut out, &node(value, members));
     BadValue::Text(out)
 }
 
-fn write_struct(out: &mut String, value: &Value, members: &'static [Member]) {
-    out.push('{');
-    for (i, (json, name, shape)) in members.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        out.push('"');
-        out.push_str(name);
-        out.push_str("\":");
-        write_field(out, value.at(json), *shape);
-    }
-    out.push('}');
+/// A struct on many lines, each level indented by one space.
+pub(crate) fn indented(value: &Value, members: &'static [Member]) -> String {
+    let mut out = String::new();
+    write_indented(&mut out, &node(value, members), 0);
+    out
 }
 
-fn write_field(out: &mut String, value: &Value, shape: Shape) {
+fn node(value: &Value, members: &'static [Member]) -> Node {
+    let mut fields = Vec::with_capacity(members.len());
+    for (json, name, shape) in members {
+        if matches!(shape, Shape::Metadata) {
+            for part in ["name", "namespace", "labels", "annotations"] {
+                let value = value.at("metadata").at(part);
+                if !super::fields::is_zero(value) {
+                    fields.push((part.to_owned(), plain(value)));
+                }
+            }
+            continue;
+        }
+        fields.push(((*name).to_owned(), field(value.at(json), *shape)));
+    }
+    Node::Object(fields)
+}
+
+fn field(value: &Value, shape: Shape) -> Node {
+    let leaf = |text: &str| Node::Leaf(text.to_owned());
     match (shape, value) {
-        (Shape::Text, Value::Null) => out.push_str("\"\""),
-        (Shape::Number, Value::Null) => out.push('0'),
-        (Shape::Flag, Value::Null) => out.push_str("false"),
-        (Shape::Struct(members), value) => write_struct(out, value, members),
-        (Shape::Pointer(members), Value::Object(_)) => write_struct(out, value, members),
+        (Shape::Text, Value::Null) => leaf("\"\""),
+        (Shape::Number, Value::Null) => leaf("0"),
+        (Shape::Flag, Value::Null) => leaf("false"),
+        (Shape::Quantity, Value::Null) => leaf("\"0\""),
+        (Shape::Struct(members), value) => node(value, members),
+        (Shape::Pointer(members), Value::Object(_)) => node(value, members),
         (Shape::List(members), Value::Array(items)) => {
+            Node::Array(items.iter().map(|item| node(item, members)).collect())
+        }
+        (Shape::Selector, Value::Object(_)) => selector(value),
+        (_, value) => plain(value),
+    }
+}
+
+fn selector(value: &Value) -> Node {
+    let mut fields = Vec::new();
+    if value.entries("matchLabels").next().is_some() {
+        fields.push(("matchLabels".to_owned(), plain(value.at("matchLabels"))));
+    }
+    let expressions = value.items("matchExpressions");
+    if !expressions.is_empty() {
+        let items = expressions.iter().map(|entry| {
+            let parts = ["key", "operator", "values"].iter();
+            let there = parts.filter(|part| !super::fields::is_zero(entry.at(part)));
+            Node::Object(there.map(|part| ((*part).to_owned(), plain(entry.at(part)))).collect())
+        });
+        fields.push(("matchExpressions".to_owned(), Node::Array(items.collect())));
+    }
+    Node::Object(fields)
+}
+
+fn plain(value: &Value) -> Node {
+    match value {
+        Value::Object(fields) => Node::Object(fields.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
+        Value::Array(items) => Node::Array(items.iter().map(plain).collect()),
+        other => Node::Leaf(go::json(other)),
+    }
+}
+
+fn write_compact(out: &mut String, node: &Node) {
+    match node {
+        Node::Leaf(text) => out.push_str(text),
+        Node::Object(fields) => {
+            out.push('{');
+            for (i, (name, value)) in fields.iter().enumerate() {
+                out.push_str(if i > 0 { "," } else { "" });
+                out.push_str(&go::json(&Value::from(name.as_str())));
+                out.push(':');
+                write_compact(out, value);
+            }
+            out.push('}');
+        }
+        Node::Array(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                write_struct(out, item, members);
+                out.push_str(if i > 0 { "," } else { "" });
+                write_compact(out, item);
             }
             out.push(']');
         }
-        (_, value) => out.push_str(&go::json(value)),
+    }
+}
+
+fn write_indented(out: &mut String, node: &Node, depth: usize) {
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.push_str(&" ".repeat(depth));
+    };
+    match node {
+        Node::Leaf(text) => out.push_str(text),
+        Node::Object(fields) if fields.is_empty() => out.push_str("{}"),
+        Node::Array(items) if items.is_empty() => out.push_str("[]"),
+        Node::Object(fields) => {
+            out.push('{');
+            for (i, (name, value)) in fields.iter().enumerate() {
+                out.push_str(if i > 0 { "," } else { "" });
+                line(out, depth + 1);
+                out.push_str(&go::json(&Value::from(name.as_str())));
+                out.push_str(": ");
+                write_indented(out, value, depth + 1);
+            }
+            line(out, depth);
+            out.push('}');
+        }
+        Node::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i > 0 { "," } else { "" });
+                line(out, depth + 1);
+                write_indented(out, item, depth + 1);
+            }
+            line(out, depth);
+            out.push(']');
+        }
     }
 }
 
@@ -102,7 +206,7 @@ pub(crate) const SERVICE_PORT: &[Member] = &[
 pub(crate) const ROLE_REF: &[Member] =
     &[("apiGroup", "APIGroup", Shape::Text), ("kind", "Kind", Shape::Text), ("name", "Name", Shape::Text)];
 
-const PROFILE: &[Member] =
+pub(crate) const PROFILE: &[Member] =
     &[("type", "Type", Shape::Text), ("localhostProfile", "LocalhostProfile", Shape::Any)];
 
 /// The security context of a container.

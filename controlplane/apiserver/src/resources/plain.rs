@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::labels;
+use pagurus_controlplane_schema::table::Resource;
 use serde_json::Value;
 
 use super::fields::{Fields, same, set};
@@ -24,7 +25,7 @@ pub(crate) struct Plain {
     pub(crate) warnings: fn(&Value) -> Vec<String>,
     /// Whether changes are counted.
     pub(crate) generations: bool,
-    /// Whether changes of labels and annotations are counted too.
+    /// Whether changes of labels are counted too.
     pub(crate) metadata_generations: bool,
     /// Whether a write of the status can touch nothing else, not even labels.
     pub(crate) status_alone: bool,
@@ -101,10 +102,18 @@ impl Strategy for Plain {
         }
     }
 
+    fn reset_fields(&self, resource: &Resource, sub: &str) -> &'static [&'static str] {
+        match sub {
+            "status" if self.status_alone => &["spec", "metadata"],
+            "status" => &["spec"],
+            "" if resource.subresource("status").is_some() => &["status"],
+            _ => &[],
+        }
+    }
+
     fn generation_changes(&self, object: &Value, old: &Value) -> bool {
-        let metadata = ["metadata.labels", "metadata.annotations"];
         differs_outside(object, old, &["metadata", "status", "apiVersion", "kind"])
-            || (self.metadata_generations && metadata.iter().any(|part| !same(object.at(part), old.at(part))))
+            || (self.metadata_generations && !same(object.at("metadata.labels"), old.at("metadata.labels")))
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {

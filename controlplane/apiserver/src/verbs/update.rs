@@ -132,7 +132,9 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
     }
-    strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
+    if request.sub.is_none() {
+        strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
+    }
     allow(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
     if is_released(target, &object) {
         return finish_deletion(engine, request, current, &object).await;

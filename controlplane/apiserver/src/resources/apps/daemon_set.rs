@@ -41,6 +41,7 @@ impl Strategy for DaemonSets {
             default(rolling, "maxSurge", 0);
         }
         defaults::template(object_at(spec, "template"));
+        default(object_at(object, "metadata.annotations"), TEMPLATE_GENERATION, "0");
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

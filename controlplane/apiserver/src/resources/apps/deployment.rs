@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_schema::table::Resource;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
@@ -83,6 +84,14 @@ impl Strategy for Deployments {
         if sub == "status" {
             let labels = old.at("metadata.labels");
             set(&mut object["metadata"], "labels", (!labels.is_null()).then(|| labels.clone()));
+        }
+    }
+
+    fn reset_fields(&self, _resource: &Resource, sub: &str) -> &'static [&'static str] {
+        match sub {
+            "status" => &["spec", "metadata.labels"],
+            "" => &["status"],
+            _ => &[],
         }
     }
 

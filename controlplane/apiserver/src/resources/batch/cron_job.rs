@@ -1,10 +1,15 @@
 //! CronJobs.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
+use super::{job, schedule};
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, existing, object_at};
+use crate::resources::fields::{Fields, default, default_text, object_at};
+use crate::resources::pod_spec::{defaults, warnings};
+use crate::resources::rules::{Errors, non_negative, required_one_of};
 use crate::strategy::Strategy;
 
 /// The strategy of `cronjobs`.
@@ -17,9 +22,31 @@ impl Strategy for CronJobs {
         default(spec, "suspend", false);
         default(spec, "successfulJobsHistoryLimit", 3);
         default(spec, "failedJobsHistoryLimit", 1);
-        if let Some(spec) = existing(spec, "jobTemplate.spec") {
-            default_job_template(spec);
+        // The Job's own defaults follow when the Job is made; its pods' are filled in here.
+        defaults::template(object_at(spec, "jobTemplate.spec.template"));
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let (path, spec) = (Path::new("spec"), object.at("spec"));
+        times(&mut errors, &path, spec);
+        let policy = path.child("concurrencyPolicy");
+        let known = ["Allow", "Forbid", "Replace"];
+        required_one_of(&mut errors, &policy, spec.text("concurrencyPolicy"), &known);
+        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            non_negative(&mut errors, &path.child(field), spec.int(field));
         }
+        job::validate_spec(&mut errors, &path.child("jobTemplate.spec"), spec.at("jobTemplate.spec"));
+        if object.text("metadata.name").len() > MAX_NAME {
+            let text = format!("must be no more than {MAX_NAME} characters");
+            errors.push(FieldError::invalid("metadata.name", object.text("metadata.name"), text));
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let path = "spec.jobTemplate.spec.template.spec";
+        warnings::spec(&Path::new(path), object.at(path))
     }
 
     fn counts_generations(&self) -> bool {
@@ -52,9 +79,28 @@ impl Strategy for CronJobs {
     }
 }
 
-/// The template of a Job only gets the defaults of its pods: the rest follows when the Job is made.
-fn default_job_template(spec: &mut Value) {
-    if let Some(template) = existing(spec, "template") {
-        crate::resources::pod_spec::defaults::template(template);
+/// Jobs are named after their CronJob, with eleven characters more.
+const MAX_NAME: usize = 52;
+
+fn times(errors: &mut Errors, path: &Path, spec: &Value) {
+    let (when, path_of) = (spec.text("schedule"), path.child("schedule"));
+    if when.is_empty() {
+        errors.push(FieldError::required(path_of, ""));
+    } else if when.contains("TZ=") {
+        let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(FieldError::invalid(path_of, when, text));
+    } else if let Some(complaint) = schedule::complaint(when) {
+        errors.push(FieldError::invalid(path_of, when, complaint));
     }
+    let Some(zone) = spec.some_text("timeZone") else { return };
+    let text = match zone {
+        "" => "timeZone must be nil or non-empty string".to_owned(),
+        _ if zone.eq_ignore_ascii_case("local") => {
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned()
+        }
+        // A machine without the database knows no zone; then none can be refused.
+        _ if jiff::tz::db().is_definitively_empty() || TimeZone::get(zone).is_ok() => return,
+        _ => format!("unknown time zone {zone}"),
+    };
+    errors.push(FieldError::invalid(path.child("timeZone"), zone, text));
 }

@@ -1,14 +1,20 @@
 //! Jobs.
 
+mod policies;
+mod validate;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::conditions;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::time;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, existing, items_mut, object_at};
-use crate::resources::pod_spec::defaults;
+use crate::resources::pod_spec::{defaults, warnings};
 use crate::strategy::{Context, Strategy, drop_status};
+
+pub(super) use validate::spec as validate_spec;
 
 /// The label by which a Job finds its pods.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -18,8 +24,8 @@ const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// The strategy of `jobs`.
 pub(crate) struct Jobs;
 
-/// Fills in a Job's specification, also in a CronJob's template.
-pub(super) fn default_spec(spec: &mut Value) {
+/// Fills in a Job's specification.
+fn default_spec(spec: &mut Value) {
     if !spec.has("completions") && !spec.has("parallelism") {
         default(spec, "completions", 1);
     }
@@ -35,9 +41,7 @@ pub(super) fn default_spec(spec: &mut Value) {
             default_text(pattern, "status", "True");
         }
     }
-    if let Some(template) = existing(spec, "template") {
-        defaults::template(template);
-    }
+    defaults::template(object_at(spec, "template"));
 }
 
 impl Strategy for Jobs {
@@ -48,10 +52,9 @@ impl Strategy for Jobs {
         {
             object_at(object, "metadata")["labels"] = labels;
         }
-        if let Some(spec) = existing(object, "spec") {
-            default_spec(spec);
-            default(spec, "manualSelector", false);
-        }
+        let spec = object_at(object, "spec");
+        default_spec(spec);
+        default(spec, "manualSelector", false);
     }
 
     fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
@@ -72,6 +75,18 @@ impl Strategy for Jobs {
                 object_at(object, "metadata")["labels"] = labels;
             }
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        validate::job(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate::change(object, old)
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
     }
 
     fn counts_generations(&self) -> bool {

@@ -5,7 +5,7 @@ use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, object_at};
+use crate::resources::fields::{Fields, object_at, set};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
 /// The finalizer that the namespace controller takes off.
@@ -54,6 +54,7 @@ impl Strategy for Namespaces {
 
     fn mark_deleted(&self, object: &mut Value) {
         object_at(object, "status")["phase"] = "Terminating".into();
+        set(object_at(object, "metadata"), "deletionGracePeriodSeconds", None);
         // Namespaces have no grace period, not even one of zero seconds.
         if let Some(metadata) = object_at(object, "metadata").as_object_mut() {
             metadata.remove("deletionGracePeriodSeconds");

@@ -1,6 +1,7 @@
 //! Pods: born Pending, deleted gracefully, shown with the state of their containers.
 
 mod row;
+mod update;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
@@ -57,6 +58,13 @@ impl Strategy for Pods {
         errors
     }
 
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        pod_spec::pod(&mut errors, object);
+        update::change(&mut errors, object, old);
+        errors
+    }
+
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         warnings::spec(&Path::new("spec"), object.at("spec"))
     }
@@ -106,6 +114,6 @@ impl Strategy for Pods {
         if seconds < 0 {
             seconds = 1;
         }
-        (seconds > 0).then_some(seconds)
+        Some(seconds)
     }
 }

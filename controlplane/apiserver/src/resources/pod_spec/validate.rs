@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{affinity, containers, network, requirements, scheduling, security, volumes};
 use crate::resources::fields::Fields;
 use crate::resources::rules::{
-    Errors, annotations_map, in_range, labels_map, names, required, required_one_of,
+    Errors, annotations_map, in_range, labels_map, names, one_of, required, required_one_of,
 };
 
 /// A Pod of its own.
@@ -64,9 +64,9 @@ pub(crate) fn spec(errors: &mut Errors, path: &Path, spec: &Value, pod_name: Opt
         in_range(errors, &path.child("activeDeadlineSeconds"), seconds, 1, i64::from(i32::MAX));
     }
     if spec.has("os") {
-        let path = path.child("os.name");
-        if required(errors, &path, spec.text("os.name")) {
-            crate::resources::rules::one_of(errors, &path, spec.text("os.name"), &["linux", "windows"]);
+        let name = spec.text("os.name");
+        if required(errors, &path.child("os.name"), name) {
+            one_of(errors, &path.child("os"), name, &["linux", "windows"]);
         }
     }
     for (name, quantity) in spec.entries("overhead") {
