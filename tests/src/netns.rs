@@ -74,6 +74,7 @@ fn possible() -> Result<()> {
     ensure!(cgroup2().is_some(), "needs a mounted cgroup2");
     ensure!(Path::new("/sys/fs/bpf").is_dir(), "needs a kernel with BPF");
     ensure!(Path::new("/proc/self/ns/net").exists(), "needs network namespaces");
+    ensure!(Command::new("ip").arg("-V").output().is_ok(), "needs the program ip (iproute2)");
     Ok(())
 }
 

@@ -61,7 +61,16 @@ impl Node {
                 .map(|at| Backend { ip: at.ip(), port: at.port(), protocol: first.protocol })
                 .collect(),
         };
-        let ops = self.table.plan(&pool.key.service, std::slice::from_ref(&pool))?;
+        self.write(&pool.key.service, std::slice::from_ref(&pool))
+    }
+
+    /// Removes the Service of this frontend.
+    fn remove(&mut self, first: &Frontend) -> Result<usize> {
+        self.write(&ServiceName::new("test", &first.to_string()), &[])
+    }
+
+    fn write(&mut self, name: &ServiceName, pools: &[Pool]) -> Result<usize> {
+        let ops = self.table.plan(name, pools)?;
         for op in &ops {
             self.datapath.services().apply(op)?;
             self.table.record(op);
@@ -475,6 +484,55 @@ fn many_backends_and_the_size_of_the_programs() {
         }
         client.join().expect("the client does not panic")?;
         ensure!(spread(vip, 10)?.keys().eq([&backends[0]]));
+        Ok(())
+    });
+}
+
+/// The kernel hands the memory of deleted entries to the next ones at once: connections to one Service must never end
+/// at another's backends, however fast others come and go.
+#[test]
+fn services_that_come_and_go_never_mix() {
+    with_node("datapath::services_that_come_and_go_never_mix", |_, _, mut node| {
+        let own = tcp_servers(&["127.0.1.1", "127.0.1.2", "127.0.1.3"])?;
+        let strangers = tcp_servers(&["127.0.2.1", "127.0.2.2", "127.0.2.3"])?;
+        let service = frontend(V4, 80, Protocol::Tcp)?;
+        node.serve(&[service], &own)?;
+        let vip: SocketAddr = format!("{V4}:80").parse()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = {
+            let (stop, own) = (stop.clone(), own.clone());
+            thread::spawn(move || -> Result<usize> {
+                let mut connected = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let seen = spread(vip, 20)?;
+                    ensure!(
+                        seen.keys().all(|backend| own.contains(backend)),
+                        "a stranger answered: {seen:?}"
+                    );
+                    connected += 20;
+                }
+                Ok(connected)
+            })
+        };
+        let start = Instant::now();
+        let mut changes = 0;
+        while start.elapsed() < Duration::from_secs(2) && !client.is_finished() {
+            for host in 1..40 {
+                let other = frontend(&format!("10.96.1.{host}"), 80, Protocol::Tcp)?;
+                changes += node.serve(&[other], &strangers[..1 + host % 3])?;
+            }
+            // The Service itself loses and gets backends all the time.
+            changes += node.serve(&[service], &own[..1])?;
+            changes += node.serve(&[service], &own)?;
+            for host in 1..40 {
+                let other = frontend(&format!("10.96.1.{host}"), 80, Protocol::Tcp)?;
+                changes += node.remove(&other)?;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let connected = client.join().expect("the client does not panic")?;
+        println!("{connected} connections during {changes} map operations");
+        ensure!(connected > 0 && changes > 1000);
         Ok(())
     });
 }

@@ -184,3 +184,25 @@ fn carry_over<K: Pod, V: Pod>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_programs_says_how_to_make_them() {
+        let config = Config {
+            cgroup_root: "/nowhere".into(),
+            bpffs: "/nowhere".into(),
+            capacity: crate::MapCapacity::default(),
+            node_ports: 1..=2,
+        };
+        let error = Datapath::load(&config).expect_err("neither cgroup nor BPF file system");
+        assert_eq!(matches!(error, LoadError::NoObject), !Datapath::is_built());
+        assert!(error.to_string().contains(if Datapath::is_built() {
+            "--cgroup-root"
+        } else {
+            "cargo xtask build"
+        }));
+    }
+}
