@@ -98,7 +98,8 @@ fn outside(name: &str) -> Result<()> {
     }
     let output = command.output().with_context(|| format!("start {name} isolated"))?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    print!("{out}");
+    // Indented: the inner harness' closing line must not be taken for ours.
+    out.lines().for_each(|line| println!("    {line}"));
     if !output.status.success() {
         bail!("{name}: {}\n{out}{err}", output.status);
     }

@@ -112,3 +112,22 @@ fn no_endpoints_is_a_refusal_at_once() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn pods_reach_the_api_server_by_its_service() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "services-api")?;
+    for node in cluster.nodes()? {
+        let name = format!("client-{node}");
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": ns.name},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": TOOLBOX}]}
+        }))?;
+        cluster.ready(&ns.name, &name)?;
+        // By name: the answer to a request without TLS is an HTTP error of the server's, which is an answer.
+        let script = "nc -w 3 kubernetes.default 443 < /dev/null && cat /var/run/secrets/kubernetes.io/serviceaccount/token | head -c 3";
+        let said = cluster.ok(&["-n", &ns.name, "exec", &name, "--", "/bin/sh", "-c", script])?;
+        assert_eq!(said, "eyJ", "{name} connects, and has a token");
+    }
+    Ok(())
+}

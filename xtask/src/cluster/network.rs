@@ -53,6 +53,16 @@ pub fn node(node: &Node) -> Result<()> {
         .map(|_| ())
 }
 
+/// The way from the fabric, where the control plane is, to a node's pods.
+pub fn pod_routes(node: &Node, pod_cidrs: &[String]) -> Result<()> {
+    let (v4, v6) = node.addresses();
+    for cidr in pod_cidrs {
+        let (family, via) = if cidr.contains(':') { ("-6", &v6) } else { ("-4", &v4) };
+        output(&mut words(&format!("ip -n {} {family} route replace {cidr} via {via} dev br0", node.cluster.fabric())))?;
+    }
+    Ok(())
+}
+
 /// Every network namespace that belongs to a cluster of this name.
 pub fn namespaces(cluster: &str) -> Vec<String> {
     let fabric = format!("pagurus-{cluster}");

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use super::progress::{Progress, until};
-use super::{Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, load, supervise};
+use super::{Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, load, network, supervise};
 use crate::{build, images, workspace};
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt as _;
@@ -184,6 +184,7 @@ fn bring_up(
         progress.say(format!("nodes: {ready} of {wanted} Ready"));
         Ok((ready >= wanted).then_some(()))
     })?;
+    route_pods(cluster, &api)?;
     if !options.no_demo {
         progress.say("demo: starting");
         // The namespace's default ServiceAccount may be a moment away.
@@ -196,6 +197,18 @@ fn bring_up(
     }
     progress.say(format!("cluster {} serves after {:.1} s", cluster.name, progress.seconds()));
     println!("\n    export KUBECONFIG={}\n    kubectl get nodes,pods -A", cluster.kubeconfig().display());
+    Ok(())
+}
+
+/// Pods talk to the API server from their own addresses, so the fabric must know the way back.
+fn route_pods(cluster: &Cluster, api: &Api) -> Result<()> {
+    let list = api.get("/api/v1/nodes")?;
+    for object in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let Ok(node) = cluster.node(name) else { continue };
+        let cidrs: Vec<String> = serde_json::from_value(object["spec"]["podCIDRs"].clone()).unwrap_or_default();
+        network::pod_routes(&node, &cidrs)?;
+    }
     Ok(())
 }
 
