@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{GetParams, Patch, PatchParams, PostParams};
 use pagurus_agent_core::node::{self, Facts, Image, PressureClock, RuntimeState};
+use pagurus_controlplane_api::conditions;
 use pagurus_cri_api::v1;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -98,13 +99,13 @@ impl Reporter {
         }
         let tell = tokio::time::timeout(WRITE_PATIENCE, self.tell(&facts));
         match tell.await.context("no answer in time").flatten() {
-            Ok(()) => {
+            Ok(was_ready) => {
                 if self.failures > 0 {
                     tracing::info!(failures = self.failures, "the node's status is written again");
                 }
                 let before = self.told.replace((facts, Instant::now())).map(|(facts, _)| facts);
                 self.failures = 0;
-                self.announce(before.as_ref());
+                self.announce(before.as_ref(), was_ready);
                 look
             }
             Err(error) => {
@@ -186,14 +187,15 @@ impl Reporter {
         RuntimeState { problems: vec![problem], ..known }
     }
 
-    /// Makes the Node in the API server say these facts.
-    async fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
+    /// Makes the Node in the API server say these facts. Answers whether it said that the node is ready.
+    async fn tell(&self, facts: &Facts) -> anyhow::Result<Option<bool>> {
         let client = &self.context.client;
         let name = &self.context.node_name;
         let requests = kube::core::Request::new(NODES);
         let found = client.request::<Value>(requests.get(name, &GetParams::default())?).await;
         let node = match found {
             Ok(node) => node,
+            // The status of a Node that is created now is as told, and nothing was said before.
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 let node = self.registration(facts);
                 let request = requests.create(&PostParams::default(), serde_json::to_vec(&node)?)?;
@@ -209,6 +211,7 @@ impl Reporter {
         }
         let now = Timestamp::now();
         let before = node.get("status").unwrap_or(&Value::Null);
+        let was_ready = conditions::status(&node, "Ready").map(|status| status == "True");
         let wanted = node::status(facts, before, now);
         let interval = SignedDuration::try_from(self.context.config.status_report_interval)?;
         if let Some(patch) = node::patch(before, &wanted, now, interval) {
@@ -217,7 +220,7 @@ impl Reporter {
             client.request::<Value>(request).await.context("patch status of node")?;
             self.written.inc();
         }
-        Ok(())
+        Ok(was_ready)
     }
 
     /// The Node as it is created.
@@ -251,7 +254,7 @@ impl Reporter {
     }
 
     /// Tells by events what has changed for the node.
-    fn announce(&self, before: Option<&Facts>) {
+    fn announce(&self, before: Option<&Facts>, was_ready: Option<bool>) {
         let Some((now, _)) = &self.told else { return };
         let ready = |facts: &Facts| facts.runtime.problems.is_empty() && facts.missing.is_empty();
         let say = |reason: &str| {
@@ -259,7 +262,7 @@ impl Reporter {
             tracing::info!("{text}");
             self.context.events.normal(&self.about(), reason, text);
         };
-        if before.map(ready) != Some(ready(now)) {
+        if before.map(ready).or(was_ready) != Some(ready(now)) {
             say(if ready(now) { "NodeReady" } else { "NodeNotReady" });
         }
         let was = before.map(|before| before.pressure).unwrap_or_default();
