@@ -80,10 +80,8 @@ impl Controller {
         let job_name = name(&job.metadata);
         match self.job_writer.delete(job, &DeleteParams::background(), false).await {
             Ok(()) => {
-                self.recorder.note(
-                    cron_job,
-                    &Note::normal("SuccessfulDelete", format!("Deleted job {job_name}")),
-                );
+                self.recorder
+                    .note(cron_job, &Note::normal("SuccessfulDelete", format!("Deleted job {job_name}")));
                 Ok(())
             }
             Err(error) => {

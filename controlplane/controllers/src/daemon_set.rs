@@ -75,7 +75,8 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
     controller.nodes.on_change(move |change| {
         let same = |a: &Node, b: &Node| {
             a.metadata.labels == b.metadata.labels
-                && a.spec.as_ref().and_then(|s| s.taints.as_ref()) == b.spec.as_ref().and_then(|s| s.taints.as_ref())
+                && a.spec.as_ref().and_then(|s| s.taints.as_ref())
+                    == b.spec.as_ref().and_then(|s| s.taints.as_ref())
         };
         if let Change::Updated(old, new) = change
             && same(old, new)
@@ -167,7 +168,8 @@ impl Controller {
         }
         for node in &plan.failed_on {
             let mut failures = self.failures.lock();
-            let entry = failures.entry((uid(&set.metadata).to_owned(), node.clone())).or_insert((0, Instant::now()));
+            let entry =
+                failures.entry((uid(&set.metadata).to_owned(), node.clone())).or_insert((0, Instant::now()));
             *entry = (entry.0 + 1, Instant::now());
         }
         let doomed = plan.delete.iter().map(|pod| &**pod);

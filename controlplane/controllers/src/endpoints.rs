@@ -217,8 +217,12 @@ mod tests {
 
     #[test]
     fn subsets_by_ports_sorted_by_address() {
-        let pods =
-            [pod("a", "10.1.0.10", true, 80), pod("b", "10.1.0.2", true, 80), pod("c", "10.1.0.3", false, 80), pod("d", "10.1.0.4", true, 81)];
+        let pods = [
+            pod("a", "10.1.0.10", true, 80),
+            pod("b", "10.1.0.2", true, 80),
+            pod("c", "10.1.0.3", false, 80),
+            pod("d", "10.1.0.4", true, 81),
+        ];
         let made = plan(&service(), &pods, None).unwrap();
         let shown = serde_json::to_value(&made.subsets).unwrap();
         let ips = |path: &str| shown.pointer(path).and_then(|v| v.as_str()).map(str::to_owned);
@@ -234,8 +238,9 @@ mod tests {
 
     #[test]
     fn at_most_a_thousand_ready_ones_first() {
-        let pods: Vec<_> =
-            (0..1100).map(|i| pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250), i % 2 == 0, 80)).collect();
+        let pods: Vec<_> = (0..1100)
+            .map(|i| pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250), i % 2 == 0, 80))
+            .collect();
         let made = plan(&service(), &pods, None).unwrap();
         let subset = &made.subsets.unwrap()[0];
         assert_eq!(subset.addresses.as_ref().unwrap().len(), 550);

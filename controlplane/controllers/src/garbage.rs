@@ -72,7 +72,10 @@ impl Controller {
         loop {
             let verdict = {
                 let known = |owner: &str| {
-                    verified.get(owner).copied().or_else(|| self.absent.lock().contains(owner).then_some(false))
+                    verified
+                        .get(owner)
+                        .copied()
+                        .or_else(|| self.absent.lock().contains(owner).then_some(false))
                 };
                 plan::decide(&self.graph.lock(), &id, &known)
             };

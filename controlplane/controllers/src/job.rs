@@ -79,7 +79,8 @@ impl Controller {
         }
         let Some(selector) = selector(&job) else { return Ok(None) };
         let orphans = self.pods.orphans(namespace(&job.metadata));
-        let claim = claim(self.pods.owned_by(uid(&job.metadata)), orphans, &selector, deleting(&job.metadata));
+        let claim =
+            claim(self.pods.owned_by(uid(&job.metadata)), orphans, &selector, deleting(&job.metadata));
         for pod in &claim.release {
             self.release(pod).await?;
         }

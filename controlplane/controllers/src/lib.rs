@@ -15,6 +15,7 @@ pub mod runtime;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod garbage;
@@ -77,6 +78,7 @@ pub async fn run(
         ("job", job::start(&context)),
         ("cronjob", cron_job::start(&context)),
         ("ttl-after-finished", ttl_after_finished::start(&context)),
+        ("disruption", disruption::start(&context)),
         ("statefulset", stateful_set::start(&context)),
         ("namespace", namespace::start(&context)),
         ("serviceaccount", service_account::start(&context)),

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::runtime::object::{ObjectKey, deleting, key_of, name, node_name, now, uid};
+use crate::runtime::object::{ObjectKey, deleting, key_of, name, node_name, now};
 use crate::runtime::outcome;
 use crate::runtime::queue::Queue;
 use crate::runtime::recorder::{Note, Recorder};
@@ -52,7 +52,8 @@ struct Controller {
     api: Api<Node>,
     pod_writer: Writer<Pod>,
     recorder: Recorder,
-    health: Mutex<HashMap<String, Health>>,
+    /// By node name; renewals are noted as they arrive.
+    health: Arc<Mutex<HashMap<String, Health>>>,
     zones: Mutex<Zones>,
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         api: Api::all(context.client(IDENTITY)),
         pod_writer: context.writer(IDENTITY),
         recorder: context.recorder(IDENTITY),
-        health: Mutex::default(),
+        health: Arc::default(),
         zones: Mutex::default(),
     };
     index_by_node(&controller.pods);
@@ -73,9 +74,12 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
     let sink = queue.clone();
     controller.nodes.on_change(move |change| sink.add(key_of(&change.object().metadata)));
     // A renewed lease needs no answer, unless it is the first sign of life of a node given up.
-    let (sink, nodes) = (queue.clone(), controller.nodes.clone());
+    let (sink, nodes, health) = (queue.clone(), controller.nodes.clone(), controller.health.clone());
     controller.leases.on_change(move |change| {
         let key = ObjectKey::cluster(name(&change.object().metadata));
+        if let Some(health) = health.lock().get_mut(&key.name) {
+            health.hear(Some(change.object()), Instant::now());
+        }
         let unknown = nodes.get(&key).is_some_and(|n| health::ready_status(&n) == "Unknown");
         if unknown && !matches!(change, Change::Deleted(_)) {
             sink.add(key);
@@ -94,9 +98,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(node) = self.nodes.get(&key) else {
-            let held: Vec<String> =
-                self.nodes.list().iter().map(|n| uid(&n.metadata).to_owned()).collect();
-            self.health.lock().retain(|id, _| held.contains(id));
+            self.health.lock().remove(&key.name);
             return Ok(None);
         };
         if deleting(&node.metadata) {
@@ -105,7 +107,7 @@ impl Controller {
         let lease = self.leases.get(&ObjectKey::namespaced("kube-node-lease", &key.name));
         let (silent, left) = {
             let mut all = self.health.lock();
-            let health = all.entry(uid(&node.metadata).to_owned()).or_default();
+            let health = all.entry(key.name.clone()).or_default();
             health.see(&node, lease.as_deref(), Instant::now())
         };
         let mut node = (*node).clone();

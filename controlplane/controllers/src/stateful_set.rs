@@ -197,17 +197,22 @@ impl Controller {
     fn tell(&self, set: &StatefulSet, verb: &'static str, what: &str, result: &Result<(), kube::Error>) {
         let set_name = name(&set.metadata);
         let note = match (result, verb) {
-            (Ok(()), "create") => {
-                Note::normal("SuccessfulCreate", format!("create {what} in StatefulSet {set_name} successful"))
-            }
-            (Ok(()), _) => {
-                Note::normal("SuccessfulDelete", format!("delete {what} in StatefulSet {set_name} successful"))
-            }
+            (Ok(()), "create") => Note::normal(
+                "SuccessfulCreate",
+                format!("create {what} in StatefulSet {set_name} successful"),
+            ),
+            (Ok(()), _) => Note::normal(
+                "SuccessfulDelete",
+                format!("delete {what} in StatefulSet {set_name} successful"),
+            ),
             (Err(error), _) if outcome::namespace_terminating(error) => return,
             (Err(error), _) => {
                 let reason = if verb == "create" { "FailedCreate" } else { "FailedDelete" };
                 let error = outcome::message(error);
-                Note::warning(reason, format!("{verb} {what} in StatefulSet {set_name} failed error: {error}"))
+                Note::warning(
+                    reason,
+                    format!("{verb} {what} in StatefulSet {set_name} failed error: {error}"),
+                )
             }
         };
         self.recorder.note(set, &note);
@@ -272,8 +277,7 @@ impl Controller {
         let set = self.sets.get(&key_of(&set.metadata)).unwrap_or_else(|| set.clone());
         let mut pods = self.pods.owned_by(uid(&set.metadata));
         pods.retain(|pod| ordinal(&set, pod).is_some());
-        let status =
-            status::status(&set, &pods, name(&current.metadata), name(&update.metadata), now());
+        let status = status::status(&set, &pods, name(&current.metadata), name(&update.metadata), now());
         if set.status.clone().map(status::tidy).as_ref() != Some(&status) {
             let changed = StatefulSet { status: Some(status), ..(*set).clone() };
             outcome::gone_is_fine(self.writer.replace_status(&changed).await)?;

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn due_times() {
-        let ended = json!([{"type": "Complete", "status": "True", "lastTransitionTime": "1970-01-01T00:01:00Z"}]);
+        let ended =
+            json!([{"type": "Complete", "status": "True", "lastTransitionTime": "1970-01-01T00:01:00Z"}]);
         for (ttl, conditions, expected) in [
             (json!(30), ended.clone(), Some(90)),
             (json!(0), ended.clone(), Some(60)),

@@ -143,7 +143,8 @@ fn start(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan)
         return;
     };
     if many {
-        let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+        let text =
+            "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
         plan.notes.push(Note::warning("TooManyMissedTimes", text));
     }
     let job = job_for(cron_job, at, &zone);

@@ -88,13 +88,15 @@ impl Schedule {
             Self::Fields(fields) => fields,
         };
         let local = after.to_zoned(zone.clone()).datetime();
-        let mut candidate = local.date().at(local.hour(), local.minute(), 0, 0).checked_add(1.minute()).ok()?;
+        let mut candidate =
+            local.date().at(local.hour(), local.minute(), 0, 0).checked_add(1.minute()).ok()?;
         let last = local.year().checked_add(YEARS)?;
         loop {
             candidate = fields.at_or_after(candidate, last)?;
             // A time that the clock skips does not come; of one that comes twice the first counts.
             let ambiguous = zone.to_ambiguous_timestamp(candidate);
-            let at = if ambiguous.is_ambiguous() && gap(&ambiguous) { None } else { ambiguous.earlier().ok() };
+            let at =
+                if ambiguous.is_ambiguous() && gap(&ambiguous) { None } else { ambiguous.earlier().ok() };
             if let Some(at) = at.filter(|at| *at > after) {
                 return Some(at);
             }
@@ -191,9 +193,7 @@ fn field(text: &str, low: u32, high: u32, names: &[&str]) -> Result<u64, Schedul
         let (first, last) = match range {
             "*" | "?" => (low, high),
             range => match range.split_once('-') {
-                Some((first, last)) => {
-                    (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?)
-                }
+                Some((first, last)) => (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?),
                 // A start with a step goes on to the end.
                 None => {
                     let first = number(range).ok_or_else(wrong)?;
@@ -277,7 +277,9 @@ mod tests {
 
     #[test]
     fn malformed() {
-        for text in ["", "* * * *", "60 * * * *", "* * * * 7", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@often"] {
+        for text in
+            ["", "* * * *", "60 * * * *", "* * * * 7", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@often"]
+        {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
     }

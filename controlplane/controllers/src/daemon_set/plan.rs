@@ -73,7 +73,8 @@ pub(super) fn plan(observed: &Observed<'_>) -> Plan {
         observed.nodes.iter().map(|n| (name(&n.metadata), fit(observed.set, n))).collect();
     let desired = i32::try_from(fits.values().filter(|f| f.run).count()).unwrap_or(i32::MAX);
     let (surge, unavailable) = bounds(observed.set, desired);
-    let rolling = observed.set.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");
+    let rolling =
+        observed.set.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");
     for (node, fit) in &fits {
         let pods = by_node.get(node).map(Vec::as_slice).unwrap_or_default();
         presence(observed, node, *fit, pods, rolling && surge > 0, &mut plan);
@@ -174,9 +175,13 @@ impl Update<'_> {
         let mut broken = Vec::new();
         for (_, pair) in self.pairs() {
             match pair {
-                None | Some(Pair { old: None, new: None } | Pair { old: Some(_), new: Some(_) }) => unavailable += 1,
+                None | Some(Pair { old: None, new: None } | Pair { old: Some(_), new: Some(_) }) => {
+                    unavailable += 1
+                }
                 Some(Pair { old: None, new: Some(new) }) => unavailable += i32::from(!self.available(new)),
-                Some(Pair { old: Some(old), new: None }) if self.available(old) => candidates.push(old.clone()),
+                Some(Pair { old: Some(old), new: None }) if self.available(old) => {
+                    candidates.push(old.clone())
+                }
                 Some(Pair { old: Some(old), new: None }) => {
                     unavailable += 1;
                     broken.push(old.clone());
@@ -185,7 +190,8 @@ impl Update<'_> {
         }
         let room = usize::try_from(max_unavailable - unavailable).unwrap_or(0);
         let doomed = broken.into_iter().chain(candidates.into_iter().take(room));
-        let chosen: Vec<_> = doomed.filter(|p| !plan.delete.iter().any(|d| d.metadata.uid == p.metadata.uid)).collect();
+        let chosen: Vec<_> =
+            doomed.filter(|p| !plan.delete.iter().any(|d| d.metadata.uid == p.metadata.uid)).collect();
         plan.delete.extend(chosen);
     }
 
@@ -201,7 +207,9 @@ impl Update<'_> {
                     }
                     surging += 1;
                 }
-                Some(Pair { old: Some(old), new: None }) if self.available(old) => candidates.push(node.to_owned()),
+                Some(Pair { old: Some(old), new: None }) if self.available(old) => {
+                    candidates.push(node.to_owned())
+                }
                 // A broken old pod makes room for a new one without costing anything.
                 Some(Pair { old: Some(_), new: None }) => plan.create.push(node.to_owned()),
                 _ => {}

@@ -18,10 +18,18 @@ fn set(strategy: Value) -> DaemonSet {
 /// `name [key:Effect]`
 fn node(text: &str) -> Arc<Node> {
     let (name, taint) = text.split_once(' ').unwrap_or((text, ""));
-    let taints: Vec<Value> =
-        taint.split_once(':').map(|(key, effect)| json!({"key": key, "effect": effect})).into_iter().collect();
+    let taints: Vec<Value> = taint
+        .split_once(':')
+        .map(|(key, effect)| json!({"key": key, "effect": effect}))
+        .into_iter()
+        .collect();
     let os = if name.starts_with('w') { "windows" } else { "linux" };
-    Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "labels": {"os": os}}, "spec": {"taints": taints}})).unwrap())
+    Arc::new(
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "labels": {"os": os}}, "spec": {"taints": taints}}),
+        )
+        .unwrap(),
+    )
 }
 
 /// `name node hash ready|unready|Failed|dying`
@@ -59,7 +67,8 @@ fn run(strategy: Value, nodes: &[&str], pods: &[Arc<Pod>]) -> (Vec<String>, Vec<
 fn check(strategy: Value, nodes: &[&str], pods: &[&str], create: &[&str], delete: &[&str]) {
     let held: Vec<_> = pods.iter().map(|p| pod(p)).collect();
     let have = run(strategy, nodes, &held);
-    let want = (create.iter().map(|s| s.to_string()).collect(), delete.iter().map(|s| s.to_string()).collect());
+    let want =
+        (create.iter().map(|s| s.to_string()).collect(), delete.iter().map(|s| s.to_string()).collect());
     assert_eq!(have, want, "{nodes:?} {pods:?}");
 }
 
@@ -110,10 +119,18 @@ fn counts() {
     let pods: Vec<_> = ["a n1 new ready", "b n2 old unready", "c w1 new ready"].map(pod).to_vec();
     let status = status::status(&set(json!(null)), &nodes, &pods, "new", Timestamp::from_second(9).unwrap());
     assert_eq!(
-        (status.desired_number_scheduled, status.current_number_scheduled, status.number_ready, status.number_misscheduled),
+        (
+            status.desired_number_scheduled,
+            status.current_number_scheduled,
+            status.number_ready,
+            status.number_misscheduled
+        ),
         (3, 2, 1, 1)
     );
-    assert_eq!((status.number_available, status.updated_number_scheduled, status.number_unavailable), (Some(1), Some(1), Some(2)));
+    assert_eq!(
+        (status.number_available, status.updated_number_scheduled, status.number_unavailable),
+        (Some(1), Some(1), Some(2))
+    );
 }
 
 proptest! {

@@ -189,7 +189,9 @@ fn first_rollout_and_update() {
     assert!(world.complete());
     assert_eq!(world.sizes(), [3]);
     assert_eq!(world.told.len(), 1);
-    assert!(world.told[0].starts_with("Scaled up replica set web-") && world.told[0].ends_with(" from 0 to 3"));
+    assert!(
+        world.told[0].starts_with("Scaled up replica set web-") && world.told[0].ends_with(" from 0 to 3")
+    );
     assert_eq!(annotation(&world.deployment.metadata, history::REVISION), Some("1"));
     assert_eq!(world.condition("Available"), ("True".into(), "MinimumReplicasAvailable".into()));
     assert_eq!(world.condition("Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));

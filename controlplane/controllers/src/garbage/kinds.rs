@@ -51,8 +51,8 @@ pub(super) fn trimmed(mut object: Meta) -> Meta {
 
 /// Events come and go by themselves, and nobody owns them.
 fn watched(found: &Found) -> bool {
-    let events = found.resource.plural == "events"
-        && matches!(found.resource.group.as_str(), "" | "events.k8s.io");
+    let events =
+        found.resource.plural == "events" && matches!(found.resource.group.as_str(), "" | "events.k8s.io");
     !events && ["list", "watch", "delete"].iter().all(|verb| found.offers(verb))
 }
 
@@ -125,7 +125,12 @@ impl Kinds {
         }
     }
 
-    fn watch(self: &Arc<Self>, found: Found, feeds: &mut JoinSet<()>, cancel: &CancellationToken) -> Arc<Kind> {
+    fn watch(
+        self: &Arc<Self>,
+        found: Found,
+        feeds: &mut JoinSet<()>,
+        cancel: &CancellationToken,
+    ) -> Arc<Kind> {
         let (store, stop) = (Arc::new(Store::default()), cancel.child_token());
         let kind = Arc::new(Kind { found, store: store.clone(), stop: stop.clone() });
         let (graph, queue) = (self.graph.clone(), self.queue.clone());
@@ -139,7 +144,8 @@ impl Kinds {
             look.into_iter().for_each(|uid| queue.add(uid));
         });
         let api = Api::<Meta>::all_with(self.client.clone(), &kind.found.resource);
-        let feed = Feed { api, fields: String::new(), store, trim: |object| *object = trimmed(object.clone()) };
+        let feed =
+            Feed { api, fields: String::new(), store, trim: |object| *object = trimmed(object.clone()) };
         feeds.spawn(feed.run(stop));
         kind
     }

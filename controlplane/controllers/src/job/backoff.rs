@@ -17,9 +17,8 @@ const LONGEST: i64 = 600;
 fn ended(pod: &Pod) -> Timestamp {
     let status = pod.status.as_ref();
     let containers = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-    let finished = containers.filter_map(|c| {
-        Some(c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0)
-    });
+    let finished =
+        containers.filter_map(|c| Some(c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0));
     let by_condition = || pod_condition(pod, "Ready")?.last_transition_time.as_ref().map(|t| t.0);
     let by_deletion = || pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
     finished.max().or_else(by_condition).or_else(by_deletion).unwrap_or_else(|| created(&pod.metadata))

@@ -222,7 +222,8 @@ impl Work<'_> {
             None => vec![None; count],
             Some(completions) => {
                 let taken: BTreeSet<i32> = kept.iter().filter_map(|p| indexes::of(p)).collect();
-                let free = (0..completions).filter(|i| !taken.contains(i) && !self.counts.completed.contains(i));
+                let free =
+                    (0..completions).filter(|i| !taken.contains(i) && !self.counts.completed.contains(i));
                 free.take(count).map(Some).collect()
             }
         };

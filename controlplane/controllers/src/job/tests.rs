@@ -203,7 +203,10 @@ fn indexes_complete_one_by_one() {
     let pod = &world.pods["p001"];
     assert_eq!(indexes::of(pod), Some(1));
     assert_eq!(pod.spec.as_ref().unwrap().hostname.as_deref(), Some("j-1"));
-    assert_eq!(pod.spec.as_ref().unwrap().containers[0].env.as_ref().unwrap()[0].name, "JOB_COMPLETION_INDEX");
+    assert_eq!(
+        pod.spec.as_ref().unwrap().containers[0].env.as_ref().unwrap()[0].name,
+        "JOB_COMPLETION_INDEX"
+    );
     world.end("p000", "Succeeded");
     world.end("p002", "Succeeded");
     (0..3).for_each(|_| world.pass());

@@ -37,20 +37,27 @@ pub(super) fn ready_status(node: &Node) -> &str {
 }
 
 impl Health {
+    /// Takes in a lease as it is now.
+    pub(super) fn hear(&mut self, lease: Option<&Lease>, now: Instant) {
+        let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref().map(|t| t.0));
+        if renewed > self.renewed {
+            self.renewed = renewed;
+            self.heard = Some(now);
+        }
+    }
+
     /// Takes in what is seen now. Says whether the node has been silent for too long, and when to look again.
     pub(super) fn see(&mut self, node: &Node, lease: Option<&Lease>, now: Instant) -> (bool, Duration) {
-        let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref().map(|t| t.0));
+        self.hear(lease, now);
         // What this controller writes is no sign of life.
         let posted = condition(node, "Ready")
             .filter(|c| c.status != "Unknown")
             .and_then(|c| c.last_heartbeat_time.as_ref().map(|t| t.0));
-        let fresh = renewed > self.renewed || posted > self.posted;
-        self.renewed = renewed.max(self.renewed);
-        self.posted = posted.max(self.posted);
-        let heard = match self.heard {
-            Some(heard) if !fresh => heard,
-            _ => *self.heard.insert(now),
-        };
+        if posted > self.posted {
+            self.posted = posted;
+            self.heard = Some(now);
+        }
+        let heard = *self.heard.get_or_insert(now);
         let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
         let silence = now.saturating_duration_since(heard);
         if silence >= grace { (true, grace) } else { (false, grace - silence) }

@@ -71,25 +71,48 @@ fn taints_follow_conditions() {
     let check = |node: Node, expected: Option<&[&str]>| {
         let wanted = taints::wanted(&node);
         let merged = taints::merged(&node, &wanted.keep_off, wanted.evict.as_ref(), now);
-        let shown = merged.map(|list| list.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>());
-        assert_eq!(shown.as_deref(), expected.map(|e| e.iter().map(|s| s.to_string()).collect::<Vec<_>>()).as_deref());
+        let shown =
+            merged.map(|list| list.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>());
+        assert_eq!(
+            shown.as_deref(),
+            expected.map(|e| e.iter().map(|s| s.to_string()).collect::<Vec<_>>()).as_deref()
+        );
     };
     check(node("n", "True", "2024-01-01T00:00:00Z", json!({})), None);
     check(
-        node("n", "False", "2024-01-01T00:00:00Z", json!({"taints": [{"key": "mine", "effect": "NoSchedule"}]})),
-        Some(&["mine:NoSchedule", "node.kubernetes.io/not-ready:NoExecute", "node.kubernetes.io/not-ready:NoSchedule"]),
+        node(
+            "n",
+            "False",
+            "2024-01-01T00:00:00Z",
+            json!({"taints": [{"key": "mine", "effect": "NoSchedule"}]}),
+        ),
+        Some(&[
+            "mine:NoSchedule",
+            "node.kubernetes.io/not-ready:NoExecute",
+            "node.kubernetes.io/not-ready:NoSchedule",
+        ]),
     );
     check(
-        node("n", "Unknown", "2024-01-01T00:00:00Z", json!({"taints": [
-            {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"},
-            {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
-        ]})),
+        node(
+            "n",
+            "Unknown",
+            "2024-01-01T00:00:00Z",
+            json!({"taints": [
+                {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"},
+                {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
+            ]}),
+        ),
         Some(&["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]),
     );
     check(
-        node("n", "True", "2024-01-01T00:00:00Z", json!({"unschedulable": true,
+        node(
+            "n",
+            "True",
+            "2024-01-01T00:00:00Z",
+            json!({"unschedulable": true,
             "conditions": [{"type": "DiskPressure", "status": "True"}],
-            "taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]})),
+            "taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}),
+        ),
         Some(&["node.kubernetes.io/disk-pressure:NoSchedule", "node.kubernetes.io/unschedulable:NoSchedule"]),
     );
 }
@@ -129,13 +152,19 @@ fn when_pods_must_go() {
     let taint: k8s_openapi::api::core::v1::Taint =
         serde_json::from_value(json!({"key": "k", "effect": "NoExecute", "timeAdded": added})).unwrap();
     let pod = |tolerations: Value| -> Pod {
-        serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "tolerations": tolerations}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {}, "spec": {"containers": [], "tolerations": tolerations}}),
+        )
+        .unwrap()
     };
     for (tolerations, expected) in [
         (json!([]), Some(1_000_000)),
         (json!([{"key": "k", "operator": "Exists"}]), None),
         (json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}]), Some(1_000_200)),
-        (json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}, {"operator": "Exists", "tolerationSeconds": 60}]), Some(999_960)),
+        (
+            json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}, {"operator": "Exists", "tolerationSeconds": 60}]),
+            Some(999_960),
+        ),
         (json!([{"key": "other", "operator": "Exists"}]), Some(1_000_000)),
     ] {
         let due = eviction::evict_at(&pod(tolerations.clone()), std::slice::from_ref(&taint), now);
@@ -148,8 +177,10 @@ fn when_pods_must_go() {
 fn pods_of_a_lost_node() {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let pod = |status: &str, since: &str| -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "conditions": [
-            {"type": "Ready", "status": status, "lastTransitionTime": since}]}}))
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "conditions": [
+            {"type": "Ready", "status": status, "lastTransitionTime": since}]}}),
+        )
         .unwrap()
     };
     let lost = node("n", "Unknown", "2024-01-01T00:00:00Z", json!({}));

@@ -55,12 +55,14 @@ where
             }
         }
         Ok(Err(error)) => {
-            let race = error.downcast_ref::<kube::Error>().is_some_and(outcome::conflict);
+            let api = error.downcast_ref::<kube::Error>();
+            let race = api.is_some_and(outcome::conflict);
+            let error = api.map_or_else(|| format!("{error:#}"), outcome::message);
             let failures = queue.retry(key.clone());
             if race || failures < 3 {
-                tracing::debug!(controller = name, %key, failures, "pass failed: {error:#}");
+                tracing::debug!(controller = name, %key, failures, "pass failed: {error}");
             } else {
-                tracing::warn!(controller = name, %key, failures, "pass failed: {error:#}");
+                tracing::warn!(controller = name, %key, failures, "pass failed: {error}");
             }
         }
         Err(panic) => {

@@ -16,7 +16,10 @@ fn set(replicas: i32, extra: Value) -> StatefulSet {
     for (key, value) in extra.as_object().unwrap() {
         spec[key] = value.clone();
     }
-    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns", "uid": "S", "generation": 1}, "spec": spec})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "web", "namespace": "ns", "uid": "S", "generation": 1}, "spec": spec}),
+    )
+    .unwrap()
 }
 
 /// `ordinal revision ready|unready|pending|Failed [dying]`
@@ -75,7 +78,12 @@ fn in_order() {
 fn all_at_once() {
     let parallel = set(3, json!({"podManagementPolicy": "Parallel"}));
     check(&parallel, &[], &[(0, "new"), (1, "new"), (2, "new")], &[]);
-    check(&parallel, &["1 new unready", "4 new ready", "3 new ready"], &[(0, "new"), (2, "new")], &["web-4", "web-3"]);
+    check(
+        &parallel,
+        &["1 new unready", "4 new ready", "3 new ready"],
+        &[(0, "new"), (2, "new")],
+        &["web-4", "web-3"],
+    );
     let shifted = set(2, json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}}));
     check(&shifted, &["0 new ready"], &[(5, "new"), (6, "new")], &["web-0"]);
 }
@@ -87,21 +95,28 @@ fn updates() {
     check(&three, &["0 old ready", "1 old ready", "2 new unready"], &[], &[]);
     check(&three, &["0 old ready", "1 old ready", "2 new ready"], &[], &["web-1"]);
     check(&three, &["0 old ready", "1 old ready"], &[(2, "new")], &[]);
-    let part = set(3, json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}));
+    let part =
+        set(3, json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}));
     check(&part, &["0 old ready", "1 old ready", "2 old ready"], &[], &["web-2"]);
     check(&part, &["0 old ready", "1 old ready", "2 new ready"], &[], &[]);
     check(&part, &["0 old ready", "2 new ready"], &[(1, "old")], &[]);
     let manual = set(3, json!({"updateStrategy": {"type": "OnDelete"}}));
     check(&manual, &["0 old ready", "1 old ready", "2 old ready"], &[], &[]);
-    let two = set(4, json!({"podManagementPolicy": "Parallel",
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}));
+    let two = set(
+        4,
+        json!({"podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}),
+    );
     check(&two, &["0 old ready", "1 old ready", "2 old ready", "3 old ready"], &[], &["web-3", "web-2"]);
     check(&two, &["0 old ready", "1 old ready", "2 old ready", "3 new unready"], &[], &["web-2"]);
 }
 
 #[test]
 fn names_and_claims() {
-    let set = set(1, json!({"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}));
+    let set = set(
+        1,
+        json!({"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}),
+    );
     let made = pod("0 new ready");
     let spec = made.spec.as_ref().unwrap();
     assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("web-0"), Some("svc")));
@@ -116,7 +131,9 @@ fn names_and_claims() {
     };
     assert_eq!(owner("0 new ready").as_deref(), Some("StatefulSet"));
     assert_eq!(owner("1 new ready").as_deref(), Some("Pod"));
-    for (text, expected) in [("web-3", Some(3)), ("web-03", Some(3)), ("web-x", None), ("other-3", None), ("web", None)] {
+    for (text, expected) in
+        [("web-3", Some(3)), ("web-03", Some(3)), ("web-x", None), ("other-3", None), ("web", None)]
+    {
         let mut pod = (*made).clone();
         pod.metadata.name = Some(text.to_owned());
         assert_eq!(ordinal(&set, &pod), expected, "{text}");
@@ -131,7 +148,10 @@ fn counts_and_the_end_of_an_update() {
         status::status(&set(2, json!({})), &pods, "old", "new", now)
     };
     let half = status(&["0 old ready", "1 new ready"]);
-    assert_eq!((half.current_replicas, half.updated_replicas, half.current_revision.as_deref()), (Some(1), Some(1), Some("old")));
+    assert_eq!(
+        (half.current_replicas, half.updated_replicas, half.current_revision.as_deref()),
+        (Some(1), Some(1), Some("old"))
+    );
     let done = status(&["0 new ready", "1 new ready"]);
     assert_eq!((done.current_replicas, done.current_revision.as_deref()), (Some(2), Some("new")));
 }

@@ -20,7 +20,8 @@ fn cron_job(spec: Value, status: Value) -> CronJob {
 /// `name running|Complete|Failed minute-of-start`
 fn job(text: &str) -> Arc<Job> {
     let field: Vec<&str> = text.split_whitespace().collect();
-    let conditions = if field[1] == "running" { json!([]) } else { json!([{"type": field[1], "status": "True"}]) };
+    let conditions =
+        if field[1] == "running" { json!([]) } else { json!([{"type": field[1], "status": "True"}]) };
     Arc::new(
         serde_json::from_value(json!({
             "metadata": {"name": field[0], "namespace": "ns", "uid": field[0]},
@@ -32,7 +33,15 @@ fn job(text: &str) -> Arc<Job> {
     )
 }
 
-fn check(spec: Value, status: Value, jobs: &[&str], now: &str, create: Option<&str>, delete: &[&str], notes: &[&str]) -> Plan {
+fn check(
+    spec: Value,
+    status: Value,
+    jobs: &[&str],
+    now: &str,
+    create: Option<&str>,
+    delete: &[&str],
+    notes: &[&str],
+) -> Plan {
     let jobs: Vec<_> = jobs.iter().map(|j| job(j)).collect();
     let plan = plan(&cron_job(spec, status), &jobs, now.parse().unwrap());
     let created = plan.create.as_ref().map(|(j, _)| name(&j.metadata));
@@ -52,11 +61,22 @@ fn starts_when_due() {
     assert_eq!(early.again, Some(Duration::from_millis(60_100)));
     let due = check(none.clone(), none.clone(), &[], "2024-01-01T00:10:00Z", Some(TEN), &[], &[]);
     let made = &due.create.unwrap().0.metadata;
-    assert_eq!(made.annotations.as_ref().unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"], "2024-01-01T00:10:00Z");
+    assert_eq!(
+        made.annotations.as_ref().unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"],
+        "2024-01-01T00:10:00Z"
+    );
     assert_eq!(made.labels.as_ref().unwrap()["a"], "b");
     let done = json!({"lastScheduleTime": "2024-01-01T00:10:00Z"});
     check(none.clone(), done, &[], "2024-01-01T00:10:30Z", None, &[], &[]);
-    check(none.clone(), none.clone(), &[&format!("{TEN} running 10")], "2024-01-01T00:10:30Z", None, &[], &["UnexpectedJob"]);
+    check(
+        none.clone(),
+        none.clone(),
+        &[&format!("{TEN} running 10")],
+        "2024-01-01T00:10:30Z",
+        None,
+        &[],
+        &["UnexpectedJob"],
+    );
     check(json!({"suspend": true}), none.clone(), &[], "2024-01-01T00:10:00Z", None, &[], &[]);
     // Missed times come to one start, that of the last, unless that too is past its deadline.
     check(none.clone(), none.clone(), &[], "2024-01-01T00:25:00Z", Some(TWENTY), &[], &[]);
@@ -68,9 +88,33 @@ fn concurrency() {
     let active = json!({"active": [{"name": "x", "uid": "x"}], "lastScheduleTime": "2024-01-01T00:10:00Z"});
     let at = "2024-01-01T00:20:00Z";
     check(json!({}), active.clone(), &["x running 10"], at, Some(TWENTY), &[], &[]);
-    check(json!({"concurrencyPolicy": "Forbid"}), active.clone(), &["x running 10"], at, None, &[], &["JobAlreadyActive"]);
-    check(json!({"concurrencyPolicy": "Replace"}), active.clone(), &["x running 10"], at, Some(TWENTY), &["x"], &[]);
-    let ended = check(json!({"concurrencyPolicy": "Forbid"}), active.clone(), &["x Complete 10"], at, Some(TWENTY), &[], &["SawCompletedJob"]);
+    check(
+        json!({"concurrencyPolicy": "Forbid"}),
+        active.clone(),
+        &["x running 10"],
+        at,
+        None,
+        &[],
+        &["JobAlreadyActive"],
+    );
+    check(
+        json!({"concurrencyPolicy": "Replace"}),
+        active.clone(),
+        &["x running 10"],
+        at,
+        Some(TWENTY),
+        &["x"],
+        &[],
+    );
+    let ended = check(
+        json!({"concurrencyPolicy": "Forbid"}),
+        active.clone(),
+        &["x Complete 10"],
+        at,
+        Some(TWENTY),
+        &[],
+        &["SawCompletedJob"],
+    );
     assert_eq!(ended.status.last_successful_time.unwrap().0.to_string(), "2024-01-01T00:10:30Z");
     check(json!({"concurrencyPolicy": "Forbid"}), active, &[], at, Some(TWENTY), &[], &["MissingJob"]);
 }
@@ -91,6 +135,22 @@ fn old_jobs_go() {
 
 #[test]
 fn what_cannot_be_understood_is_told() {
-    check(json!({"schedule": "x"}), json!({}), &[], "2024-01-01T00:10:00Z", None, &[], &["UnparseableSchedule"]);
-    check(json!({"timeZone": "Moon/Crater"}), json!({}), &[], "2024-01-01T00:10:00Z", None, &[], &["UnknownTimeZone"]);
+    check(
+        json!({"schedule": "x"}),
+        json!({}),
+        &[],
+        "2024-01-01T00:10:00Z",
+        None,
+        &[],
+        &["UnparseableSchedule"],
+    );
+    check(
+        json!({"timeZone": "Moon/Crater"}),
+        json!({}),
+        &[],
+        "2024-01-01T00:10:00Z",
+        None,
+        &[],
+        &["UnknownTimeZone"],
+    );
 }

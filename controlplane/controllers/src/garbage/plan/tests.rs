@@ -49,7 +49,9 @@ fn object(text: &str) -> Meta {
 }
 
 fn show(verdict: &Verdict) -> String {
-    let ids = |items: &[Item]| items.iter().map(|i| uid(&i.object.metadata).to_owned()).collect::<Vec<_>>().join(",");
+    let ids = |items: &[Item]| {
+        items.iter().map(|i| uid(&i.object.metadata).to_owned()).collect::<Vec<_>>().join(",")
+    };
     match verdict {
         Verdict::Nothing => "nothing".to_owned(),
         Verdict::Verify(owner) => format!("verify {}", owner.uid),
