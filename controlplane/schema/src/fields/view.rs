@@ -11,6 +11,8 @@ pub(crate) struct Place<'t> {
     kind: Option<&'t FieldKind>,
     field: Option<&'t Field>,
     root: Option<TypeId>,
+    /// `root` is an item of a list: it may be owned as a whole; an object never is.
+    item: bool,
 }
 
 /// What a value at a place is made of.
@@ -40,18 +42,19 @@ pub struct TypedError {
 impl<'t> Place<'t> {
     /// The place of a whole object.
     pub(crate) fn root(table: &'t Table, id: TypeId) -> Self {
-        Self { table, kind: None, field: None, root: Some(id) }
+        Self { table, kind: None, field: None, root: Some(id), item: false }
     }
 
     /// A place of which the table says nothing: maps are owned by entry, lists as a whole.
     fn free(table: &'t Table) -> Self {
-        Self { table, kind: None, field: None, root: None }
+        Self { table, kind: None, field: None, root: None, item: false }
     }
 
     /// What `value` is made of here.
     pub(crate) fn shape(&self, value: Option<&Value>) -> Shape<'t> {
         if let Some(id) = self.root {
-            return Shape::Fields(id);
+            let whole = self.item && self.table.type_(id).atomic;
+            return if whole { Shape::Whole } else { Shape::Fields(id) };
         }
         let atomic = self.field.is_some_and(|f| f.atomic);
         match self.kind {
@@ -78,12 +81,12 @@ impl<'t> Place<'t> {
     /// The place of a field of an object here; none if the type does not declare it.
     pub(crate) fn field(&self, id: TypeId, name: &str) -> Option<Place<'t>> {
         let field = self.table.type_(id).field(name)?;
-        Some(Self { table: self.table, kind: Some(&field.kind), field: Some(field), root: None })
+        Some(Self { table: self.table, kind: Some(&field.kind), field: Some(field), root: None, item: false })
     }
 
     /// The place of an item of a list whose items are of a type.
     pub(crate) fn item(&self, id: TypeId) -> Place<'t> {
-        Self { table: self.table, kind: None, field: None, root: Some(id) }
+        Self { table: self.table, kind: None, field: None, root: Some(id), item: true }
     }
 
     /// The step of a list item: its keys, with the defaults of those it leaves out.
