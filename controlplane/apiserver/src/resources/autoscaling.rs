@@ -1,5 +1,7 @@
 //! HorizontalPodAutoscalers (stored as v2; v1 is converted).
 
+mod validate;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,8 +13,13 @@ use super::plain::Plain;
 const SHOWN: usize = 2;
 
 /// The strategy of `horizontalpodautoscalers`.
-pub(crate) static HORIZONTAL_POD_AUTOSCALERS: Plain =
-    Plain { default: default_autoscaler, cells: autoscaler_cells, generations: true, ..Plain::NEW };
+pub(crate) static HORIZONTAL_POD_AUTOSCALERS: Plain = Plain {
+    default: default_autoscaler,
+    cells: autoscaler_cells,
+    validate: validate::autoscaler,
+    generations: true,
+    ..Plain::NEW
+};
 
 fn default_autoscaler(autoscaler: &mut Value) {
     let v1 = autoscaler.text("apiVersion") == "autoscaling/v1";
@@ -44,9 +51,7 @@ fn default_autoscaler(autoscaler: &mut Value) {
 fn default_rules(behavior: &mut Value, direction: &str, policies: &Value) {
     let rules = object_at(behavior, direction);
     default(rules, "selectPolicy", "Max");
-    if rules.items("policies").is_empty() {
-        rules["policies"] = policies.clone();
-    }
+    default(rules, "policies", policies.clone());
 }
 
 fn autoscaler_cells(autoscaler: &Value, now: Timestamp) -> Vec<Value> {

@@ -1,23 +1,34 @@
 //! Ingresses, IngressClasses, NetworkPolicies, IPAddresses and ServiceCIDRs.
 
+mod ingress;
+mod network_policy;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::key::qualified;
 use serde_json::Value;
 
 use super::cells;
-use super::fields::{Fields, default, default_text, items_mut, object_at};
+use super::fields::{Fields, default, items_mut, object_at};
 use super::plain::Plain;
 
 /// The strategy of `ingresses`.
-pub(crate) static INGRESSES: Plain = Plain { cells: ingress_cells, generations: true, ..Plain::NEW };
+pub(crate) static INGRESSES: Plain =
+    Plain { cells: ingress_cells, validate: ingress::ingress, generations: true, ..Plain::NEW };
 
 /// The strategy of `ingressclasses`.
-pub(crate) static INGRESS_CLASSES: Plain =
-    Plain { default: default_class, cells: class_cells, generations: true, ..Plain::NEW };
+pub(crate) static INGRESS_CLASSES: Plain = Plain {
+    default: default_class,
+    cells: class_cells,
+    validate: ingress::class,
+    change: ingress::change_class,
+    generations: true,
+    ..Plain::NEW
+};
 
 /// The strategy of `networkpolicies`.
 pub(crate) static NETWORK_POLICIES: Plain = Plain {
     default: default_policy,
+    validate: network_policy::policy,
     cells: |object, now| {
         vec![cells::name(object), cells::selector(object, "spec.podSelector"), cells::age(object, now)]
     },
@@ -97,7 +108,7 @@ fn default_policy(policy: &mut Value) {
     for (rules, peers) in [("spec.ingress", "ports"), ("spec.egress", "ports")] {
         for rule in items_mut(policy, rules) {
             for port in items_mut(rule, peers) {
-                default_text(port, "protocol", "TCP");
+                default(port, "protocol", "TCP");
             }
         }
     }

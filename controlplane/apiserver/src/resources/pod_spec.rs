@@ -17,6 +17,7 @@ pub(crate) mod warnings;
 pub(crate) mod workload;
 
 pub(crate) use affinity::node_selector;
-pub(crate) use requirements::{quantity, resource_name};
+pub(crate) use requirements::{container_resource_name, quantity, resource_name};
 pub(crate) use scheduling::{taint_effect, tolerations};
-pub(crate) use validate::{pod, spec, template};
+pub(crate) use validate::{pod, template};
+pub(crate) use volumes::{csi_driver, host_path};

@@ -1,12 +1,14 @@
 //! The kinds of the group `storage.k8s.io`.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use super::cells;
 use super::fields::{Fields, default, object_at};
 use super::plain::Plain;
+use super::rules::{Errors, immutable_unshown, label_name, names, one_of, optional_one_of, required};
 
 /// The strategy of `storageclasses`.
 pub(crate) static STORAGE_CLASSES: Plain = Plain {
@@ -15,6 +17,8 @@ pub(crate) static STORAGE_CLASSES: Plain = Plain {
         default(object, "volumeBindingMode", "Immediate");
     },
     cells: class_cells,
+    validate: validate_class,
+    change: change_class,
     ..Plain::NEW
 };
 
@@ -105,4 +109,86 @@ fn driver_cells(driver: &Value, now: Timestamp) -> Vec<Value> {
         cells::or_none(&cells::joined(driver, "spec.volumeLifecycleModes")),
         cells::age(driver, now),
     ]
+}
+
+fn validate_class(class: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let provisioner = class.text("provisioner");
+    let path = Path::new("provisioner");
+    if required(&mut errors, &path, provisioner) {
+        let lower = provisioner.to_lowercase();
+        names(&mut errors, &path, &lower, labels::qualified_name(&lower));
+    }
+    parameters(&mut errors, class);
+    let policy = class.some_text("reclaimPolicy").filter(|policy| !policy.is_empty());
+    optional_one_of(&mut errors, &Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
+    let modes = ["Immediate", "WaitForFirstConsumer"];
+    one_of(&mut errors, &Path::new("volumeBindingMode"), class.text("volumeBindingMode"), &modes);
+    topologies(&mut errors, class.items("allowedTopologies"));
+    errors
+}
+
+const MOST_PARAMETERS: usize = 512;
+const LONGEST_PARAMETERS: usize = 256 * 1024;
+
+fn parameters(errors: &mut Errors, class: &Value) {
+    let path = Path::new("parameters");
+    let count = class.entries("parameters").count();
+    if count > MOST_PARAMETERS {
+        errors.push(FieldError::too_long(&path, MOST_PARAMETERS as i64));
+        return;
+    }
+    let mut total = 0;
+    for (key, value) in class.entries("parameters") {
+        if key.is_empty() {
+            errors.push(FieldError::invalid(&path, key, "field can not be empty."));
+        }
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > LONGEST_PARAMETERS {
+        errors.push(FieldError::too_long(&path, LONGEST_PARAMETERS as i64));
+    }
+}
+
+fn topologies(errors: &mut Errors, terms: &[Value]) {
+    let mut seen: Vec<Vec<(String, Vec<String>)>> = Vec::new();
+    for (i, term) in terms.iter().enumerate() {
+        let list = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
+        let mut expressions: Vec<(String, Vec<String>)> = Vec::new();
+        for (j, entry) in term.items("matchLabelExpressions").iter().enumerate() {
+            let path = list.index(j);
+            let key = entry.text("key");
+            let mut values: Vec<String> = Vec::new();
+            if entry.items("values").is_empty() {
+                errors.push(FieldError::required(path.child("values"), ""));
+            }
+            for (k, value) in entry.texts("values").enumerate() {
+                if values.iter().any(|v| v == value) {
+                    errors.push(FieldError::duplicate(path.child("values").index(k), value));
+                } else {
+                    values.push(value.to_owned());
+                }
+            }
+            label_name(errors, &path.child("key"), key);
+            if expressions.iter().any(|(k, _)| k == key) {
+                errors.push(FieldError::duplicate(path.child("key"), key));
+            }
+            values.sort();
+            expressions.push((key.to_owned(), values));
+        }
+        expressions.sort();
+        expressions.dedup_by(|a, b| a.0 == b.0);
+        if expressions.is_empty() || seen.contains(&expressions) {
+            errors.push(FieldError::duplicate(&list, ""));
+        }
+        seen.push(expressions);
+    }
+}
+
+fn change_class(class: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        immutable_unshown(&mut errors, &Path::new(field), class.at(field), old.at(field));
+    }
+    errors
 }

@@ -1,10 +1,14 @@
 //! Endpoints: the addresses behind a Service, in the old form.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use super::service::ordinary;
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default_text, items_mut};
+use crate::resources::rules::{Errors, ip, names, required_one_of};
 use crate::strategy::Strategy;
 
 /// The strategy of `endpoints`.
@@ -20,6 +24,14 @@ impl Strategy for Endpoints {
                 default_text(port, "protocol", "TCP");
             }
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        for (i, subset) in object.items("subsets").iter().enumerate() {
+            self::subset(&mut errors, &Path::new("subsets").index(i), subset);
+        }
+        errors
     }
 
     fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -61,6 +73,52 @@ fn summary(object: &Value) -> String {
     }
     let text = shown.join(",");
     if count > SHOWN { format!("{text} + {} more...", count - SHOWN) } else { text }
+}
+
+fn subset(errors: &mut Errors, path: &Path, subset: &Value) {
+    let lists = ["addresses", "notReadyAddresses"];
+    if lists.iter().all(|list| subset.items(list).is_empty()) {
+        let text = "must specify `addresses` or `notReadyAddresses`";
+        errors.push(FieldError::required(path, text));
+    }
+    for list in lists {
+        for (i, address) in subset.items(list).iter().enumerate() {
+            self::address(errors, &path.child(list).index(i), address);
+        }
+    }
+    let ports = subset.items("ports");
+    for (i, port) in ports.iter().enumerate() {
+        let path = path.child("ports").index(i);
+        match port.text("name") {
+            "" if ports.len() > 1 => errors.push(FieldError::required(path.child("name"), "")),
+            "" => {}
+            name => names(errors, &path.child("name"), name, labels::dns_label(name)),
+        }
+        let number = port.int("port");
+        for complaint in labels::port_number(number) {
+            errors.push(FieldError::invalid(path.child("port"), number, complaint));
+        }
+        required_one_of(errors, &path.child("protocol"), port.text("protocol"), &["SCTP", "TCP", "UDP"]);
+        if let Some(application) = port.some_text("appProtocol") {
+            names(errors, &path.child("appProtocol"), application, labels::qualified_name(application));
+        }
+    }
+}
+
+fn address(errors: &mut Errors, path: &Path, address: &Value) {
+    let (text, of) = (address.text("ip"), path.child("ip"));
+    ip(errors, &of, text);
+    match labels::parse_ip(text) {
+        Some(parsed) => ordinary(errors, &of, text, parsed),
+        None => errors.push(FieldError::invalid(&of, text, "must be a valid IP address")),
+    }
+    let host = address.text("hostname");
+    if !host.is_empty() {
+        names(errors, &path.child("hostname"), host, labels::dns_label(host));
+    }
+    if let Some(node) = address.some_text("nodeName") {
+        names(errors, &path.child("nodeName"), node, labels::dns_subdomain(node));
+    }
 }
 
 #[cfg(test)]

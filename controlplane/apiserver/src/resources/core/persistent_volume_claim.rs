@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::persistent_volume::storage_class;
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, existing, object_at};
+use crate::resources::fields::{Fields, default, default_text, existing, object_at, same, set};
+use crate::resources::internal::{self, pod::CLAIM_SPEC};
+use crate::resources::line_diff;
 use crate::resources::pod_spec::quantity;
 use crate::resources::rules::{Errors, annotations_map, label_selector, labels_map, names, one_of};
 use crate::strategy::{Context, Strategy, keep_status};
@@ -63,7 +65,7 @@ pub(crate) fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
         one_of(errors, &modes, mode, &MODES);
     }
     let has = |mode: &str| spec.texts("accessModes").any(|m| m == mode);
-    if has("ReadWriteOncePod") && spec.items("accessModes").len() > 1 {
+    if has("ReadWriteOncePod") && spec.texts("accessModes").any(|m| m != "ReadWriteOncePod") {
         let text = "may not use ReadWriteOncePod with other access modes";
         errors.push(FieldError::forbidden(&modes, text));
     }
@@ -104,6 +106,18 @@ impl Strategy for PersistentVolumeClaims {
         agree_on_source(object_at(object, "spec"));
     }
 
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        spec(&mut errors, &Path::new("spec"), object.at("spec"));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate(object);
+        change(&mut errors, object, old);
+        errors
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let volume = object.text("spec.volumeName");
         let phase = if object.has("metadata.deletionTimestamp") {
@@ -130,4 +144,39 @@ impl Strategy for PersistentVolumeClaims {
             cells::or_unset(object.text("spec.volumeMode")),
         ]
     }
+}
+
+/// A bound claim may grow and change its attributes class; the volume it is bound to is set once.
+fn change(errors: &mut Errors, claim: &Value, old: &Value) {
+    let (new, before) = (claim.at("spec"), old.at("spec"));
+    let mut fixed = new.clone();
+    if before.text("volumeName").is_empty() {
+        set(&mut fixed, "volumeName", None);
+    }
+    let bound = old.text("status.phase") == "Bound";
+    if bound {
+        if let Some(amount) = before.at("resources.requests").get("storage") {
+            object_at(&mut fixed, "resources.requests")["storage"] = amount.clone();
+        }
+        let (now, was) = (Quantity::from_json(storage(new)), Quantity::from_json(storage(old.at("spec"))));
+        let capacity = Quantity::from_json(old.at("status.capacity").at("storage"));
+        if let (Ok(now), Ok(was), Ok(capacity)) = (now, was, capacity)
+            && now < was
+            && now <= capacity
+        {
+            let text = "field can not be less than status.capacity";
+            errors.push(FieldError::forbidden("spec.resources.requests.storage", text));
+        }
+    }
+    let class = before.at("volumeAttributesClassName");
+    set(&mut fixed, "volumeAttributesClassName", (!class.is_null()).then(|| class.clone()));
+    if !same(&fixed, before) {
+        let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let [from, to] = [before, &fixed].map(|spec| internal::indented(spec, CLAIM_SPEC));
+        errors.push(FieldError::forbidden("spec", format!("{text}\n{}", line_diff::unified(&from, &to))));
+    }
+}
+
+fn storage(spec: &Value) -> &Value {
+    spec.at("resources.requests").at("storage")
 }

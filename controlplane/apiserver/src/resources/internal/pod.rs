@@ -426,21 +426,17 @@ const PROJECTED: &[Member] = &[
     ("defaultUser", "DefaultUser", Any),
 ];
 
-const CLAIM: &[Member] = &[
-    ("", "", Metadata),
-    (
-        "spec",
-        "Spec",
-        Struct(&[
-            ("accessModes", "AccessModes", Any),
-            ("selector", "Selector", Selector),
-            ("resources", "Resources", Struct(&[("limits", "Limits", Any), ("requests", "Requests", Any)])),
-            ("volumeName", "VolumeName", Text),
-            ("storageClassName", "StorageClassName", Any),
-            ("volumeMode", "VolumeMode", Any),
-            ("dataSource", "DataSource", Any),
-            ("dataSourceRef", "DataSourceRef", Any),
-            ("volumeAttributesClassName", "VolumeAttributesClassName", Any),
-        ]),
-    ),
+const CLAIM: &[Member] = &[("", "", Metadata), ("spec", "Spec", Struct(CLAIM_SPEC))];
+
+/// What a claim to a volume asks for.
+pub(crate) const CLAIM_SPEC: &[Member] = &[
+    ("accessModes", "AccessModes", Any),
+    ("selector", "Selector", Selector),
+    ("resources", "Resources", Struct(&[("limits", "Limits", Any), ("requests", "Requests", Any)])),
+    ("volumeName", "VolumeName", Text),
+    ("storageClassName", "StorageClassName", Any),
+    ("volumeMode", "VolumeMode", Any),
+    ("dataSource", "DataSource", Any),
+    ("dataSourceRef", "DataSourceRef", Any),
+    ("volumeAttributesClassName", "VolumeAttributesClassName", Any),
 ];

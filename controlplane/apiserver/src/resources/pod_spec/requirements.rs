@@ -104,7 +104,8 @@ pub(crate) fn quantity(errors: &mut Errors, path: &Path, name: &str, value: &Val
     }
 }
 
-fn container_resource_name(errors: &mut Errors, path: &Path, name: &str) {
+/// The name of a resource that a container may use.
+pub(crate) fn container_resource_name(errors: &mut Errors, path: &Path, name: &str) {
     resource_name(errors, path, name);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with(HUGE) {

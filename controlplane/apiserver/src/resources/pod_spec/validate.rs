@@ -44,7 +44,7 @@ pub(crate) fn template(errors: &mut Errors, path: &Path, template: &Value) {
 }
 
 /// A pod specification; `pod_name` is known if it stands in a Pod.
-pub(crate) fn spec(errors: &mut Errors, path: &Path, spec: &Value, pod_name: Option<&str>) {
+fn spec(errors: &mut Errors, path: &Path, spec: &Value, pod_name: Option<&str>) {
     let known = volumes::check(errors, &path.child("volumes"), spec.items("volumes"), pod_name);
     let claims =
         requirements::pod_claims(errors, &path.child("resourceClaims"), spec.items("resourceClaims"));
