@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeContext;
+use crate::process::metrics::Metrics;
 use crate::report::events::Recorder;
 
 mod attempt;
@@ -117,15 +118,24 @@ struct Attempted {
 impl Prober {
     /// `on_verdict` is called when a verdict on a container of this pod has changed; it must not block.
     pub fn new(context: &NodeContext, on_verdict: impl Fn(&PodUid) + Send + Sync + 'static) -> Self {
+        Self::with(context.runtime.clone(), context.events.clone(), &context.metrics, on_verdict)
+    }
+
+    fn with(
+        runtime: Arc<dyn Runtime>,
+        events: Recorder,
+        metrics: &Metrics,
+        on_verdict: impl Fn(&PodUid) + Send + Sync + 'static,
+    ) -> Self {
         let attempts = Family::<AttemptLabels, Counter>::default();
-        context.metrics.register_unprefixed(|registry| {
+        metrics.register_unprefixed(|registry| {
             registry.register("prober_probe", "Attempts of probes by type and result", attempts.clone());
         });
         let shared = Shared {
             pods: Mutex::default(),
             changed: Notify::new(),
-            runtime: context.runtime.clone(),
-            events: context.events.clone(),
+            runtime,
+            events,
             on_verdict: Box::new(on_verdict),
             clock: Clock { wall: Timestamp::now(), start: tokio::time::Instant::now() },
             execs: Semaphore::new(EXECS_AT_ONCE),
@@ -340,3 +350,6 @@ fn reference(pod: &Pod, container: &str) -> ObjectReference {
         field_path: Some(format!("spec.{list}{{{container}}}")),
     }
 }
+
+#[cfg(test)]
+mod tests;
