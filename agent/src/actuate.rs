@@ -3,6 +3,7 @@
 pub mod probes;
 
 pub mod cgroups;
+pub mod log_rotation;
 pub mod pods;
 pub mod volumes;
 pub mod dataplane;

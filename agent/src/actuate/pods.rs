@@ -31,12 +31,14 @@ use crate::report::pod_status::PodApi;
 mod container_config;
 mod hooks;
 mod image;
+mod insight;
 mod operations;
 mod sandbox;
 mod start;
 mod wiring;
 mod worker;
 
+pub use insight::Insight;
 pub use wiring::run_node;
 
 /// The probes, as workers use them.
@@ -69,6 +71,8 @@ pub struct Host {
     pub events: Recorder,
     /// Where workers say what they saw.
     pub table: PodTable,
+    /// What is measured.
+    pub insight: Insight,
     /// Where pods have their files.
     pub dirs: PodDirs,
     /// Addresses of the node.
@@ -137,6 +141,8 @@ struct Manager {
     /// The pods named since the watch began anew; `None` once it is complete.
     listing: Option<HashSet<PodUid>>,
     complete: bool,
+    /// The last list of the runtime failed; said once.
+    blind: bool,
     cancel: CancellationToken,
 }
 
@@ -153,6 +159,7 @@ pub async fn run(
         tasks: JoinSet::new(),
         listing: None,
         complete: false,
+        blind: false,
         cancel: cancel.clone(),
     };
     let mut events = std::pin::pin!(events);
@@ -248,10 +255,13 @@ impl Manager {
         let changed = match self.host.observer.changed_pods().await {
             Ok(changed) => changed,
             Err(error) => {
-                tracing::warn!(%error, "cannot list what the runtime has");
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(%error, "cannot list what the runtime has; trying again");
+                }
                 return false;
             }
         };
+        self.blind = false;
         for uid in &changed {
             match self.workers.get(uid) {
                 Some(worker) => worker.wake.notify_one(),

@@ -22,6 +22,8 @@ pub struct PodView {
     pub ips: Vec<IpAddr>,
     /// Its status as last computed.
     pub status: Value,
+    /// What is under way or waited out, in words.
+    pub pending: Value,
 }
 
 /// A container of a pod.
@@ -38,7 +40,7 @@ pub struct ContainerView {
 }
 
 /// All pods of this node. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PodTable {
     pods: Arc<RwLock<BTreeMap<PodUid, Arc<PodView>>>>,
 }

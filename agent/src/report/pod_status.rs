@@ -104,10 +104,10 @@ async fn ask<T>(
     }
 }
 
-/// A pod that is not there, or not the one meant, is gone.
+/// A pod that is not there is gone. One of another identity is a refusal like others: the watch will say what became of it.
 fn gone<T>(name: &PodName, result: Result<T, ApiFailure>) -> Result<T, ApiFailure> {
     match result {
-        Err(ApiFailure::Failed { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 404 || s.code == 409) => {
+        Err(ApiFailure::Failed { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.is_not_found()) => {
             Err(ApiFailure::Gone(name.clone()))
         }
         other => other,

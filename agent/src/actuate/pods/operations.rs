@@ -150,7 +150,7 @@ async fn dispatch(job: &Job, op: PodOp) -> Outcome {
 pub(super) async fn report(host: Arc<Host>, pod: Arc<Pod>, patch: Value, limits: Limits) -> Outcome {
     match host.api.patch_status(&pod.name, &pod.uid, patch).await {
         Ok(pod) => Outcome::Done(Effect::Reported(pod)),
-        Err(ApiFailure::Gone(_)) => Outcome::Done(Effect::ApiForgot),
+        // Not a reason to end the pod: only the watch says that a pod is no longer wanted.
         Err(error) => Outcome::Failed { reason: "StatusError", message: error.to_string(), limits },
     }
 }

@@ -266,6 +266,7 @@ impl Node {
             probes: probes.clone(),
             events: recorder,
             table: table.clone(),
+            insight: super::Insight::default(),
             dirs: dirs.clone(),
             host_ips: vec!["192.0.2.1".parse().expect("an address")],
             cluster_dns: ClusterDns { servers: Vec::new(), domain: "cluster.local".into() },

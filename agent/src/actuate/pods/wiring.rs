@@ -13,7 +13,8 @@ use pagurus_controlplane_api::quantity::{Format, Quantity};
 use pagurus_cri_api::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{Host, ProbeSource, wakeups};
+use super::{Host, Insight, ProbeSource, insight, wakeups};
+use crate::actuate::log_rotation;
 use crate::actuate::probes::{Prober, Running};
 use crate::actuate::volumes::PodDirs;
 use crate::config::NodeContext;
@@ -66,7 +67,8 @@ pub async fn run_node(
         links: links.clone(),
         probes: Arc::new(probes.clone()),
         events: context.events.clone(),
-        table,
+        insight: Insight::register(&context.metrics, &table),
+        table: table.clone(),
         dirs: PodDirs { root: context.config.root_dir.clone(), logs: context.config.pod_logs_dir.clone() },
         host_ips: context.node_ips.clone(),
         cluster_dns: ClusterDns {
@@ -79,7 +81,16 @@ pub async fn run_node(
     };
     let events = crate::index::pods::pods(context.client.clone(), &context.node_name);
     ready.ready();
+    context.debug.register("pods", {
+        let table = table.clone();
+        move || insight::debug_state(&table)
+    });
+    let limits = log_rotation::Limits {
+        size: context.config.container_log_max_size,
+        files: context.config.container_log_max_files,
+    };
     tokio::try_join!(
+        log_rotation::run(table, context.runtime.clone(), limits, cancel.clone()),
         links.run(context.client.clone(), cancel.clone()),
         probes.run(cancel.clone()),
         super::run(Arc::new(host), events, wakeups, cancel),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -38,6 +38,8 @@ struct Worker {
     observed: ObservedPod,
     /// The runtime may have changed since `observed`.
     dirty: bool,
+    /// The last look at the runtime failed; said once.
+    blind: bool,
     progress: Progress,
     operations: FuturesUnordered<Operation>,
     /// How to give up what is under way, by slot. The number tells an operation from its successor.
@@ -50,6 +52,8 @@ struct Worker {
     volumes_outdated: bool,
     /// Which state of the objects it refers to the pod has seen.
     objects_seen: u64,
+    /// When a pod was first seen that is yet to run.
+    starting: Option<Instant>,
     facts: NodeFacts,
 }
 
@@ -63,11 +67,13 @@ pub(super) async fn work(
     let first = desired.borrow_and_update().clone();
     let uid = first.pod.uid.clone();
     let facts = NodeFacts { host_ips: host.host_ips.clone(), runtime: host.runtime_name.clone() };
+    let is_new = matches!(first.pod.reported_phase(), "" | "Pending");
     let mut worker = Worker {
         host,
         desired: first,
         observed: ObservedPod::default(),
         dirty: true,
+        blind: false,
         progress: Progress::default(),
         operations: FuturesUnordered::new(),
         running: BTreeMap::new(),
@@ -76,6 +82,7 @@ pub(super) async fn work(
         tokens: operations::TokenCache::default(),
         volumes_outdated: false,
         objects_seen: 0,
+        starting: is_new.then(Instant::now),
         facts,
     };
     worker.claim();
@@ -106,10 +113,12 @@ impl Worker {
             match self.host.observer.observe(&self.desired.pod.uid).await {
                 Ok(observed) => {
                     self.observed = observed;
-                    self.dirty = false;
+                    (self.dirty, self.blind) = (false, false);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot look at the pod in the runtime");
+                    if !std::mem::replace(&mut self.blind, true) {
+                        tracing::warn!(%error, "cannot look at the pod in the runtime; trying again");
+                    }
                     return Some(Duration::try_from(BLIND).unwrap_or_default());
                 }
             }
@@ -127,6 +136,7 @@ impl Worker {
         for op in std::mem::take(&mut next.ops) {
             self.start(op);
         }
+        self.measure(&wanted);
         self.publish(&wanted);
         self.report(wanted, &mut wake);
         let pause = wake.map_or(SignedDuration::from_secs(60), |wake| wake.duration_since(now));
@@ -304,7 +314,32 @@ impl Worker {
             observed: self.observed.clone(),
             ips,
             status: wanted.clone(),
+            pending: self.pending(),
         });
+    }
+
+    /// What is under way or waited out, for those who look for what holds a pod up.
+    fn pending(&self) -> Value {
+        let Progress { in_flight, failures, .. } = &self.progress;
+        let under_way =
+            in_flight.iter().map(|(slot, what)| (format!("{slot:?}"), format!("{what:?}").into()));
+        let failed = failures.iter().map(|(slot, failure)| {
+            let Failure { reason, message, retry, count, .. } = failure;
+            let text = format!("{reason} ({count} times, again at {retry}): {message}");
+            (format!("{slot:?} failed"), text.into())
+        });
+        Value::Object(under_way.chain(failed).collect())
+    }
+
+    /// Measures the start of a pod that was not running when it was first seen.
+    fn measure(&mut self, wanted: &Value) {
+        let Some(since) = self.starting else { return };
+        if wanted["phase"] != "Pending" {
+            self.starting = None;
+            if wanted["phase"] == "Running" {
+                self.host.insight.start.observe(since.elapsed().as_secs_f64());
+            }
+        }
     }
 
     /// Tells the API server what it does not know yet.
