@@ -85,12 +85,15 @@ fn ranges(node: &Node) -> Vec<IpNet> {
     ranges
 }
 
+/// A node and the ranges it gets.
+type Given = (Arc<Node>, Vec<IpNet>);
+
 /// Which nodes get which ranges, and which nodes find none left. Pure, but for the pools' place of search.
 fn plan(
     nodes: &[Arc<Node>],
     unsettled: &BTreeMap<String, Vec<IpNet>>,
     pools: &mut [Pool],
-) -> (Vec<(Arc<Node>, Vec<IpNet>)>, Vec<Arc<Node>>) {
+) -> (Vec<Given>, Vec<Arc<Node>>) {
     let mut given = Vec::new();
     let mut without = Vec::new();
     let mut wanting = Vec::new();

@@ -321,7 +321,7 @@ proptest! {
         for (what, index) in steps {
             match what {
                 0 if index == 0 => { version += 1; world.image(&format!("v{}", version % 4)); }
-                0 | 1 | 2 => { world.pass(); }
+                0..=2 => { world.pass(); }
                 3 => world.pods_follow(index),
                 _ => world.pod_becomes_available(index),
             }
@@ -345,7 +345,7 @@ proptest! {
             match what {
                 0 if index == 0 => { version += 1; world.image(&format!("v{}", version % 3)); }
                 6 => { world.deployment.spec.replicas = Some(i32::try_from(index * 3).unwrap()); world.changed(); }
-                0 | 1 | 2 => { world.pass(); }
+                0..=2 => { world.pass(); }
                 3 => world.pods_follow(index),
                 _ => world.pod_becomes_available(index),
             }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use kube::api::DeleteParams;
 
-use super::object::{name, namespace};
+use super::object::name;
 use super::outcome;
 use super::recorder::{Note, Recorder};
 use super::writer::Writer;
@@ -129,11 +129,6 @@ pub fn per_node<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> BTreeMap<String,
         *counts.entry(super::object::node_name(pod).to_owned()).or_default() += 1;
     }
     counts
-}
-
-/// Where events about a pod's owner go when only metadata is at hand.
-pub fn place(meta: &ObjectMeta) -> String {
-    format!("{}/{}", namespace(meta), name(meta))
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Event>, cancel: 
             reason: event.reason.clone(),
             message: event.message.clone(),
         };
-        let before = told.remove(&identity).filter(|b| fresh(b));
+        let before = told.remove(&identity).filter(fresh);
         match tokio::time::timeout(WRITE_TIMEOUT, write(&client, event, before)).await {
             Ok(Ok(written)) => {
                 if told.len() >= REMEMBERED {

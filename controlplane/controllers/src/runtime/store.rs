@@ -42,6 +42,7 @@ impl<K> Change<'_, K> {
 }
 
 type IndexFn<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+type BeforeAndAfter<K> = (Option<Arc<K>>, Option<Arc<K>>);
 type Handler<K> = Arc<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
 struct Index<K> {
@@ -312,7 +313,7 @@ impl<K: Object> Store<K> {
         self.dispatch(&[(old, None)]);
     }
 
-    fn dispatch(&self, changes: &[(Option<Arc<K>>, Option<Arc<K>>)]) {
+    fn dispatch(&self, changes: &[BeforeAndAfter<K>]) {
         let handlers = self.handlers.read().clone();
         for (old, new) in changes {
             let change = match (old, new) {
