@@ -13,7 +13,7 @@ pub use cluster_ip::{ClusterIps, IpError};
 pub use node_port::{NodePorts, PortError, Protocol};
 
 /// All allocators.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Allocators {
     /// Addresses of Services.
     pub cluster_ips: Arc<ClusterIps>,

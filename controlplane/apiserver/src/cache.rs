@@ -256,6 +256,14 @@ impl Snapshot {
         self.objects.get(map_key(namespace, name).as_str())
     }
 
+    /// The same revision with that one object only, if it is there.
+    pub fn only(&self, namespace: Option<&str>, name: &str) -> Self {
+        let key = map_key(namespace, name);
+        let found = self.objects.get_key_value(key.as_str());
+        let objects = found.map(|(key, object)| OrdMap::unit(key.clone(), object.clone()));
+        Self { revision: self.revision, objects: objects.unwrap_or_default() }
+    }
+
     /// The objects of a namespace (or all) in order, those after the key `after` only.
     pub fn below(
         &self,

@@ -66,6 +66,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What to tell whoever uses the resource at all, if it is going away.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What is wrong with a name; with `prefix` it is a `generateName`.
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
         let name = if prefix { labels::mask_trailing_dash(name) } else { name.to_owned() };
@@ -130,6 +135,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Whether dependents are left alone by default when the object is deleted.
     fn orphans_by_default(&self) -> bool {
         false
+    }
+
+    /// What to tell who deletes an object without a word on its dependents.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether a `PUT` to a name that is not there creates the object.

@@ -102,6 +102,9 @@ pub(crate) async fn answer(
         .ok_or_else(ApiError::no_such_resource)?;
     check_path(call, resource)?;
     let target = engine.target(&gvr)?;
+    if let Some(text) = target.kind.strategy.deprecation() {
+        call.warnings.add(text);
+    }
     let output = Output::negotiate(call)?;
     if info.subresource.as_deref() == Some("scale") {
         return scale::answer(engine, call, &target, &output, body).await;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pagurus_controlplane_store::Revision;
@@ -13,10 +14,14 @@ use tokio::sync::watch;
 
 use super::{Cache, Cached};
 
-/// The most changes a ring holds, and the most bytes of objects, unless these are few.
+/// The most changes a ring holds, and the most bytes of objects.
 const MOST: usize = 8192;
-const MOST_BYTES: usize = 8 << 20;
-const FEW: usize = 128;
+const MOST_BYTES: usize = 32 << 20;
+/// What a ring holds of changes that are not young any more.
+const OLD: usize = 1024;
+const OLD_BYTES: usize = 512 << 10;
+/// For how long a watcher that lost its connection may take to come back.
+const YOUNG: Duration = Duration::from_secs(75);
 /// How many changes a cursor takes at a time.
 const BATCH: usize = 64;
 
@@ -52,13 +57,14 @@ pub struct Change {
     pub object: Arc<Cached>,
     /// The object before it.
     pub previous: Option<Arc<Cached>>,
+    at: Instant,
     encoded: Mutex<Vec<(Encoding, Bytes)>>,
 }
 
 impl Change {
     /// A change that nobody has encoded yet.
     pub fn new(kind: ChangeKind, object: Arc<Cached>, previous: Option<Arc<Cached>>) -> Self {
-        Self { kind, object, previous, encoded: Mutex::default() }
+        Self { kind, object, previous, at: Instant::now(), encoded: Mutex::default() }
     }
 
     /// The bytes of the change in a form, made by `encode` the first time.
@@ -102,12 +108,21 @@ impl Ring {
     pub(super) fn push(&mut self, change: Arc<Change>) {
         self.bytes += change.object.bytes.len();
         self.changes.push_back(change);
-        while self.changes.len() > MOST || (self.bytes > MOST_BYTES && self.changes.len() > FEW) {
+        while self.is_too_long() {
             let Some(old) = self.changes.pop_front() else { break };
             self.bytes -= old.object.bytes.len();
             self.since = old.object.revision;
             self.first += 1;
         }
+    }
+
+    fn is_too_long(&self) -> bool {
+        let (count, bytes) = (self.changes.len(), self.bytes);
+        if count > MOST || bytes > MOST_BYTES {
+            return count > 1;
+        }
+        let old = || self.changes.front().is_some_and(|c| c.at.elapsed() > YOUNG);
+        (count > OLD || bytes > OLD_BYTES) && old()
     }
 
     /// The number the next change will have.

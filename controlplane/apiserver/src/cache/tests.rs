@@ -101,10 +101,12 @@ async fn slow_cursors_are_overtaken() {
     let mut revision = f.put("a", 0).await;
     f.cache.current().await.unwrap();
     let (_, mut slow) = f.cache.watch(None).unwrap();
+    let object = f.cache.get(Some("n"), "a").unwrap();
     for _ in 0..9000 {
-        revision = f.put("a", revision).await;
+        revision += 1;
+        let next = Arc::new(object.at_revision(revision));
+        f.cache.ring.write().push(Arc::new(Change::new(ChangeKind::Modified, next, Some(object.clone()))));
     }
-    f.cache.current().await.unwrap();
     assert_eq!(slow.next().await.unwrap_err(), CursorError::Overtaken);
     assert!(matches!(f.cache.watch(Some(revision - 8500)), Err(CacheError::Gone { .. })));
     assert!(f.cache.watch(Some(revision - 100)).is_ok());

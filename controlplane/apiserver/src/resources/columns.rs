@@ -177,7 +177,7 @@ fn particular(group: &str, plural: &str) -> &'static [(&'static str, Words)] {
         ("autoscaling", "horizontalpodautoscalers") => &[
             ("Reference", Field("autoscaling.v2.HorizontalPodAutoscalerSpec", "scaleTargetRef")),
             ("Targets", Field("autoscaling.v2.HorizontalPodAutoscalerSpec", "metrics")),
-            ("MinPods", Field("autoscaling.v1.HorizontalPodAutoscalerSpec", "minReplicas")),
+            ("MinPods", Field("autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas")),
             ("MaxPods", Field("autoscaling.v2.HorizontalPodAutoscalerSpec", "maxReplicas")),
             ("Replicas", Field("autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas")),
         ],

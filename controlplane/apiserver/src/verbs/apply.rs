@@ -51,13 +51,13 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
         if old.is_none() {
             let namespace = request.namespace.map(Value::from);
             metadata::of(&mut applied).extend(namespace.map(|n| ("namespace".to_owned(), n)));
-        }
-        let uid = Some(metadata::text(&config, "uid").to_owned()).filter(|u| !u.is_empty());
-        if old.is_none() && uid.is_some() {
-            return Err(uid_mismatch(request));
+            metadata::of(&mut applied).remove("resourceVersion");
+            if !metadata::text(&config, "uid").is_empty() {
+                return Err(uid_mismatch(request));
+            }
         }
         let object = body::defaulted(&request.target, table, applied)?;
-        Ok(Proposal { object, uid, creates: request.sub.is_none(), owned: true })
+        Ok(Proposal { object, uid: None, creates: request.sub.is_none(), owned: true })
     })
     .await
 }

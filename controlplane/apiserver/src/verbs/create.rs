@@ -8,7 +8,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
-use super::write::{admit, allow, context, invalid, own, put, unstored};
+use super::write::{admit, allow, context, invalid, own, put_reserved, unstored};
 use super::{Request, WriteOptions, body, get, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -101,8 +101,7 @@ async fn insert(
             if request.options.dry_run {
                 return Ok(unstored(target, &object, 0));
             }
-            if let Some(stored) = put(engine, target, &key, 0, &object).await? {
-                reservation.commit();
+            if let Some(stored) = put_reserved(engine, target, &key, 0, &object, reservation).await? {
                 return Ok(stored);
             }
         }

@@ -34,6 +34,9 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let options = read_options(engine, call, content).await?;
     let request = request(call, target, &options);
+    if let (None, Some(text)) = (options.propagation, target.kind.strategy.deletion_warning()) {
+        call.warnings.add(text);
+    }
     let done = delete(engine, &request, &options).await?;
     // The API's one oddity: cascading asked for in the old way and not done yet.
     let accepted = !done.gone && options.orphan_dependents == Some(false);
@@ -292,7 +295,7 @@ fn check_preconditions(
 
 /// The `Status` that says that something is gone.
 fn status(target: &Target<'_>, object: &Cached) -> Value {
-    let resource = target.kind.resource;
+    let resource = target.resource;
     let mut details = json!({"name": object.key.name, "kind": *resource.plural, "uid": object.uid});
     if !resource.group.is_empty() {
         details["group"] = (*resource.group).into();

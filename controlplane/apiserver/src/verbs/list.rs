@@ -26,7 +26,7 @@ pub(super) async fn answer(
         (Err(CacheError::Gone { .. }), Some(after)) => {
             return Ok(response::value(call, &Output::for_errors(call), 410, &too_old(after)));
         }
-        (found, _) => found?,
+        (found, _) => select.narrow(found?, target),
     };
     let cut = cut(&snapshot, &select, &page);
     if cut.meta.next.is_some() {
@@ -226,7 +226,7 @@ pub(super) async fn chosen(
     select: &Select,
     page: &Page,
 ) -> Result<(ListMeta, Vec<std::sync::Arc<crate::cache::Cached>>), ApiError> {
-    let snapshot = snapshot(target, page).await?;
+    let snapshot = select.narrow(snapshot(target, page).await?, target);
     let cut = cut(&snapshot, select, page);
     let objects = snapshot
         .below(select.namespace.as_deref(), page.after.as_deref())

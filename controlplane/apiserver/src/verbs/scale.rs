@@ -138,11 +138,23 @@ async fn write(
         let mut object = old.clone();
         object["spec"]["replicas"] = replicas.into();
         super::write::own(engine, request, Some(old), &mut object)?;
+        forget_time(request, &mut object);
         let uid = Some(metadata::text(&scale, "uid").to_owned()).filter(|u| !u.is_empty());
         Ok(Proposal { object, uid, creates: false, owned: true })
     })
     .await?;
     Ok(scale_of(&done.object.value()))
+}
+
+/// What is owned through `scale` carries no time, as clients know it.
+fn forget_time(request: &Request<'_>, object: &mut Value) {
+    let managed = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+    for entry in managed.into_iter().flatten() {
+        let ours = entry["subresource"] == "scale" && entry["manager"] == *request.options.manager;
+        if let Some(entry) = entry.as_object_mut().filter(|_| ours) {
+            entry.remove("time");
+        }
+    }
 }
 
 /// A workload as a `Scale`.

@@ -4,7 +4,7 @@
 use pagurus_controlplane_api::selectors::{FieldSelector, LabelSelector};
 use pagurus_controlplane_api::status::ApiError;
 
-use crate::cache::Cached;
+use crate::cache::{Cached, Snapshot};
 use crate::engine::Target;
 use crate::request::Call;
 
@@ -39,6 +39,16 @@ impl Select {
     /// Whether there is anything to choose by, beside the namespace.
     pub(super) fn is_everything(&self) -> bool {
         self.labels.is_none() && self.fields.is_none() && self.name.is_none()
+    }
+
+    /// The part of a snapshot that is worth looking at: one object where namespace and name are fixed.
+    pub(super) fn narrow(&self, snapshot: Snapshot, target: &Target<'_>) -> Snapshot {
+        match (&self.namespace, &self.name) {
+            (namespace, Some(name)) if namespace.is_some() || !target.resource.namespaced => {
+                snapshot.only(namespace.as_deref(), name)
+            }
+            _ => snapshot,
+        }
     }
 
     /// Whether the object is meant.

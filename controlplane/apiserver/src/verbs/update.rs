@@ -9,7 +9,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
-use super::write::{admit, allow, context, invalid, own, put, remove, unstored};
+use super::write::{admit, allow, context, invalid, own, put, put_reserved, remove, unstored};
 use super::{Request, WriteOptions, body, create, get, metadata, not_found};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -133,7 +133,9 @@ async fn attempt(
         return Err(invalid(target, &object, errors));
     }
     if request.sub.is_none() {
-        strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
+        if request.sub.is_none() {
+            strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
+        }
     }
     allow(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
     if is_released(target, &object) {
@@ -146,11 +148,7 @@ async fn attempt(
     if request.options.dry_run {
         return Ok(Some(unstored(target, &object, current.revision)));
     }
-    let stored = put(engine, target, &current.key, current.revision, &object).await?;
-    if stored.is_some() {
-        reservation.commit();
-    }
-    Ok(stored)
+    put_reserved(engine, target, &current.key, current.revision, &object, reservation).await
 }
 
 /// The object must be based on what is stored, if it says what it is based on.

@@ -64,13 +64,14 @@ pub(super) async fn answer(
     let since = from.unwrap_or_default();
     let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let initial = state.map(|snapshot| (select.narrow(snapshot, target), None));
     let lines = Lines {
         resource: target.resource,
         kind: target.kind.clone(),
         output: *output,
         select,
         cursor,
-        initial: state.map(|snapshot| (snapshot, None)),
+        initial,
         since,
         bookmarks: asked.bookmarks.then_some(ticks),
         mark_initial: asked.mark_initial,

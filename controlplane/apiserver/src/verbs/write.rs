@@ -7,13 +7,14 @@ use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_api::time;
 use pagurus_controlplane_schema::fields::{self, Set, Writer};
-use pagurus_controlplane_store::Txn;
+use pagurus_controlplane_store::{Store, Txn};
 use serde_json::Value;
 
 use super::{Request, metadata, store_error};
 use crate::admission::{Attributes, Operation};
+use crate::allocate::Reservation;
 use crate::cache::{Cached, stored_bytes};
-use crate::engine::{Engine, Target};
+use crate::engine::{Engine, Kind, Target};
 use crate::strategy::Context;
 
 /// What strategies may know of a request.
@@ -149,31 +150,77 @@ pub(super) async fn put(
     expected: u64,
     object: &Value,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
+    let kind = target.kind;
+    put_as(engine.store().as_ref(), kind, kind.cache.store_key(key), expected, object).await
+}
+
+async fn put_as(
+    store: &dyn Store,
+    kind: &Kind,
+    key: String,
+    expected: u64,
+    object: &Value,
+) -> Result<Option<Arc<Cached>>, ApiError> {
     let bytes = stored_bytes(object);
-    let cached = Arc::new(Cached::index(object, &bytes, target.kind.strategy));
-    let cache = &target.kind.cache;
-    let guard = cache.expect(cached.clone());
-    let result = engine.store().txn(Txn::put_if(cache.store_key(key), expected, bytes)).await;
+    let cached = Arc::new(Cached::index(object, &bytes, kind.strategy));
+    let guard = kind.cache.expect(cached.clone());
+    let result = store.txn(Txn::put_if(key, expected, bytes)).await;
     drop(guard);
     let result = result.map_err(|e| store_error(&e))?;
     Ok(result.committed.then(|| Arc::new(cached.at_revision(result.revision))))
+}
+
+/// The same with something reserved for the object, which it then keeps.
+pub(super) async fn put_reserved(
+    engine: &Engine,
+    target: &Target<'_>,
+    key: &ObjectKey,
+    expected: u64,
+    object: &Value,
+    reservation: Reservation,
+) -> Result<Option<Arc<Cached>>, ApiError> {
+    if !target.kind.strategy.reserves() {
+        return put(engine, target, key, expected, object).await;
+    }
+    let (store, kind, object) = (engine.store().clone(), target.kind.clone(), object.clone());
+    let key = kind.cache.store_key(key);
+    unbroken(async move {
+        let stored = put_as(store.as_ref(), &kind, key, expected, &object).await?;
+        if stored.is_some() {
+            reservation.commit();
+        }
+        Ok(stored)
+    })
+    .await
 }
 
 /// Removes the object if the stored one is still that of `expected`; the revision of the removal.
 pub(super) async fn remove(
     engine: &Engine,
     target: &Target<'_>,
-    current: &Cached,
+    current: &Arc<Cached>,
 ) -> Result<Option<u64>, ApiError> {
     let key = target.kind.cache.store_key(&current.key);
-    let result =
-        engine.store().txn(Txn::delete_if(key, current.revision)).await.map_err(|e| store_error(&e))?;
-    if !result.committed {
-        return Ok(None);
-    }
+    let txn = Txn::delete_if(key, current.revision);
     let strategy = target.kind.strategy;
-    if strategy.reserves() {
-        strategy.release(engine.allocators(), &current.value());
+    if !strategy.reserves() {
+        let result = engine.store().txn(txn).await.map_err(|e| store_error(&e))?;
+        return Ok(result.committed.then_some(result.revision));
     }
-    Ok(Some(result.revision))
+    let (store, allocators, current) = (engine.store().clone(), engine.allocators().clone(), current.clone());
+    unbroken(async move {
+        let result = store.txn(txn).await.map_err(|e| store_error(&e))?;
+        if result.committed {
+            strategy.release(&allocators, &current.value());
+        }
+        Ok(result.committed.then_some(result.revision))
+    })
+    .await
+}
+
+/// Runs to its end even if the client goes away meanwhile: what the store does and what the allocators know must not part.
+async fn unbroken<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }

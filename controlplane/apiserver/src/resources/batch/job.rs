@@ -85,12 +85,18 @@ impl Strategy for Jobs {
         validate::change(object, old)
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::workload(object, old, "spec.template.spec")
     }
 
     fn counts_generations(&self) -> bool {
         true
+    }
+
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        )
     }
 
     fn orphans_by_default(&self) -> bool {

@@ -34,8 +34,8 @@ impl Strategy for Endpoints {
         errors
     }
 
-    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {

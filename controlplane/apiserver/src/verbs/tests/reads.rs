@@ -9,7 +9,11 @@ use super::{CONFIG_MAPS, Fixture, fixture};
 async fn five() -> Fixture {
     let f = fixture().await;
     for i in 0..5 {
-        f.config_map(&format!("c{i}"), json!({"app": if i % 2 == 0 { "a" } else { "b" }, "n": i.to_string()})).await;
+        f.config_map(
+            &format!("c{i}"),
+            json!({"app": if i % 2 == 0 { "a" } else { "b" }, "n": i.to_string()}),
+        )
+        .await;
     }
     f
 }
