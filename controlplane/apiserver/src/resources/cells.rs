@@ -63,18 +63,6 @@ pub(crate) fn containers(object: &Value, field: &str) -> [Value; 2] {
     })
 }
 
-/// A text cut to so many bytes, with dots if something was cut.
-pub(crate) fn shorten(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let mut end = max.saturating_sub(3);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}...", &text[..end])
-}
-
 /// A list of texts between commas.
 pub(crate) fn joined(object: &Value, field: &str) -> String {
     object.texts(field).collect::<Vec<_>>().join(",")

@@ -1,15 +1,19 @@
 //! The kinds of the group `resource.k8s.io`: devices and claims to them.
 
+use pagurus_controlplane_api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
 use super::cells;
 use super::fields::{Fields, default, existing, items_mut};
 use super::plain::Plain;
+use super::rules::{Errors, immutable, immutable_unshown};
 
 /// The strategy of `resourceclaims`.
 pub(crate) static CLAIMS: Plain = Plain {
     default: |object| default_requests(object, "spec.devices.requests"),
     cells: |object, now| vec![cells::name(object), state(object).into(), cells::age(object, now)],
+    change: change_claim,
+    change_alone: true,
     status_alone: true,
     ..Plain::NEW
 };
@@ -56,6 +60,7 @@ pub(crate) static SLICES: Plain = Plain {
             cells::age(object, now),
         ]
     },
+    change: change_slice,
     generations: true,
     fields: &["spec.nodeName", "spec.driver"],
     ..Plain::NEW
@@ -97,4 +102,19 @@ fn state(claim: &Value) -> String {
         states.push("pending");
     }
     states.join(",")
+}
+
+fn change_claim(claim: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    immutable_unshown(&mut errors, &Path::new("spec"), claim.at("spec"), old.at("spec"));
+    errors
+}
+
+fn change_slice(slice: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let path = Path::new("spec");
+    for field in ["driver", "pool.name", "nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"] {
+        immutable(&mut errors, &path.child(field), slice.at("spec").at(field), old.at("spec").at(field));
+    }
+    errors
 }

@@ -22,6 +22,7 @@ pub(crate) static PRIORITY_CLASSES: Plain = Plain {
     },
     validate: validate_class,
     change: change_class,
+    change_alone: true,
     generations: true,
     ..Plain::NEW
 };

@@ -6,7 +6,7 @@ use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use super::cells;
-use super::fields::{Fields, default, object_at};
+use super::fields::{Fields, default, object_at, same};
 use super::plain::Plain;
 use super::rules::{Errors, immutable_unshown, label_name, names, one_of, optional_one_of, required};
 
@@ -61,6 +61,9 @@ pub(crate) static VOLUME_ATTACHMENTS: Plain = Plain {
 /// The strategy of `volumeattributesclasses`.
 pub(crate) static VOLUME_ATTRIBUTES_CLASSES: Plain = Plain {
     cells: |object, now| vec![cells::name(object), object.text("driverName").into(), cells::age(object, now)],
+    validate: validate_attributes_class,
+    change: change_attributes_class,
+    change_alone: true,
     ..Plain::NEW
 };
 
@@ -189,6 +192,31 @@ fn change_class(class: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         immutable_unshown(&mut errors, &Path::new(field), class.at(field), old.at(field));
+    }
+    errors
+}
+
+fn validate_attributes_class(class: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let path = Path::new("driverName");
+    let driver = class.text("driverName");
+    if required(&mut errors, &path, driver) {
+        let lower = driver.to_lowercase();
+        names(&mut errors, &path, &lower, labels::qualified_name(&lower));
+    }
+    if class.entries("parameters").next().is_none() {
+        errors.push(FieldError::required("parameters", "must contain at least one key/value pair"));
+    }
+    parameters(&mut errors, class);
+    errors
+}
+
+fn change_attributes_class(class: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    for field in ["driverName", "parameters"] {
+        if !same(class.at(field), old.at(field)) {
+            errors.push(FieldError::forbidden(field, format!("updates to {field} are forbidden.")));
+        }
     }
     errors
 }

@@ -75,8 +75,8 @@ impl Strategy for Deployments {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::workload(object, old, "spec.template.spec")
     }
 
     fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {

@@ -44,9 +44,8 @@ impl Strategy for CronJobs {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let path = "spec.jobTemplate.spec.template.spec";
-        warnings::spec(&Path::new(path), object.at(path))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::workload(object, old, "spec.jobTemplate.spec.template.spec")
     }
 
     fn counts_generations(&self) -> bool {

@@ -5,7 +5,7 @@ mod validate;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::conditions;
-use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::time;
 use serde_json::{Value, json};
 

@@ -32,12 +32,12 @@ impl Strategy for Nodes {
     }
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
-        agree_on_cidrs(object, None);
+        agree_on_cidrs(object);
     }
 
     fn prepare_update(&self, _context: &Context<'_>, object: &mut Value, old: &Value) {
         keep(object, old, "status");
-        agree_on_cidrs(object, Some(old));
+        agree_on_cidrs(object);
     }
 
     fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {
@@ -138,16 +138,15 @@ fn address<'a>(object: &'a Value, kind: &str) -> &'a str {
     object.items("status.addresses").iter().find(|a| a.text("type") == kind).map_or("", |a| a.text("address"))
 }
 
-/// `podCIDR` and the first of `podCIDRs` are the same thing; a client may have changed the one it knows.
-fn agree_on_cidrs(node: &mut Value, old: Option<&Value>) {
+/// `podCIDR` and the first of `podCIDRs` are the same thing; where they differ, the older field rules.
+fn agree_on_cidrs(node: &mut Value) {
     let first = node.text("spec.podCIDR").to_owned();
-    let all: Vec<String> = node.texts("spec.podCIDRs").map(str::to_owned).collect();
-    let changed = |name: &str| old.is_none_or(|old| old.at(name) != node.at(name));
-    let first_rules = !first.is_empty() && all.first() != Some(&first) && changed("spec.podCIDR");
-    if first_rules {
-        object_at(node, "spec")["podCIDRs"] = vec![first].into();
-    } else if let Some(head) = all.first() {
-        object_at(node, "spec")["podCIDR"] = head.as_str().into();
+    let head = node.texts("spec.podCIDRs").next().map(str::to_owned);
+    match (first.as_str(), head) {
+        ("", Some(head)) => object_at(node, "spec")["podCIDR"] = head.into(),
+        ("", None) => {}
+        (_, Some(head)) if head == first => {}
+        _ => object_at(node, "spec")["podCIDRs"] = vec![first].into(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Pods: born Pending, deleted gracefully, shown with the state of their containers.
 
+mod resize;
 mod row;
 mod update;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::{labels, time};
 use serde_json::{Value, json};
 
-use crate::resources::fields::{Fields, object_at};
+use crate::resources::fields::{Fields, object_at, set};
 use crate::resources::pod_spec::{self, defaults, quality, warnings};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
@@ -21,14 +23,14 @@ impl Strategy for Pods {
         defaults::pod(spec);
     }
 
-    fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
+    fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
         let class = quality::class(object.at("spec"));
         object["status"] = json!({"phase": "Pending", "qosClass": class});
         if !object.items("spec.schedulingGates").is_empty() {
             object_at(object, "status")["conditions"] = json!([{
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
-                "lastProbeTime": null, "lastTransitionTime": null,
+                "lastProbeTime": null, "lastTransitionTime": time::format(context.now),
             }]);
         }
     }
@@ -44,8 +46,15 @@ impl Strategy for Pods {
                 if let Some(class) = old.some_text("status.qosClass").map(str::to_owned) {
                     object_at(object, "status")["qosClass"] = class.into();
                 }
+                agree_on_ips(object_at(object, "status"));
             }
-            _ => keep(object, old, "status"),
+            "ephemeralcontainers" => {
+                let containers = object.at("spec.ephemeralContainers").clone();
+                keep_all_but(object, old, &["metadata"]);
+                set(object_at(object, "spec"), "ephemeralContainers", Some(containers));
+            }
+            "resize" => resize::keep_all_but_resources(object, old),
+            _ => keep_all_but(object, old, &["metadata"]),
         }
     }
 
@@ -65,8 +74,35 @@ impl Strategy for Pods {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("spec"), object.at("spec"))
+    fn validate_subresource_update(&self, sub: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        match sub {
+            "ephemeralcontainers" => {
+                pod_spec::pod(&mut errors, object);
+                update::ephemeral_containers(&mut errors, object, old);
+            }
+            "resize" => {
+                pod_spec::pod(&mut errors, object);
+                resize::change(&mut errors, object, old);
+            }
+            _ => {}
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        if old.is_none() {
+            let complaints = labels::dns_label(object.text("metadata.name"));
+            if !complaints.is_empty() {
+                out.push(format!(
+                    "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                    complaints.join(" ")
+                ));
+            }
+        }
+        out.extend(warnings::spec(&Path::new("spec"), object.at("spec")));
+        out
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
@@ -115,5 +151,17 @@ impl Strategy for Pods {
             seconds = 1;
         }
         Some(seconds)
+    }
+}
+
+/// `podIP` and the first of `podIPs` are the same thing; a client that knows only the older one means all.
+fn agree_on_ips(status: &mut Value) {
+    let first = status.text("podIP").to_owned();
+    let head = status.items("podIPs").first().map(|ip| ip.text("ip").to_owned());
+    match (first.as_str(), head) {
+        ("", Some(head)) => status["podIP"] = head.into(),
+        ("", None) => {}
+        (_, Some(head)) if head == first => {}
+        _ => status["podIPs"] = json!([{"ip": first}]),
     }
 }

@@ -65,8 +65,8 @@ impl Strategy for ReplicationControllers {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::workload(object, old, "spec.template.spec")
     }
 
     fn counts_generations(&self) -> bool {

@@ -4,10 +4,26 @@ use std::collections::HashSet;
 
 use pagurus_controlplane_api::field::Path;
 use pagurus_controlplane_api::go::quote;
-use pagurus_controlplane_api::labels::is_canonical_ip;
+use pagurus_controlplane_api::labels::{self, is_canonical_ip};
 use serde_json::Value;
 
 use crate::resources::fields::{Fields, is_zero};
+
+/// The warnings about the name of a workload and about its pods. `pods` names their specification.
+pub(crate) fn workload(object: &Value, old: Option<&Value>, pods: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.is_none() {
+        let complaints = labels::dns_label(object.text("metadata.name"));
+        if !complaints.is_empty() {
+            out.push(format!(
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                complaints.join(" ")
+            ));
+        }
+    }
+    out.extend(spec(&Path::new(pods), object.at(pods)));
+    out
+}
 
 /// The warnings about a pod specification at a path.
 pub(crate) fn spec(path: &Path, spec: &Value) -> Vec<String> {

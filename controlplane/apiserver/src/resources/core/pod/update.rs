@@ -37,6 +37,23 @@ pub(super) fn change(errors: &mut Errors, pod: &Value, old: &Value) {
     }
 }
 
+/// Ephemeral containers are only ever added.
+pub(super) fn ephemeral_containers(errors: &mut Errors, pod: &Value, old: &Value) {
+    let path = Path::new("spec.ephemeralContainers");
+    let now = pod.items("spec.ephemeralContainers");
+    for before in old.items("spec.ephemeralContainers") {
+        let name = before.text("name");
+        let text = match now.iter().find(|c| c.text("name") == name) {
+            None => format!("existing ephemeral containers {name:?} may not be removed\n"),
+            Some(container) if !same(container, before) => {
+                format!("existing ephemeral containers {name:?} may not be changed\n")
+            }
+            Some(_) => continue,
+        };
+        errors.push(FieldError::forbidden(&path, text));
+    }
+}
+
 fn deadline(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
     let field = "activeDeadlineSeconds";
     match (new.some_int(field), old.some_int(field)) {
