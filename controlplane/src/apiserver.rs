@@ -52,8 +52,9 @@ pub struct Running {
 
 /// Takes directory and port, and makes keys and certificates.
 pub fn prepare(config: ApiserverConfig) -> Result<Prepared> {
-    let data_dir = DataDir::open(&config.data_dir)?;
+    // The socket first: if the port is taken, no directory is made.
     let mut listeners = vec![sockets::bind(config.bind)?];
+    let data_dir = DataDir::open(&config.data_dir)?;
     listeners.extend(sockets::inherited()?);
     let port = listeners[0].local_addr().context("cannot ask for the socket's address")?.port();
     let names =

@@ -146,15 +146,10 @@ fn node_query(sub: &str, query: &Query) -> String {
             pairs.extend(ports.map(|port| ("port".to_owned(), port.to_owned())));
         }
         _ => {
-            // Standard output and error are on unless the client says no; the others are off unless it says yes.
             for (given, told) in
                 [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
             {
-                let on =
-                    query.flag(given) || (query.get(given).is_none() && matches!(given, "stdout" | "stderr"));
-                // A terminal has one output.
-                let on = on && !(given == "stderr" && query.flag("tty"));
-                if on {
+                if query.flag(given) {
                     pairs.push((told.to_owned(), "1".to_owned()));
                 }
             }
@@ -346,7 +341,7 @@ mod tests {
             ("log", pod(one.clone(), ""), "", "nowhere".to_owned()),
             ("log", pod(one.clone(), "n"), "tailLines=-1", "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0".to_owned()),
             ("exec", pod(one.clone(), ""), "", "pod p does not have a host assigned".to_owned()),
-            ("exec", pod(one.clone(), "n"), "command=ls&command=-l&stdin=true&tty=true", at("/exec/ns/p/a?input=1&output=1&tty=1&command=ls&command=%2Dl")),
+            ("exec", pod(one.clone(), "n"), "command=ls&command=-l&stdin=true&stdout=true&tty=true", at("/exec/ns/p/a?input=1&output=1&tty=1&command=ls&command=%2Dl")),
             ("exec", pod(two.clone(), "n"), "command=ls", "a container name must be specified for pod p, choose one of: [a b]".to_owned()),
             ("attach", pod(two, "n"), "container=c", "container c is not valid for pod p".to_owned()),
             ("portforward", pod(one.clone(), "n"), "ports=80,81", at("/portForward/ns/p?port=80&port=81")),
