@@ -127,6 +127,8 @@ impl Waker {
 struct Desired {
     pod: Arc<Pod>,
     gone: bool,
+    /// From a list of all pods: holds even if its revision is an older one, as after a restored backup.
+    listed: bool,
 }
 
 struct WorkerHandle {
@@ -193,14 +195,15 @@ impl Manager {
         match event {
             PodEvent::Reset => self.listing = Some(HashSet::new()),
             PodEvent::Is(pod) => {
+                let listed = self.listing.is_some();
                 if let Some(listing) = &mut self.listing {
                     listing.insert(pod.uid.clone());
                 }
-                self.tell(Desired { pod: Arc::new(*pod), gone: false });
+                self.tell(Desired { pod: Arc::new(*pod), gone: false, listed });
             }
             PodEvent::Gone(pod) => {
                 if self.workers.contains_key(&pod.uid) {
-                    self.tell(Desired { pod: Arc::new(*pod), gone: true });
+                    self.tell(Desired { pod: Arc::new(*pod), gone: true, listed: false });
                 }
             }
             PodEvent::Complete => {
@@ -278,7 +281,7 @@ impl Manager {
             Ok(observed) if !observed.is_empty() => {
                 tracing::info!(pod = %uid, "the runtime has a pod that nobody wants; ending it");
                 let pod = Arc::new(orphan(uid, &observed));
-                self.tell(Desired { pod, gone: true });
+                self.tell(Desired { pod, gone: true, listed: false });
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(pod = %uid, %error, "cannot look at a pod that nobody wants"),
@@ -297,7 +300,7 @@ impl Manager {
         for uid in pods {
             if !self.workers.contains_key(&uid) {
                 let observed = self.host.observer.observe(&uid).await.unwrap_or_default();
-                self.tell(Desired { pod: Arc::new(orphan(&uid, &observed)), gone: true });
+                self.tell(Desired { pod: Arc::new(orphan(&uid, &observed)), gone: true, listed: false });
             }
         }
     }

@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use pagurus_agent_core::pods::env::Surroundings;
 use pagurus_agent_core::pods::plan::{Waiting, Why};
+use pagurus_agent_core::pods::restart;
+use pagurus_agent_core::pods::spec::RestartPolicy;
 use pagurus_agent_core::pods::{ContainerKind, ObservedPod, Pod, PodOp};
 use pagurus_agent_core::volumes::needs;
 use pagurus_agent_core::volumes::payload::{Tokens, token_key};
@@ -277,7 +279,13 @@ async fn stop(job: &Job, id: &str, name: &str, deadline: Timestamp, why: Why) ->
     let about = about_container(&job.pod, name);
     let message = match why {
         Why::PodEnds => format!("Stopping container {name}"),
-        Why::Probe(kind) => format!("Container {name} failed {} probe, will be restarted", kind.lowercase()),
+        Why::Probe(kind) => {
+            let restarts = job.pod.container(name).is_none_or(|(kind, container)| {
+                restart::policy(&job.pod, kind, container) != RestartPolicy::Never
+            });
+            let then = if restarts { ", will be restarted" } else { "" };
+            format!("Container {name} failed {} probe{then}", kind.lowercase())
+        }
         Why::SandboxLost => format!("Container {name} has lost its sandbox"),
     };
     job.host.events.normal(&about, "Killing", message);

@@ -34,6 +34,7 @@ use crate::process::metrics::Metrics;
 use crate::report::events;
 use crate::report::pod_status::{ApiFailure, PodApi, Token};
 
+mod insides;
 mod lives;
 
 /// How long a condition may take to come true.

@@ -146,7 +146,7 @@ impl Worker {
     }
 
     fn situation(&self, now: Timestamp) -> Situation<'_> {
-        let Desired { pod, gone } = &self.desired;
+        let Desired { pod, gone, .. } = &self.desired;
         Situation { pod, gone: *gone, observed: &self.observed, progress: &self.progress, now }
     }
 
@@ -289,7 +289,7 @@ impl Worker {
             Effect::SandboxStopped(id) => {
                 self.progress.stopped.insert(id);
             }
-            Effect::Reported(pod) => self.want(Desired { pod: Arc::new(*pod), gone: false }),
+            Effect::Reported(pod) => self.want(Desired { pod: Arc::new(*pod), gone: false, listed: false }),
             Effect::ApiForgot => self.desired.gone = true,
         }
     }
@@ -361,19 +361,20 @@ impl Worker {
     /// Takes in what is wanted now.
     fn want(&mut self, next: Desired) {
         let old = &self.desired.pod;
-        if !next.gone && !is_newer(&next.pod.resource_version, &old.resource_version) {
+        let holds = next.gone || next.listed || is_newer(&next.pod.resource_version, &old.resource_version);
+        if !holds {
             return;
         }
         if old.labels != next.pod.labels || old.annotations != next.pod.annotations {
             self.outdate_volumes();
         }
-        self.desired = Desired { pod: next.pod, gone: next.gone || self.desired.gone };
+        self.desired = Desired { pod: next.pod, gone: next.gone || self.desired.gone, listed: false };
         self.claim();
     }
 
     /// Says which objects the pod needs.
     fn claim(&self) {
-        let Desired { pod, gone } = &self.desired;
+        let Desired { pod, gone, .. } = &self.desired;
         let needs = if *gone { Default::default() } else { needs::needs(pod) };
         self.host.objects.claim(&pod.uid, &pod.name.namespace, needs);
     }
