@@ -233,7 +233,7 @@ pub(super) fn carry_over(object: &mut Value, old: &Value) {
         Some(generation) => metadata.insert("generation".to_owned(), generation),
         None => metadata.remove("generation"),
     };
-    if !metadata.get("uid").and_then(Value::as_str).is_some_and(|u| !u.is_empty())
+    if metadata.get("uid").and_then(Value::as_str).is_none_or(str::is_empty)
         && let Some(uid) = had("uid")
     {
         metadata.insert("uid".to_owned(), uid);

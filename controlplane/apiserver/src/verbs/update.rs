@@ -133,9 +133,7 @@ async fn attempt(
         return Err(invalid(target, &object, errors));
     }
     if request.sub.is_none() {
-        if request.sub.is_none() {
-            strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
-        }
+        strategy.warnings(&object, Some(old)).into_iter().for_each(|text| request.warnings.add(text));
     }
     allow(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
     if is_released(target, &object) {

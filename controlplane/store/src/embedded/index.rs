@@ -37,6 +37,9 @@ pub(super) struct Change {
     pub(super) version: Version,
 }
 
+/// A change, and the file its value is in, if it has one.
+pub(super) type FoundChange = (Change, Option<Arc<File>>);
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -123,12 +126,12 @@ impl Index {
         prefix: &str,
         from: Revision,
         limit: usize,
-    ) -> Result<(Vec<(Change, Option<Arc<File>>)>, Revision)> {
+    ) -> Result<(Vec<FoundChange>, Revision)> {
         if from <= self.compacted {
             return Err(Error::Compacted { requested: from, oldest: self.compacted + 1 });
         }
         let first = self.changes.partition_point(|c| c.version.mod_revision < from);
-        let mut out: Vec<(Change, Option<Arc<File>>)> = Vec::new();
+        let mut out: Vec<FoundChange> = Vec::new();
         for change in self.changes.iter().skip(first).filter(|c| c.key.starts_with(prefix)) {
             let complete =
                 out.last().is_some_and(|(c, _)| c.version.mod_revision != change.version.mod_revision);

@@ -7,7 +7,7 @@ use futures::stream;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::index::Change;
+use super::index::FoundChange;
 use crate::{Batch, Error, Event, Result, Revision, WatchStream};
 
 /// How many old changes are read at a time.
@@ -79,7 +79,7 @@ impl Watch {
         }
         let shared = self.shared.clone();
         let events = super::blocking(move || {
-            let read = |(change, file): (Change, Option<Arc<std::fs::File>>)| match file {
+            let read = |(change, file): FoundChange| match file {
                 Some(file) => shared.read(&change.key, change.version, &file).map(Event::Put),
                 None => Ok(Event::Delete {
                     key: change.key.to_string(),
