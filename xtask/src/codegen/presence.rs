@@ -285,6 +285,7 @@ const ALWAYS: &[(&str, &str)] = &[
 
 /// Pointers that are written as `null` when absent.
 const NULLABLE: &[(&str, &str)] = &[
+    ("HTTPIngressPath", "pathType"),
     ("TypedLocalObjectReference", "apiGroup"),
     ("TypedObjectReference", "apiGroup"),
     ("TokenRequestSpec", "expirationSeconds"),
