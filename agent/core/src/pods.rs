@@ -3,6 +3,7 @@
 //!
 //! Everything here is a pure function of its arguments: time is one of them.
 
+pub mod admit;
 pub mod env;
 pub mod lifecycle;
 pub mod network;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use pagurus_agent_core::names::PodUid;
+use pagurus_agent_core::pods::admit::{Rejection, admit};
 use pagurus_agent_core::pods::network::ClusterDns;
 use pagurus_agent_core::pods::probes::ProbeResults;
 use pagurus_agent_core::pods::{ObservedPod, Pod};
@@ -129,6 +130,8 @@ struct Desired {
     gone: bool,
     /// From a list of all pods: holds even if its revision is an older one, as after a restored backup.
     listed: bool,
+    /// The node does not take it.
+    rejected: Option<Rejection>,
 }
 
 struct WorkerHandle {
@@ -199,11 +202,11 @@ impl Manager {
                 if let Some(listing) = &mut self.listing {
                     listing.insert(pod.uid.clone());
                 }
-                self.tell(Desired { pod: Arc::new(*pod), gone: false, listed });
+                self.tell(Desired { pod: Arc::new(*pod), gone: false, listed, rejected: None });
             }
             PodEvent::Gone(pod) => {
                 if self.workers.contains_key(&pod.uid) {
-                    self.tell(Desired { pod: Arc::new(*pod), gone: true, listed: false });
+                    self.tell(Desired { pod: Arc::new(*pod), gone: true, listed: false, rejected: None });
                 }
             }
             PodEvent::Complete => {
@@ -229,7 +232,8 @@ impl Manager {
         }
     }
 
-    fn begin(&mut self, desired: Desired) {
+    fn begin(&mut self, mut desired: Desired) {
+        desired.rejected = self.reject(&desired);
         let uid = desired.pod.uid.clone();
         let span = tracing::info_span!("pod", name = %desired.pod.name, %uid);
         let (send, receive) = watch::channel(desired);
@@ -237,6 +241,26 @@ impl Manager {
         let work = worker::work(self.host.clone(), receive, wake.clone(), self.cancel.clone());
         self.tasks.spawn(work.instrument(span));
         self.workers.insert(uid, WorkerHandle { desired: send, wake });
+    }
+
+    /// Why the node does not take this pod, which it has not seen before. One that it took already stays taken.
+    fn reject(&self, desired: &Desired) -> Option<Rejection> {
+        let pod = &desired.pod;
+        if desired.gone || pod.is_terminating() || pod.status["startTime"].is_string() {
+            return None;
+        }
+        let ended = |pod: &Pod| {
+            let status = self.host.table.get(&pod.uid).map(|view| view.status["phase"].clone());
+            let phase = status.as_ref().and_then(|phase| phase.as_str()).unwrap_or(pod.reported_phase());
+            matches!(phase, "Succeeded" | "Failed")
+        };
+        let others: Vec<Arc<Pod>> =
+            self.workers.values().map(|worker| worker.desired.borrow().pod.clone()).collect();
+        let others = others.iter().map(|other| &**other).filter(|other| !ended(other));
+        let rejection = admit(pod, others, &self.host.allocatable)?;
+        tracing::info!(pod = %pod.name, reason = rejection.reason, "the node does not take the pod");
+        self.host.events.warning(&operations::about(pod), &rejection.reason, rejection.message.clone());
+        Some(rejection)
     }
 
     fn wake(&self, uid: &PodUid) {
@@ -281,7 +305,7 @@ impl Manager {
             Ok(observed) if !observed.is_empty() => {
                 tracing::info!(pod = %uid, "the runtime has a pod that nobody wants; ending it");
                 let pod = Arc::new(orphan(uid, &observed));
-                self.tell(Desired { pod, gone: true, listed: false });
+                self.tell(Desired { pod, gone: true, listed: false, rejected: None });
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(pod = %uid, %error, "cannot look at a pod that nobody wants"),
@@ -300,7 +324,12 @@ impl Manager {
         for uid in pods {
             if !self.workers.contains_key(&uid) {
                 let observed = self.host.observer.observe(&uid).await.unwrap_or_default();
-                self.tell(Desired { pod: Arc::new(orphan(&uid, &observed)), gone: true, listed: false });
+                self.tell(Desired {
+                    pod: Arc::new(orphan(&uid, &observed)),
+                    gone: true,
+                    listed: false,
+                    rejected: None,
+                });
             }
         }
     }

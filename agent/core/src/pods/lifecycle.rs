@@ -22,6 +22,8 @@ pub enum Stage {
     },
     /// The API server has it as ended; that is final.
     Terminal,
+    /// The node did not take it.
+    Rejected,
     /// It was active for too long.
     Overdue,
     /// Somebody wants it to end.
@@ -61,6 +63,8 @@ impl<'a> Situation<'a> {
             Stage::Deleted
         } else if matches!(self.pod.reported_phase(), "Succeeded" | "Failed") {
             Stage::Terminal
+        } else if self.progress.rejected.is_some() {
+            Stage::Rejected
         } else if self.overdue_at().is_some_and(|deadline| deadline <= self.now) {
             Stage::Overdue
         } else if let Some(succeeded) = self.finished() {

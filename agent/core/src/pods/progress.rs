@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::admit::Rejection;
 use super::probes::ProbeResults;
 
 /// The worker's memory.
@@ -20,6 +21,8 @@ pub struct Progress {
     pub stopped: BTreeSet<String>,
     /// What the probes found.
     pub probes: ProbeResults,
+    /// The node did not take the pod.
+    pub rejected: Option<Rejection>,
     /// Since when the pod is being ended.
     pub ending_since: Option<Timestamp>,
     /// The API server has the status that follows from what is there.

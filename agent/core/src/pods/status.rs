@@ -80,7 +80,7 @@ impl Writer<'_> {
         let reported = known_phase(self.s.pod.reported_phase());
         match self.stage {
             Stage::Terminal => reported.unwrap_or("Failed"),
-            Stage::Overdue | Stage::Finished { succeeded: false } => "Failed",
+            Stage::Overdue | Stage::Rejected | Stage::Finished { succeeded: false } => "Failed",
             Stage::Finished { succeeded: true } => "Succeeded",
             Stage::Deleted | Stage::Gone if self.all_stopped() => match reported {
                 Some(end @ ("Succeeded" | "Failed")) => end,
@@ -120,6 +120,12 @@ impl Writer<'_> {
                 out.insert("reason".into(), DEADLINE_EXCEEDED.into());
                 let message = "Pod was active on the node longer than the specified deadline";
                 out.insert("message".into(), message.into());
+            }
+            Stage::Rejected => {
+                if let Some(rejection) = &self.s.progress.rejected {
+                    out.insert("reason".into(), rejection.reason.clone().into());
+                    out.insert("message".into(), rejection.message.clone().into());
+                }
             }
             Stage::Terminal | Stage::Deleted | Stage::Gone => {
                 for key in ["reason", "message"] {

@@ -126,6 +126,7 @@ fn allocatable(resources: &pagurus_agent_core::node::Resources) -> BTreeMap<Stri
     BTreeMap::from([
         ("cpu".to_owned(), whole(resources.cpus, Format::DecimalSi)),
         ("memory".to_owned(), whole(resources.memory, Format::BinarySi)),
+        ("pods".to_owned(), whole(u64::from(resources.pods), Format::DecimalSi)),
         ("ephemeral-storage".to_owned(), whole(resources.storage, Format::BinarySi)),
     ])
 }

@@ -67,6 +67,7 @@ pub(super) async fn work(
     let first = desired.borrow_and_update().clone();
     let uid = first.pod.uid.clone();
     let facts = NodeFacts { host_ips: host.host_ips.clone(), runtime: host.runtime_name.clone() };
+    let first_rejection = first.rejected.clone();
     let is_new = matches!(first.pod.reported_phase(), "" | "Pending");
     let mut worker = Worker {
         host,
@@ -74,7 +75,7 @@ pub(super) async fn work(
         observed: ObservedPod::default(),
         dirty: true,
         blind: false,
-        progress: Progress::default(),
+        progress: Progress { rejected: first_rejection, ..Progress::default() },
         operations: FuturesUnordered::new(),
         running: BTreeMap::new(),
         counter: 0,
@@ -289,7 +290,9 @@ impl Worker {
             Effect::SandboxStopped(id) => {
                 self.progress.stopped.insert(id);
             }
-            Effect::Reported(pod) => self.want(Desired { pod: Arc::new(*pod), gone: false, listed: false }),
+            Effect::Reported(pod) => {
+                self.want(Desired { pod: Arc::new(*pod), gone: false, listed: false, rejected: None })
+            }
             Effect::ApiForgot => self.desired.gone = true,
         }
     }
@@ -368,7 +371,8 @@ impl Worker {
         if old.labels != next.pod.labels || old.annotations != next.pod.annotations {
             self.outdate_volumes();
         }
-        self.desired = Desired { pod: next.pod, gone: next.gone || self.desired.gone, listed: false };
+        self.desired =
+            Desired { pod: next.pod, gone: next.gone || self.desired.gone, listed: false, rejected: None };
         self.claim();
     }
 

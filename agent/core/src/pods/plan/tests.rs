@@ -211,6 +211,16 @@ fn a_pod_that_came_to_its_end() {
 }
 
 #[test]
+fn a_rejected_pod_never_runs() {
+    let rejected = |c: &mut Case| {
+        c.progress.rejected =
+            Some(crate::pods::admit::Rejection { reason: "OutOfcpu".into(), message: String::new() });
+    };
+    case(one(), "").with(rejected).expect("tear-down");
+    case(one(), "").with(rejected).with(|c| c.progress.volumes = Volumes::TornDown).expect("");
+}
+
+#[test]
 fn deadlines() {
     let spec = json!({"containers": [{"name": "a"}], "activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 5});
     let since = |ago: i64| move |c: &mut Case| c.pod.status = json!({"startTime": at(NOW - ago).to_string()});

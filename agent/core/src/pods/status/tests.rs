@@ -271,6 +271,18 @@ fn overdue() {
 }
 
 #[test]
+fn rejected() {
+    let rejected = |c: &mut Case| {
+        let (reason, message) = ("OutOfcpu".to_owned(), "why".to_owned());
+        c.progress.rejected = Some(crate::pods::admit::Rejection { reason, message });
+    };
+    let case = case(two("Always"), nothing(), "").with(rejected);
+    case.expect("Failed IS a=ContainerCreating b=ContainerCreating");
+    assert_eq!(case.status()["reason"], "OutOfcpu");
+    assert_eq!(case.status()["message"], "why");
+}
+
+#[test]
 fn addresses_and_constants() {
     let status = case(two("Always"), nothing(), "S a:run b:run").status();
     assert_eq!(status["podIP"], "10.1.0.2");

@@ -258,6 +258,34 @@ async fn images_that_cannot_be_had() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_refused() {
+    let node = Node::start();
+    let with_port = || {
+        let mut app = shell("app", SLEEP);
+        app["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+        json!({"containers": [app], "terminationGracePeriodSeconds": 1})
+    };
+    node.create("one", with_port());
+    node.until("one", "ready", is_ready).await;
+    node.create("two", with_port());
+    let pod = node.until("two", "refused", |pod| phase(pod) == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "NodePorts");
+    // The one that was taken stays so, for a new agent too.
+    let node = node.restart().await;
+    node.api.change("one", |pod| pod["metadata"]["annotations"] = json!({"x": "y"}));
+    node.eventually("the new agent sees the annotation", async || {
+        node.table.get(&uid("one")).is_some_and(|view| view.pod.annotations.contains_key("x"))
+    })
+    .await;
+    assert!(is_ready(&node.until("one", "ready", is_ready).await));
+    for name in ["one", "two"] {
+        node.delete(name, 1);
+        node.until_gone(name).await;
+        node.until_no_trace(name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deadline_ends_a_pod() {
     let node = Node::start();
     node.create("d", json!({
