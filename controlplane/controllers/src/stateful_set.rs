@@ -5,14 +5,17 @@ mod identity;
 mod plan;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::runtime::children::{follow, follow_self};
@@ -25,7 +28,7 @@ use crate::runtime::pods::batches;
 use crate::runtime::queue::Queue;
 use crate::runtime::recorder::{Note, Recorder};
 use crate::runtime::revisions::{self, REVISION_HASH, Settled};
-use crate::runtime::store::Store;
+use crate::runtime::store::{Change, Store};
 use crate::runtime::worker::{Outcome, drive};
 use crate::runtime::writer::Writer;
 use identity::ordinal;
@@ -68,6 +71,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
     follow_self(&controller.sets, queue.clone());
     follow(&controller.pods, controller.sets.clone(), queue.clone(), selector);
     follow(&controller.revisions, controller.sets.clone(), queue.clone(), selector);
+    follow_claims(&controller, queue.clone());
     let cancel = context.cancel.clone();
     async move {
         controller.sets.wait_synced().await;
@@ -77,6 +81,22 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)).await;
     }
     .boxed()
+}
+
+/// Queues the sets that a claim may belong to when it comes or goes: it may be what a pod waits for.
+fn follow_claims(controller: &Controller, queue: Arc<Queue<ObjectKey>>) {
+    let sets = controller.sets.clone();
+    controller.claims.on_change(move |change| {
+        if matches!(change, Change::Updated(old, new) if deleting(&old.metadata) == deleting(&new.metadata)) {
+            return;
+        }
+        let meta = &change.object().metadata;
+        for set in sets.in_namespace(namespace(meta)) {
+            if identity::may_claim(&set, name(meta)) {
+                queue.add(key_of(&set.metadata));
+            }
+        }
+    });
 }
 
 impl Controller {
@@ -103,9 +123,11 @@ impl Controller {
             pods: &pods,
             current: name(&current.metadata),
             update: name(&update.metadata),
+            blocked: &|ordinal| self.blocked(&set, ordinal),
             now: now(),
         });
         if !dying {
+            self.claim_owners(&set, &pods).await?;
             self.apply(&set, &plan, &current, &update).await?;
             self.clean_up(&set, &pods, &current, &update).await?;
         }
@@ -154,20 +176,23 @@ impl Controller {
         plan: &Plan,
         current: &ControllerRevision,
         update: &ControllerRevision,
-    ) -> Result<(), kube::Error> {
+    ) -> anyhow::Result<()> {
+        for pod in &plan.relabel {
+            self.relabel(set, pod).await?;
+        }
         for pod in &plan.claims_for {
             self.ensure_claims(set, pod).await?;
         }
-        let template_of = |revision: &str| {
-            let revision = if revision == name(&current.metadata) { current } else { update };
-            identity::template_of(set, revision)
-        };
-        let mut rest = plan.create.iter();
-        for batch in batches(plan.create.len()) {
-            let tries = rest.by_ref().take(batch).map(|(ordinal, revision)| {
-                let pod = identity::pod(set, &template_of(revision), *ordinal, revision);
-                async move { self.create(set, &pod).await }
-            });
+        let mut new = Vec::new();
+        for (ordinal, revision) in &plan.create {
+            let source = if revision == name(&current.metadata) { current } else { update };
+            let template = identity::template_of(source)
+                .with_context(|| format!("controller revision {revision} holds no pod template"))?;
+            new.push(identity::pod(set, &template, *ordinal, revision));
+        }
+        let mut rest = new.iter();
+        for batch in batches(new.len()) {
+            let tries = rest.by_ref().take(batch).map(|pod| self.create(set, pod));
             for result in futures::future::join_all(tries).await {
                 match result {
                     Err(error) if outcome::namespace_terminating(&error) => return Ok(()),
@@ -178,39 +203,55 @@ impl Controller {
         for pod in &plan.delete {
             self.delete(set, pod).await?;
         }
-        self.claim_owners(set).await
+        Ok(())
+    }
+
+    /// Whether a claim of an ordinal is about to be deleted.
+    fn blocked(&self, set: &StatefulSet, ordinal: i32) -> bool {
+        let pod_name = identity::pod_name(set, ordinal);
+        let held = |claim: &PersistentVolumeClaim| self.claims.get(&key_of(&claim.metadata));
+        let mut claims = identity::claims(set, ordinal).into_iter();
+        claims.any(|claim| held(&claim).is_some_and(|c| claims::on_its_way_out(&c, &pod_name)))
+    }
+
+    async fn relabel(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
+        let labels: BTreeMap<_, _> = identity::missing_labels(set, pod).into_iter().collect();
+        let patch = json!({"metadata": {"uid": uid(&pod.metadata), "labels": labels}});
+        let result = self.pod_writer.patch(pod, &Patch::Merge(patch)).await;
+        let result = outcome::gone_is_fine(result).map(drop);
+        self.tell(set, "update", &pod_text(pod), &result);
+        result
     }
 
     async fn create(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
         self.ensure_claims(set, pod).await?;
         let result = self.pod_writer.create(pod).await.map(drop);
-        self.tell(set, "create", &format!("Pod {}", name(&pod.metadata)), &result);
+        if !result.as_ref().is_err_and(outcome::already_exists) {
+            self.tell(set, "create", &pod_text(pod), &result);
+        }
         result
     }
 
     async fn delete(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
         let result = self.pod_writer.delete(pod, &DeleteParams::default(), false).await;
-        self.tell(set, "delete", &format!("Pod {}", name(&pod.metadata)), &result);
+        self.tell(set, "delete", &pod_text(pod), &result);
         result
     }
 
-    fn tell(&self, set: &StatefulSet, verb: &'static str, what: &str, result: &Result<(), kube::Error>) {
+    fn tell(&self, set: &StatefulSet, verb: &str, what: &str, result: &Result<(), kube::Error>) {
         let set_name = name(&set.metadata);
-        let note = match (result, verb) {
-            (Ok(()), "create") => Note::normal(
-                "SuccessfulCreate",
-                format!("create {what} in StatefulSet {set_name} successful"),
-            ),
-            (Ok(()), _) => Note::normal(
-                "SuccessfulDelete",
-                format!("delete {what} in StatefulSet {set_name} successful"),
-            ),
-            (Err(error), _) if outcome::namespace_terminating(error) => return,
-            (Err(error), _) => {
-                let reason = if verb == "create" { "FailedCreate" } else { "FailedDelete" };
+        let [done, failed] = match verb {
+            "create" => ["SuccessfulCreate", "FailedCreate"],
+            "update" => ["SuccessfulUpdate", "FailedUpdate"],
+            _ => ["SuccessfulDelete", "FailedDelete"],
+        };
+        let note = match result {
+            Ok(()) => Note::normal(done, format!("{verb} {what} in StatefulSet {set_name} successful")),
+            Err(error) if outcome::namespace_terminating(error) => return,
+            Err(error) => {
                 let error = outcome::message(error);
                 Note::warning(
-                    reason,
+                    failed,
                     format!("{verb} {what} in StatefulSet {set_name} failed error: {error}"),
                 )
             }
@@ -228,23 +269,44 @@ impl Controller {
                 Err(error) if outcome::already_exists(&error) => continue,
                 other => other.map(drop),
             };
-            let what = format!("Claim {} Pod {}", name(&wanted.metadata), name(&pod.metadata));
-            self.tell(set, "create", &what, &result);
+            self.tell_claim(set, &wanted, pod, &result);
             result?;
         }
         Ok(())
     }
 
-    /// Gives the claims the owners that the retention policy asks for.
-    async fn claim_owners(&self, set: &StatefulSet) -> Result<(), kube::Error> {
-        if set.spec.volume_claim_templates.iter().flatten().next().is_none() {
-            return Ok(());
-        }
-        for pod in self.pods.owned_by(uid(&set.metadata)) {
-            let Some(ordinal) = ordinal(set, &pod) else { continue };
+    fn tell_claim(
+        &self,
+        set: &StatefulSet,
+        claim: &PersistentVolumeClaim,
+        pod: &Pod,
+        result: &Result<(), kube::Error>,
+    ) {
+        let [claim, pod, set_name] = [&claim.metadata, &pod.metadata, &set.metadata].map(name);
+        let note = match result {
+            Ok(()) => Note::normal(
+                "SuccessfulCreate",
+                format!("create Claim {claim} Pod {pod} in StatefulSet {set_name} success"),
+            ),
+            Err(error) if outcome::namespace_terminating(error) => return,
+            Err(error) => {
+                let error = outcome::message(error);
+                let text = format!(
+                    "create Claim {claim} for Pod {pod} in StatefulSet {set_name} failed error: {error}"
+                );
+                Note::warning("FailedCreate", text)
+            }
+        };
+        self.recorder.note(set, &note);
+    }
+
+    /// Gives the claims the owners that the retention policy asks for; before pods go, since then it is too late.
+    async fn claim_owners(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
+        for pod in pods {
+            let Some(ordinal) = ordinal(set, pod) else { continue };
             for wanted in identity::claims(set, ordinal) {
                 let Some(held) = self.claims.get(&key_of(&wanted.metadata)) else { continue };
-                if let Some(changed) = claims::with_owners(set, &pod, &held) {
+                if let Some(changed) = claims::with_owners(set, pod, &held) {
                     outcome::gone_is_fine(self.claim_writer.replace(&changed).await)?;
                 }
             }
@@ -289,6 +351,10 @@ impl Controller {
             .map(|at| Duration::try_from(at.duration_since(now())).unwrap_or_default());
         Ok(later.min())
     }
+}
+
+fn pod_text(pod: &Pod) -> String {
+    format!("Pod {}", name(&pod.metadata))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Which pods come and go next, in order. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::identity::{first, ordinal};
+use super::identity::{first, missing_labels, ordinal};
 use crate::runtime::object::{available_at, deleting, finished, label, phase, ready, scaled};
+use crate::runtime::pods::BURST;
 use crate::runtime::revisions::REVISION_HASH;
 
 /// All that a plan looks at.
@@ -18,12 +20,16 @@ pub(super) struct Observed<'a> {
     pub(super) current: &'a str,
     /// The name of the revision of the present template.
     pub(super) update: &'a str,
+    /// Whether an ordinal's claims are on their way out, so that no pod can be made for it now.
+    pub(super) blocked: &'a dyn Fn(i32) -> bool,
     pub(super) now: Timestamp,
 }
 
 /// What to do.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Pods that do not say who they are.
+    pub(super) relabel: Vec<Arc<Pod>>,
     /// Ordinals and revisions of new pods.
     pub(super) create: Vec<(i32, String)>,
     pub(super) delete: Vec<Arc<Pod>>,
@@ -31,7 +37,7 @@ pub(super) struct Plan {
     pub(super) claims_for: Vec<Arc<Pod>>,
 }
 
-/// The lowest ordinal that is updated.
+/// The lowest ordinal that is updated, counted from the first.
 fn partition(set: &StatefulSet) -> i32 {
     let rolling = set.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
     rolling.and_then(|r| r.partition).unwrap_or(0)
@@ -47,6 +53,8 @@ pub(super) fn plan(observed: &Observed<'_>) -> Plan {
     if deleting(&observed.set.metadata) {
         return plan;
     }
+    let nameless = |pod: &&Arc<Pod>| !missing_labels(observed.set, pod).is_empty();
+    plan.relabel = observed.pods.iter().filter(nameless).cloned().collect();
     let work = Work::new(observed);
     if work.start(&mut plan) && work.stop(&mut plan) && !on_delete(observed.set) {
         work.update(&mut plan);
@@ -58,54 +66,50 @@ struct Work<'a> {
     observed: &'a Observed<'a>,
     /// In order one after the other, or all at once.
     ordered: bool,
+    /// The first ordinal, and the first beyond the last.
     first: i32,
-    /// By ordinal from the first.
-    wanted: Vec<Option<&'a Arc<Pod>>>,
-    /// Beyond the wanted ones, highest ordinal first.
-    condemned: Vec<&'a Arc<Pod>>,
+    end: i32,
+    /// Within the ordinals.
+    wanted: BTreeMap<i32, &'a Arc<Pod>>,
+    /// Beyond them.
+    condemned: BTreeMap<i32, &'a Arc<Pod>>,
 }
 
 impl<'a> Work<'a> {
     fn new(observed: &'a Observed<'a>) -> Self {
         let set = observed.set;
         let first = first(set);
-        let count = set.spec.replicas.unwrap_or(1).max(0);
-        let mut wanted = vec![None; usize::try_from(count).unwrap_or(0)];
-        let mut condemned = Vec::new();
-        for pod in observed.pods {
-            let Some(ordinal) = ordinal(set, pod) else { continue };
-            match usize::try_from(ordinal - first).ok().and_then(|i| wanted.get_mut(i)) {
-                Some(slot) => *slot = Some(pod),
-                None => condemned.push((ordinal, pod)),
-            }
-        }
-        condemned.sort_by_key(|(ordinal, _)| -ordinal);
-        Self {
-            observed,
-            ordered: set.spec.pod_management_policy.as_deref() != Some("Parallel"),
-            first,
-            wanted,
-            condemned: condemned.into_iter().map(|(_, pod)| pod).collect(),
-        }
+        let end = first.saturating_add(set.spec.replicas.unwrap_or(1).max(0));
+        let (wanted, condemned) = (observed.pods.iter())
+            .filter_map(|pod| Some((ordinal(set, pod)?, pod)))
+            .partition(|(ordinal, _)| (first..end).contains(ordinal));
+        let ordered = set.spec.pod_management_policy.as_deref() != Some("Parallel");
+        Self { observed, ordered, first, end, wanted, condemned }
     }
 
     fn available(&self, pod: &Pod) -> bool {
-        let wait = self.observed.set.spec.min_ready_seconds.unwrap_or(0);
-        healthy(pod) && available_at(pod, wait).is_some_and(|at| at <= self.observed.now)
+        let min_ready = self.observed.set.spec.min_ready_seconds.unwrap_or(0);
+        healthy(pod) && available_at(pod, min_ready).is_some_and(|at| at <= self.observed.now)
     }
 
-    /// A new pod below the partition is of the current revision, others of the new one.
+    fn is_old(&self, pod: &Pod) -> bool {
+        label(&pod.metadata, REVISION_HASH) != Some(self.observed.update)
+    }
+
     fn revision_for(&self, ordinal: i32) -> String {
-        let below = !on_delete(self.observed.set) && ordinal < self.first + partition(self.observed.set);
-        if below { self.observed.current.to_owned() } else { self.observed.update.to_owned() }
+        let below = self.first.saturating_add(partition(self.observed.set));
+        let keeps = !on_delete(self.observed.set) && ordinal < below;
+        if keeps { self.observed.current.to_owned() } else { self.observed.update.to_owned() }
     }
 
     /// Starts what is missing. True if all are there and, in order, available.
     fn start(&self, plan: &mut Plan) -> bool {
-        for (ordinal, slot) in (self.first..).zip(&self.wanted) {
-            let Some(pod) = slot else {
-                plan.create.push((ordinal, self.revision_for(ordinal)));
-                if self.ordered {
+        for ordinal in self.first..self.end {
+            let Some(pod) = self.wanted.get(&ordinal) else {
+                if !(self.observed.blocked)(ordinal) {
+                    plan.create.push((ordinal, self.revision_for(ordinal)));
+                }
+                if self.ordered || plan.create.len() == BURST {
                     return false;
                 }
                 continue;
@@ -131,14 +135,15 @@ impl<'a> Work<'a> {
 
     /// Stops what is too much, from the top. True if nothing is left to stop.
     fn stop(&self, plan: &mut Plan) -> bool {
-        let unhealthy = self.wanted.iter().flatten().chain(self.condemned.iter().rev()).find(|p| !healthy(p));
-        for pod in &self.condemned {
+        let unhealthy = self.wanted.values().chain(self.condemned.values()).find(|p| !healthy(p));
+        for pod in self.condemned.values().rev() {
             if deleting(&pod.metadata) {
                 if self.ordered {
                     return false;
                 }
                 continue;
             }
+            // One in trouble is no reason to wait if it is the very one that goes.
             let is_the_unhealthy = unhealthy.is_some_and(|u| u.metadata.uid == pod.metadata.uid);
             if self.ordered && !self.available(pod) && !is_the_unhealthy {
                 return false;
@@ -152,28 +157,29 @@ impl<'a> Work<'a> {
     }
 
     /// Replaces pods of old revisions, from the top down to the partition.
+    ///
+    /// A pod that is down already can be replaced at no cost: otherwise a set whose old template never gets ready
+    /// could not be repaired. (In order this is never reached while one is down.)
     fn update(&self, plan: &mut Plan) {
-        let rolling = self.observed.set.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-        let floor = usize::try_from(partition(self.observed.set)).unwrap_or(0).min(self.wanted.len());
-        let old = |pod: &Pod| label(&pod.metadata, REVISION_HASH) != Some(self.observed.update);
-        let targets = || self.wanted[floor..].iter().rev();
-        if let Some(limit) = rolling.and_then(|r| r.max_unavailable.as_ref()) {
-            let total = i32::try_from(self.wanted.len()).unwrap_or(i32::MAX);
-            let limit = usize::try_from(scaled(limit, total, false).unwrap_or(1).max(1)).unwrap_or(1);
-            let down = self.wanted.iter().filter(|slot| !slot.is_some_and(|p| self.available(p))).count();
-            let doomed = targets().flatten().filter(|p| old(p) && !deleting(&p.metadata));
-            plan.delete.extend(doomed.take(limit.saturating_sub(down)).map(|p| (*p).clone()));
-            return;
-        }
-        for slot in targets() {
-            let Some(pod) = slot else { return };
-            if old(pod) && !deleting(&pod.metadata) {
-                plan.delete.push((*pod).clone());
-                return;
+        let set = self.observed.set;
+        let rolling = set.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
+        let total = self.end - self.first;
+        let limit = rolling.and_then(|r| r.max_unavailable.as_ref());
+        let limit = limit.and_then(|l| scaled(l, total, false)).unwrap_or(1).max(1);
+        let up = self.wanted.values().filter(|pod| self.available(pod)).count();
+        let mut may_fall = limit - (total - i32::try_from(up).unwrap_or(i32::MAX));
+        let lowest = self.first.saturating_add(partition(set));
+        for (_, pod) in self.wanted.range(lowest..).rev() {
+            if !self.is_old(pod) || deleting(&pod.metadata) || finished(pod) {
+                continue;
             }
-            if !healthy(pod) {
-                return;
+            if self.available(pod) {
+                if may_fall <= 0 {
+                    continue;
+                }
+                may_fall -= 1;
             }
+            plan.delete.push((*pod).clone());
         }
     }
 }

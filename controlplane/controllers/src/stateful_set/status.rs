@@ -12,14 +12,10 @@ use crate::runtime::revisions::REVISION_HASH;
 
 /// Zero counts and empty lists as the server shows them: absent.
 pub(super) fn tidy(mut status: StatefulSetStatus) -> StatefulSetStatus {
-    for count in [
-        &mut status.available_replicas,
-        &mut status.current_replicas,
-        &mut status.ready_replicas,
-        &mut status.updated_replicas,
-    ] {
+    for count in [&mut status.current_replicas, &mut status.ready_replicas, &mut status.updated_replicas] {
         *count = count.filter(|n| *n != 0);
     }
+    status.available_replicas = Some(status.available_replicas.unwrap_or(0));
     status.collision_count = Some(status.collision_count.unwrap_or(0));
     status.conditions = status.conditions.filter(|c| !c.is_empty());
     status

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::runtime::object::time;
+use crate::runtime::object::{ready, time};
 
 fn set(replicas: i32, extra: Value) -> StatefulSet {
     let mut spec = json!({
@@ -43,8 +43,12 @@ fn pod(text: &str) -> Arc<Pod> {
 }
 
 fn run(set: &StatefulSet, pods: &[Arc<Pod>]) -> Plan {
+    run_blocked(set, pods, &|_| false)
+}
+
+fn run_blocked(set: &StatefulSet, pods: &[Arc<Pod>], blocked: &dyn Fn(i32) -> bool) -> Plan {
     let now = Timestamp::from_second(1000).unwrap();
-    plan::plan(&Observed { set, pods, current: "old", update: "new", now })
+    plan::plan(&Observed { set, pods, current: "old", update: "new", blocked, now })
 }
 
 fn check(set: &StatefulSet, pods: &[&str], create: &[(i32, &str)], delete: &[&str]) {
@@ -131,9 +135,16 @@ fn names_and_claims() {
     };
     assert_eq!(owner("0 new ready").as_deref(), Some("StatefulSet"));
     assert_eq!(owner("1 new ready").as_deref(), Some("Pod"));
-    for (text, expected) in
-        [("web-3", Some(3)), ("web-03", Some(3)), ("web-x", None), ("other-3", None), ("web", None)]
-    {
+    for (text, expected) in [
+        ("web-3", Some(3)),
+        ("web-03", None),
+        ("web-0", Some(0)),
+        ("web-", None),
+        ("web-99999999999", None),
+        ("web-x", None),
+        ("other-3", None),
+        ("web", None),
+    ] {
         let mut pod = (*made).clone();
         pod.metadata.name = Some(text.to_owned());
         assert_eq!(ordinal(&set, &pod), expected, "{text}");
@@ -154,6 +165,65 @@ fn counts_and_the_end_of_an_update() {
     );
     let done = status(&["0 new ready", "1 new ready"]);
     assert_eq!((done.current_replicas, done.current_revision.as_deref()), (Some(2), Some("new")));
+}
+
+#[test]
+fn what_never_worked_is_replaced() {
+    let parallel = set(3, json!({"podManagementPolicy": "Parallel"}));
+    check(&parallel, &["0 old unready", "1 old pending", "2 old unready"], &[], &["web-2", "web-1", "web-0"]);
+    check(&parallel, &["0 old ready", "1 old unready", "2 old ready"], &[], &["web-1"]);
+    check(&parallel, &["0 old ready", "1 new unready", "2 old ready"], &[], &[]);
+    check(&parallel, &["0 old ready", "1 old ready dying", "2 old ready"], &[], &[]);
+}
+
+#[test]
+fn ordinals_without_end() {
+    let many = set(i32::MAX, json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 7}}));
+    let plan = run(&many, &[pod("8 new ready")]);
+    assert_eq!(plan.create.len(), 500);
+    assert!(plan.create.iter().all(|(ordinal, _)| *ordinal != 8));
+    assert!(plan.delete.is_empty());
+}
+
+#[test]
+fn claims_of_the_pod_before() {
+    let in_order = set(2, json!({}));
+    assert!(run_blocked(&in_order, &[], &|o| o == 0).create.is_empty());
+    let parallel = set(3, json!({"podManagementPolicy": "Parallel"}));
+    let created: Vec<i32> =
+        run_blocked(&parallel, &[], &|o| o == 1).create.into_iter().map(|(o, _)| o).collect();
+    assert_eq!(created, [0, 2]);
+
+    let claim =
+        |meta: Value| -> PersistentVolumeClaim { serde_json::from_value(json!({"metadata": meta})).unwrap() };
+    let owner =
+        |kind: &str, name: &str| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "U"}]);
+    for (meta, expected) in [
+        (json!({}), false),
+        (json!({"deletionTimestamp": "1970-01-01T00:00:00Z"}), true),
+        (json!({"ownerReferences": owner("Pod", "web-1")}), true),
+        (json!({"ownerReferences": owner("Pod", "other")}), false),
+        (json!({"ownerReferences": owner("Thing", "web-1")}), false),
+    ] {
+        assert_eq!(claims::on_its_way_out(&claim(meta.clone()), "web-1"), expected, "{meta}");
+    }
+    for (name, expected) in
+        [("data-web-1", true), ("data-web", false), ("data-other-1", false), ("x-web-1", false)]
+    {
+        assert_eq!(identity::may_claim(&in_order, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn adopted_pods_are_told_who_they_are() {
+    let mut stray = (*pod("0 new ready")).clone();
+    stray.metadata.labels.as_mut().unwrap().retain(|key, _| key == "a");
+    let one = set(1, json!({}));
+    assert_eq!(run(&one, &[pod("0 new ready")]).relabel.len(), 0);
+    assert_eq!(run(&one, &[Arc::new(stray.clone())]).relabel.len(), 1);
+    let labels = identity::missing_labels(&one, &stray);
+    let expected = [("statefulset.kubernetes.io/pod-name", "web-0"), ("apps.kubernetes.io/pod-index", "0")];
+    assert_eq!(labels.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>(), expected);
 }
 
 proptest! {
@@ -195,5 +265,46 @@ proptest! {
         }
         pods.sort();
         prop_assert_eq!(pods, ["0 new ready", "1 new ready", "2 new ready", "3 new ready"]);
+    }
+
+    /// All at once: an update takes no more down than it may, whatever else is down, and comes to its end.
+    #[test]
+    fn as_many_as_may_fall(
+        limit in 1..4_usize, partition in 0..3_i32, steps in proptest::collection::vec((0..6_u8, 0..5_usize), 1..80),
+    ) {
+        let mut pods: Vec<String> = (0..5).map(|i| format!("{i} old ready")).collect();
+        let set = set(5, json!({"podManagementPolicy": "Parallel", "updateStrategy":
+            {"type": "RollingUpdate", "rollingUpdate": {"partition": partition, "maxUnavailable": limit}}}));
+        let turn = |pods: &mut Vec<String>, state: &str| {
+            let up = pods.iter().filter(|p| p.ends_with(" ready")).count();
+            let held: Vec<_> = pods.iter().map(|p| pod(p)).collect();
+            let plan = run(&set, &held);
+            let healthy_gone = plan.delete.iter().filter(|p| ready(p)).count();
+            assert!(healthy_gone == 0 || up - healthy_gone >= 5 - limit, "{pods:?}");
+            for (ordinal, revision) in plan.create {
+                assert_eq!(revision, if ordinal < partition { "old" } else { "new" });
+                pods.push(format!("{ordinal} {revision} {state}"));
+            }
+            for gone in plan.delete {
+                let text = format!("{} ", name(&gone.metadata).trim_start_matches("web-"));
+                pods.iter_mut().filter(|p| p.starts_with(&text)).for_each(|p| p.push_str(" dying"));
+            }
+        };
+        for (what, index) in steps {
+            match what {
+                0 => if let Some(p) = pods.iter_mut().filter(|p| p.contains("unready")).nth(index) { *p = p.replace("unready", "ready") },
+                1 => pods.retain(|p| !p.ends_with("dying")),
+                2 => if let Some(p) = pods.get_mut(index) && p.ends_with(" ready") { *p = p.replace("ready", "unready") },
+                _ => turn(&mut pods, "unready"),
+            }
+        }
+        for _ in 0..20 {
+            pods.iter_mut().for_each(|p| *p = p.replace("unready", "ready"));
+            pods.retain(|p| !p.ends_with("dying"));
+            turn(&mut pods, "ready");
+        }
+        pods.sort();
+        let end: Vec<String> = (0..5).map(|i| format!("{i} {} ready", if i < partition { "old" } else { "new" })).collect();
+        prop_assert_eq!(pods, end);
     }
 }
