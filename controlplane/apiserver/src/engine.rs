@@ -3,6 +3,8 @@
 //!
 //! It must not know any kind (that is the strategies' business), nor who may do what (that was decided before).
 
+mod expiry;
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
@@ -121,7 +123,9 @@ impl Engine {
             feeds,
         };
         engine.restore_allocations();
-        Ok(Arc::new(engine))
+        let engine = Arc::new(engine);
+        engine.feeds.spawn(expiry::run(Arc::downgrade(&engine), engine.cancel.clone()));
+        Ok(engine)
     }
 }
 
@@ -278,6 +282,14 @@ impl Engine {
         let resource = resource.ok_or_else(ApiError::no_such_resource)?;
         let kind = self.kinds.get(&group_resource(self.table.storage_of(resource)));
         Ok(Target { resource, kind: kind.ok_or_else(ApiError::no_such_resource)? })
+    }
+
+    /// Deletes what has expired of a kind: everything written last at or before a revision.
+    #[cfg(test)]
+    pub(crate) async fn expire(self: &Arc<Self>, group: &str, resource: &str, before: u64) {
+        if let Some(kind) = self.kind(group, resource) {
+            expiry::expire(self, kind, before).await;
+        }
     }
 
     /// Tells the allocators what the stored objects hold.

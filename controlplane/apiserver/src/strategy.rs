@@ -4,6 +4,8 @@
 //! Strategies are pure: objects in, objects and errors out. They must not know the store, the caches or HTTP. Objects
 //! are in the form of the storage version, whatever version the request used (`default` alone sees the request's).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::labels;
@@ -135,6 +137,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Whether dependents are left alone by default when the object is deleted.
     fn orphans_by_default(&self) -> bool {
         false
+    }
+
+    /// For how long objects are kept after their last write; for ever by default.
+    fn time_to_live(&self) -> Option<Duration> {
+        None
     }
 
     /// What to tell who deletes an object without a word on its dependents.

@@ -132,7 +132,9 @@ pub(super) fn match_namespace(request: &Request<'_>, object: &mut Value) -> Resu
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
-        _ => {}
+        Some(_) => {}
+        // Cluster-wide: whatever was said is taken back.
+        None => drop(metadata::of(object).remove("namespace")),
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Events, of the core group and of `events.k8s.io` (both are stored in the core form).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
@@ -11,10 +13,17 @@ use crate::resources::internal::{OBJECT_REFERENCE, shown};
 use crate::resources::rules::{Errors, IMMUTABLE, names, required};
 use crate::strategy::{Context, Strategy};
 
+/// For how long an event is kept after it was last told.
+const KEPT: Duration = Duration::from_secs(3600);
+
 /// The strategy of `events`.
 pub(crate) struct Events;
 
 impl Strategy for Events {
+    fn time_to_live(&self) -> Option<Duration> {
+        Some(KEPT)
+    }
+
     fn prepare_create(&self, _context: &Context<'_>, _object: &mut Value) {}
 
     fn prepare_update(&self, _context: &Context<'_>, _object: &mut Value, _old: &Value) {}

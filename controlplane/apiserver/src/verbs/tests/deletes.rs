@@ -125,3 +125,17 @@ async fn namespaces_wait_for_their_own_finalizers() {
     finalized.expect(200);
     f.get(one).await.error(404, "NotFound");
 }
+
+#[tokio::test]
+async fn events_expire() {
+    let f = fixture().await;
+    let events = "/api/v1/namespaces/n/events";
+    let event = |name: &str| json!({"metadata": {"name": name}, "involvedObject": {"kind": "Pod", "namespace": "n", "name": "p"}});
+    f.post(events, event("a")).await.expect(201);
+    let before = f.post(events, event("b")).await.expect(201).revision();
+    f.post(events, event("c")).await.expect(201);
+    f.merge(&format!("{events}/a"), json!({"count": 2})).await.expect(200);
+    f.engine.cache("", "events").unwrap().current().await.unwrap();
+    f.engine.expire("", "events", before).await;
+    assert_eq!(f.get(events).await.names(), ["a", "c"]);
+}
