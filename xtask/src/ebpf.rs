@@ -153,6 +153,8 @@ pub fn build() -> Result<()> {
     let object = workspace::bpf_object();
     // Written only when it changed, so that the agent is not rebuilt for nothing.
     if std::fs::read(&object).ok().as_deref() != Some(&bytes[..]) {
+        std::fs::create_dir_all(object.parent().unwrap_or(&object))
+            .with_context(|| format!("cannot create the directory of {}", object.display()))?;
         std::fs::write(&object, &bytes).with_context(|| format!("cannot write {}", object.display()))?;
     }
     Ok(())

@@ -20,7 +20,8 @@ pub fn binaries(release: bool) -> PathBuf {
     target().join(if release { "release" } else { "debug" })
 }
 
-/// The object with all BPF programs, as `agent/datapath/build.rs` looks for it.
+/// The object with all BPF programs, where `agent/datapath/build.rs` looks for it: a build script does not know of a
+/// target directory elsewhere.
 pub fn bpf_object() -> PathBuf {
-    target().join("bpf").join("pagurus-ebpf.o")
+    root().join("target/bpf/pagurus-ebpf.o")
 }
