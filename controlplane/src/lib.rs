@@ -11,6 +11,7 @@ pub mod config;
 pub mod data_dir;
 pub mod kubeconfig;
 pub mod logging;
+pub mod memory;
 pub mod pki;
 pub mod run;
 pub mod shutdown;

@@ -19,6 +19,7 @@ use crate::client;
 use crate::config::{Config, ControllersConfig};
 use crate::kubeconfig;
 use crate::logging;
+use crate::memory;
 use crate::shutdown::{Drain, Signals};
 
 /// How long the parts have to finish what they are doing.
@@ -34,7 +35,7 @@ pub fn main(args: Args) -> Result<()> {
     }
     let config = Config::new(args.serve)?;
     logging::start();
-    limit_arenas();
+    memory::limit_arenas();
     let prepared = config.apiserver.clone().map(apiserver::prepare).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
@@ -44,15 +45,6 @@ pub fn main(args: Args) -> Result<()> {
     // A second provider in the process would be an error in a test only; either serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     runtime.block_on(run(config, prepared, begun))
-}
-
-/// Memory given back by one thread can be used by another; with an arena per thread it could not.
-fn limit_arenas() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt sets a number inside the allocator; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-    }
 }
 
 fn workers() -> usize {
@@ -77,6 +69,7 @@ async fn run(config: Config, prepared: Option<apiserver::Prepared>, begun: Insta
     }
     start_components(&config, clients, &tasks, &cancel, &faults);
     info!(after = ?begun.elapsed(), "started");
+    tasks.spawn(memory::give_back(cancel.clone()));
     let outcome = tokio::select! {
         signal = signals.next() => {
             info!(signal, "shutting down");

@@ -130,7 +130,7 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
-            let request = request.map(|body| body.map_err(|e| BoxError::from(e)).boxed_unsync());
+            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
             Ok::<_, std::convert::Infallible>(server.handle(request, peer).await)
         }
     });

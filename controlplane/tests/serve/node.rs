@@ -30,7 +30,7 @@ impl FakeNode {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        answer(stream).await;
+                        Box::pin(answer(stream)).await;
                     }
                 });
             }

@@ -9,6 +9,8 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pagurus-controlplane");
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one request may take while the process starts.
+const ONE_TRY: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(20);
 
 /// A running API server.
@@ -37,7 +39,9 @@ impl ControlPlane {
                 return false;
             }
             let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
-            self.admin().await.request_text(request).await.is_ok_and(|answer| answer == "ok")
+            let client = self.admin().await;
+            let answer = tokio::time::timeout(ONE_TRY, client.request_text(request)).await;
+            matches!(answer, Ok(Ok(answer)) if answer == "ok")
         })
         .await;
     }

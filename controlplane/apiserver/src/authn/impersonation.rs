@@ -135,7 +135,8 @@ mod tests {
     fn who_one_becomes() {
         let authorizer = Authorizer::new(Arc::new(FakeObjects::default()));
         let admin = UserInfo::authenticated("admin", ["system:masters"]);
-        let rows: [(&[(&str, &str)], &str, &[&str]); 5] = [
+        type Row = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
+        let rows: [Row; 5] = [
             (&[], "admin", &["system:masters", "system:authenticated"]),
             (&[("Impersonate-User", "u")], "u", &["system:authenticated"]),
             (&[("Impersonate-User", "u"), ("Impersonate-Group", "g")], "u", &["g", "system:authenticated"]),
