@@ -28,10 +28,7 @@ fn validate_lease(lease: &Value) -> Vec<FieldError> {
     if let Some(count) = lease.some_int("spec.leaseTransitions") {
         non_negative(&mut errors, &path.child("leaseTransitions"), count);
     }
-    if lease.some_text("spec.holderIdentity") == Some("") {
-        errors.push(FieldError::invalid(path.child("holderIdentity"), "", "must not be empty"));
-    }
-    if lease.has("spec.preferredHolder") && lease.text("spec.strategy").is_empty() {
+    if !lease.text("spec.preferredHolder").is_empty() && lease.text("spec.strategy").is_empty() {
         let text = "may only be specified if `strategy` is defined";
         errors.push(FieldError::forbidden(path.child("preferredHolder"), text));
     }

@@ -180,9 +180,8 @@ fn new_style(errors: &mut Errors, event: &Value) {
     }
     let controller = event.text("reportingComponent");
     let path = Path::new("reportingController");
-    if required(errors, &path, controller) {
-        names(errors, &path, controller, labels::qualified_name(controller));
-    }
+    required(errors, &path, controller);
+    names(errors, &path, controller, labels::qualified_name(controller));
     for field in ["reportingInstance", "action", "reason"] {
         let text = event.text(field);
         if required(errors, &Path::new(field), text) && text.len() > SHORT {
@@ -193,7 +192,9 @@ fn new_style(errors: &mut Errors, event: &Value) {
         errors.push(FieldError::invalid("note", "", format!("can have at most {LONG} characters")));
     }
     let kind = event.text("type");
-    if !matches!(kind, "Normal" | "Warning") && !event.has("firstTimestamp") {
+    // Old clients may set an event time beside the old fields; they are free in what they call the type.
+    let old_fields = event.has("firstTimestamp") || event.has("lastTimestamp") || event.int("count") != 0;
+    if !matches!(kind, "Normal" | "Warning") && !old_fields {
         errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
     }
 }

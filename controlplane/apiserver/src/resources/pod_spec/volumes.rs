@@ -84,7 +84,7 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: Option<&st
 
 /// The claim made for an ephemeral volume gets a name of its own.
 fn claim_name(errors: &mut Errors, path: &Path, volume: &str, pod_name: Option<&str>) {
-    if let Some(pod) = pod_name.filter(|pod| !pod.is_empty()) {
+    if let Some(pod) = pod_name.filter(|pod| !pod.is_empty() && !volume.is_empty()) {
         let name = format!("{pod}-{volume}");
         for complaint in labels::dns_subdomain(&name) {
             let text = format!("PVC name {}: {complaint}", pagurus_controlplane_api::go::quote(&name));

@@ -43,18 +43,47 @@ pub(crate) fn spec(path: &Path, spec: &Value) -> Vec<String> {
         if name.is_empty() {
             out.push(format!("{path}: invalid empty name \"\""));
         } else if !secrets.insert(name) {
-            out.push(format!("{}: duplicate name {}", path.as_str().trim_end_matches(".name"), quote(name)));
+            out.push(format!("{path}: duplicate name {}", quote(name)));
         }
     }
-    for volume in spec.items("volumes") {
-        self::volume(&mut out, volume);
+    if spec.int("terminationGracePeriodSeconds") < 0 {
+        let path = path.child("terminationGracePeriodSeconds");
+        out.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
+    }
+    for (i, volume) in spec.items("volumes").iter().enumerate() {
+        self::volume(&mut out, &path.child("volumes").index(i), volume);
     }
     for list in ["containers", "initContainers"] {
         for (i, container) in spec.items(list).iter().enumerate() {
             self::container(&mut out, &path.child(list).index(i), container);
         }
     }
+    ports(&mut out, &path.child("containers"), spec.items("containers"));
     out
+}
+
+/// Ports of a pod that are said twice. One of them with a port on the host overlaps, it does not repeat.
+fn ports(out: &mut Vec<String>, path: &Path, containers: &[Value]) {
+    let mut seen: Vec<(Path, &Value)> = Vec::new();
+    for (i, container) in containers.iter().enumerate() {
+        for (j, port) in container.items("ports").iter().enumerate() {
+            let path = path.index(i).child("ports").index(j);
+            for (other_path, other) in &seen {
+                if port.int("containerPort") != other.int("containerPort")
+                    || port.text("protocol") != other.text("protocol")
+                {
+                    continue;
+                }
+                let (host, other_host) = (port.int("hostPort"), other.int("hostPort"));
+                if host == other_host && port.text("hostIP") == other.text("hostIP") {
+                    out.push(format!("{path}: duplicate port definition with {other_path}"));
+                } else if host == 0 || other_host == 0 {
+                    out.push(format!("{path}: overlapping port definition with {other_path}"));
+                }
+            }
+            seen.push((path, port));
+        }
+    }
 }
 
 fn scheduling(out: &mut Vec<String>, path: &Path, spec: &Value) {
@@ -91,7 +120,18 @@ fn scheduling(out: &mut Vec<String>, path: &Path, spec: &Value) {
     }
 }
 
-fn volume(out: &mut Vec<String>, volume: &Value) {
+/// Sources of volumes that are on their way out, or gone.
+const DEPRECATED_VOLUMES: [(&str, &str); 7] = [
+    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+];
+
+fn volume(out: &mut Vec<String>, path: &Path, volume: &Value) {
     let name = volume.text("name");
     for (kind, title, key) in [("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")] {
         let source = volume.at(kind);
@@ -108,10 +148,10 @@ fn volume(out: &mut Vec<String>, volume: &Value) {
     for _ in volume.items("projected.sources").iter().filter(|s| is_zero(s)) {
         out.push(format!("volume {} (Projected) has no sources provided", quote(name)));
     }
-    if volume.has("gitRepo") {
-        out.push(format!(
-            "spec.volumes[{name}].gitRepo: deprecated in v1.11, and disabled by default in v1.33+"
-        ));
+    for (kind, text) in DEPRECATED_VOLUMES {
+        if volume.has(kind) {
+            out.push(format!("{}: {text}", path.child(kind)));
+        }
     }
 }
 
@@ -139,15 +179,6 @@ fn container(out: &mut Vec<String>, path: &Path, container: &Value) {
                 "{path}: hides previous definition of {}, which may be dropped when using apply",
                 quote(name)
             ));
-        }
-    }
-    let mut ports = HashSet::new();
-    for (i, port) in container.items("ports").iter().enumerate() {
-        let key =
-            (port.text("protocol"), port.int("containerPort"), port.int("hostPort"), port.text("hostIP"));
-        if !ports.insert(key) {
-            let path = path.child("ports").index(i);
-            out.push(format!("{path}: duplicate port definition"));
         }
     }
     for kind in ["limits", "requests"] {
