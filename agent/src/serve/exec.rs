@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -92,9 +93,12 @@ pub(super) async fn connect(
             let (socket, runtime) = (socket.await?, hyper::upgrade::on(answer).await?);
             let (opener, _, connection) = spdy::connection(TokioIo::new(runtime), spdy::Role::Client);
             let session = async move {
-                let remote = Remote::open(&opener, streams).await?;
+                let remote = Remote::open(&opener, streams).await;
                 drop(opener);
-                join(socket, protocol, remote).await
+                match remote {
+                    Ok(remote) => join(socket, protocol, remote).await,
+                    Err(error) => end(socket, &lost(&error)).await,
+                }
             };
             tokio::pin!(session, connection);
             tokio::select! {
@@ -180,39 +184,28 @@ async fn join(socket: Socket, protocol: &str, remote: Remote) -> anyhow::Result<
         while let Some(message) = source.next().await {
             let Ok(message) = message else { break };
             let Some(bytes) = websocket::payload(message) else { continue };
+            // A runtime that takes no more has ended the command: how, comes by the other way.
             match channels::read(protocol, bytes) {
-                Said::Stdin(bytes) => {
-                    if let Some(stdin) = &mut stdin {
-                        stdin.write(bytes).await?;
-                    }
-                }
+                Said::Stdin(bytes) => forward(&mut stdin, bytes).await,
                 Said::StdinEnd => {
                     if let Some(mut stdin) = stdin.take() {
-                        stdin.finish().await?;
+                        let _ = stdin.finish().await;
                     }
                 }
-                Said::Resize(size) => {
-                    if let Some(resize) = &mut resize {
-                        resize.write(size).await?;
-                    }
-                }
+                Said::Resize(size) => forward(&mut resize, size).await,
                 Said::Nothing => {}
             }
         }
-        anyhow::Ok(())
     });
     let ended = tokio::select! {
         written = output(&mut sink, error, stdout, stderr) => Some(written),
         // Without its client a command goes on, but nobody hears of it.
-        _ = &mut input => None,
+        () = &mut input => None,
     };
     drop(input);
     if let Some(written) = ended {
         written?;
-        let _ = sink.send(websocket::goodbye()).await;
-        // Closing with unread data would cut off what the client has not read: wait for its goodbye.
-        let goodbye = async { while let Some(Ok(_)) = source.next().await {} };
-        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        part(&mut sink, &mut source).await;
     }
     Ok(())
 }
@@ -259,12 +252,42 @@ where
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
     if status.is_empty() {
-        let text = "the container runtime closed the connection without saying how the command ended";
-        status = serde_json::json!({"metadata": {}, "status": "Failure", "message": text, "reason": "InternalError", "code": 500})
-            .to_string()
-            .into_bytes();
+        status = lost(&"it did not say how the command ended");
     }
     send(sink, channels::ERROR, &status).await
+}
+
+/// Passes bytes on, as long as they are taken.
+async fn forward(writer: &mut Option<StreamWriter>, bytes: Bytes) {
+    if let Some(stream) = writer
+        && stream.write(bytes).await.is_err()
+    {
+        *writer = None;
+    }
+}
+
+/// The status of a command whose end nobody knows.
+fn lost(how: &dyn std::fmt::Display) -> Vec<u8> {
+    let status = serde_json::json!({
+        "metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+        "message": format!("the container runtime closed the connection: {how}"),
+    });
+    status.to_string().into_bytes()
+}
+
+/// Ends a session with this status.
+async fn end(socket: Socket, status: &[u8]) -> anyhow::Result<()> {
+    let (mut sink, mut source) = socket.split();
+    send(&mut sink, channels::ERROR, status).await?;
+    part(&mut sink, &mut source).await;
+    Ok(())
+}
+
+/// Says goodbye and waits for the client's: closing with unread data would cut off what the client has not read.
+async fn part(sink: &mut SplitSink<Socket, Message>, source: &mut SplitStream<Socket>) {
+    let _ = sink.send(websocket::goodbye()).await;
+    let goodbye = async { while let Some(Ok(_)) = source.next().await {} };
+    let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
 }
 
 async fn next(reader: &mut Option<StreamReader>) -> Option<Bytes> {
@@ -282,20 +305,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wanted_streams() {
-        let check = |query: &str, expected: Option<[bool; 4]>| {
-            let got = Streams::parse(query).ok().map(|s| [s.stdin, s.stdout, s.stderr, s.tty]);
-            assert_eq!(got, expected, "{query}");
-        };
-        check("command=x&input=1&output=1&error=1", Some([true, true, true, false]));
-        check("stdout=true&stderr=true", Some([false, true, true, false]));
-        check("stdin=true&stdout=true&stderr=true&tty=true", Some([true, true, false, true]));
-        check("output=1&tty=1", Some([false, true, false, true]));
-        check("command=x", None);
-        check("tty=1&stderr=1", None);
-    }
-}
+mod tests;

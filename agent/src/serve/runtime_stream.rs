@@ -61,12 +61,13 @@ pub(super) async fn call(url: &str, headers: &HeaderMap) -> Result<Response<Inco
     let answer = answer.map_err(|error| failed(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = answer.status();
-        let body = http_body_util::Limited::new(answer.into_body(), MAX_REFUSAL);
-        // The connection brings the body; it is through when the body is.
-        let body = if connection.is_terminated() {
-            body.collect().await
-        } else {
-            tokio::join!(body.collect(), connection).0
+        let body = http_body_util::Limited::new(answer.into_body(), MAX_REFUSAL).collect();
+        tokio::pin!(body);
+        // The connection brings the body, and may stay open after it.
+        let body = tokio::select! {
+            biased;
+            body = &mut body => body,
+            _ = &mut connection, if !connection.is_terminated() => body.await,
         };
         let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
         return Err(failed(&format_args!("the runtime answered {status}: {}", text.unwrap_or_default())));
