@@ -89,7 +89,10 @@ fn system(options: &Options, count: &mut Count) -> Result<bool> {
     gone()?;
     let result = up::run(&up::Options::for_tests(CLUSTER, 2)).and_then(|()| {
         let mut command = Command::new("cargo");
-        command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast", "--package", "pagurus-tests"]).args(&options.filter);
+        command
+            .current_dir(workspace::root())
+            .args(["test", "--locked", "--no-fail-fast", "--package", "pagurus-tests"])
+            .args(&options.filter);
         command.args(["--", "--test-threads=1", "--nocapture"]);
         command.env("PAGURUS_XTASK", std::env::current_exe()?);
         command.env("PAGURUS_BINARIES", workspace::binaries(false));

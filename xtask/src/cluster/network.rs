@@ -58,7 +58,10 @@ pub fn pod_routes(node: &Node, pod_cidrs: &[String]) -> Result<()> {
     let (v4, v6) = node.addresses();
     for cidr in pod_cidrs {
         let (family, via) = if cidr.contains(':') { ("-6", &v6) } else { ("-4", &v4) };
-        output(&mut words(&format!("ip -n {} {family} route replace {cidr} via {via} dev br0", node.cluster.fabric())))?;
+        output(&mut words(&format!(
+            "ip -n {} {family} route replace {cidr} via {via} dev br0",
+            node.cluster.fabric()
+        )))?;
     }
     Ok(())
 }

@@ -108,6 +108,13 @@ pub fn run(options: &Options) -> Result<()> {
 fn plan(options: &Options) -> Result<Cluster> {
     let exists = Cluster::directory_of(&options.name).join("cluster.json").exists();
     if !exists {
+        // Namespaces and cgroups are the machine's; their names do not tell checkouts apart.
+        if !network::namespaces(&options.name).is_empty() {
+            bail!(
+                "this machine has parts of another cluster {0}, not made from this checkout; choose another --name, or remove it with `cargo xtask down --name {0}`",
+                options.name
+            );
+        }
         let port = free_port()?;
         return Ok(Cluster {
             name: options.name.clone(),
@@ -206,7 +213,8 @@ fn route_pods(cluster: &Cluster, api: &Api) -> Result<()> {
     for object in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let Ok(node) = cluster.node(name) else { continue };
-        let cidrs: Vec<String> = serde_json::from_value(object["spec"]["podCIDRs"].clone()).unwrap_or_default();
+        let cidrs: Vec<String> =
+            serde_json::from_value(object["spec"]["podCIDRs"].clone()).unwrap_or_default();
         network::pod_routes(&node, &cidrs)?;
     }
     Ok(())
@@ -246,13 +254,17 @@ fn start_supervisor(cluster: &Cluster) -> Result<()> {
 fn write_kubeconfig(cluster: &Cluster) -> Result<()> {
     let admin = cluster.data().join("admin.kubeconfig");
     let text = std::fs::read_to_string(&admin).with_context(|| format!("cannot read {}", admin.display()))?;
-    let mut config: serde_json::Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is damaged", admin.display()))?;
-    let server = config.pointer_mut("/clusters/0/cluster/server").with_context(|| format!("{} names no server", admin.display()))?;
+    let mut config: serde_json::Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is damaged", admin.display()))?;
+    let server = config
+        .pointer_mut("/clusters/0/cluster/server")
+        .with_context(|| format!("{} names no server", admin.display()))?;
     *server = format!("https://127.0.0.1:{}", cluster.port).into();
     let file = cluster.kubeconfig();
     let text = serde_saphyr::to_string(&config).context("cannot write the kubeconfig as YAML")?;
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).context("cannot protect the kubeconfig")
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .context("cannot protect the kubeconfig")
 }
 
 /// How many nodes are Ready.
