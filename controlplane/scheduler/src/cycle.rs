@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::plugins::{Candidate, Reason, fits, scores};
+use crate::plugins::{Candidate, Prepared, Reason, fits, prepare, scores};
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 
@@ -26,16 +26,24 @@ pub(crate) fn schedule(pod: &PodInfo, snapshot: &Snapshot, start: usize) -> (Dec
         return (Decision::Nowhere("no nodes available to schedule pods".to_owned()), start);
     }
     let mut objections: BTreeMap<Reason, usize> = BTreeMap::new();
-    let (feasible, next) = feasible(pod, snapshot, start, &mut objections);
+    let prepared = match prepare(pod, snapshot) {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            let message = format!("0/{} nodes are available: {why}.", snapshot.len());
+            return (Decision::Nowhere(message), start);
+        }
+    };
+    let (feasible, next) = feasible(pod, &prepared, snapshot, start, &mut objections);
     if feasible.is_empty() {
         return (Decision::Nowhere(message(snapshot.len(), &objections)), next);
     }
-    (Decision::Node(best(pod, &feasible).node.name.clone()), next)
+    (Decision::Node(best(pod, &prepared, &feasible).node.name.clone()), next)
 }
 
 /// The nodes that do, until there are enough of them.
 fn feasible<'s>(
     pod: &PodInfo,
+    prepared: &Prepared,
     snapshot: &'s Snapshot,
     start: usize,
     objections: &mut BTreeMap<Reason, usize>,
@@ -46,7 +54,7 @@ fn feasible<'s>(
     let mut examine = |node: &'s crate::node::NodeInfo, found: &mut Vec<Candidate<'s>>| {
         let Some(facts) = &node.facts else { return };
         let candidate = Candidate { node, facts };
-        if fits(pod, candidate, &mut reasons) {
+        if fits(pod, prepared, candidate, &mut reasons) {
             found.push(candidate);
         } else {
             for reason in reasons.drain(..) {
@@ -88,11 +96,11 @@ fn enough(nodes: usize) -> usize {
 }
 
 /// The candidate with the highest score; among equals the pod's uid picks, so that equal pods do not pile up.
-fn best<'s>(pod: &PodInfo, candidates: &[Candidate<'s>]) -> Candidate<'s> {
+fn best<'s>(pod: &PodInfo, prepared: &Prepared, candidates: &[Candidate<'s>]) -> Candidate<'s> {
     if let [only] = candidates {
         return *only;
     }
-    let scores = scores(pod, candidates);
+    let scores = scores(pod, prepared, candidates);
     let highest = scores.iter().copied().max().unwrap_or(0);
     let mut hasher = DefaultHasher::new();
     pod.uid.hash(&mut hasher);

@@ -1,17 +1,17 @@
 //! The scheduler's one task: takes in events, decides, and hands out writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use futures::StreamExt;
-use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Client;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event};
+use pagurus_controlplane_api::key::ObjectKey;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +19,9 @@ use crate::SchedulerConfig;
 use crate::assign::{bind, is_news, report};
 use crate::cycle::{Decision, schedule};
 use crate::events::{Note, Recorder, recorder};
+use crate::listing::{Listing, Step, watch};
 use crate::node::NodeFacts;
-use crate::plugins::{Candidate, fits};
+use crate::plugins::{Candidate, fits_alone, volumes};
 use crate::pod::PodInfo;
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
@@ -35,6 +36,18 @@ enum Done {
     Reported,
 }
 
+/// The event, unless the watch is in trouble, which it settles by itself; a watch never ends.
+fn taken<K>(what: &str, event: Option<Result<Event<K>, watcher::Error>>) -> anyhow::Result<Option<Event<K>>> {
+    match event {
+        Some(Ok(event)) => Ok(Some(event)),
+        Some(Err(error)) => {
+            tracing::debug!("watching {what}: {error}");
+            Ok(None)
+        }
+        None => bail!("the watch of {what} ended"),
+    }
+}
+
 /// Everything the scheduler knows and does.
 pub(crate) struct Driver {
     client: Client,
@@ -45,14 +58,14 @@ pub(crate) struct Driver {
     binding: HashMap<String, Arc<PodInfo>>,
     writes: JoinSet<Done>,
     start: usize,
-    /// What a new list has shown so far.
-    listed_pods: Option<HashSet<String>>,
-    listed_nodes: Option<HashSet<String>>,
-    pods_known: bool,
-    nodes_known: bool,
+    pods: Listing,
+    nodes: Listing,
+    namespaces: Listing,
+    claims: Listing,
+    volumes: Listing,
 }
 
-type Watch<K> = BoxStream<'static, Result<Event<K>, watcher::Error>>;
+type NamespaceMeta = PartialObjectMeta<Namespace>;
 
 impl Driver {
     pub(crate) fn new(client: Client, config: SchedulerConfig) -> Self {
@@ -64,10 +77,11 @@ impl Driver {
             binding: HashMap::new(),
             writes: JoinSet::new(),
             start: 0,
-            listed_pods: None,
-            listed_nodes: None,
-            pods_known: false,
-            nodes_known: false,
+            pods: Listing::default(),
+            nodes: Listing::default(),
+            namespaces: Listing::default(),
+            claims: Listing::default(),
+            volumes: Listing::default(),
         }
     }
 
@@ -75,12 +89,13 @@ impl Driver {
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let (recorder, events) = recorder(self.client.clone(), &self.config.name);
         let mut events = pin!(events);
-        let mut pods: Watch<Pod> =
-            watcher(Api::all(self.client.clone()), watcher::Config::default()).default_backoff().boxed();
-        let mut nodes: Watch<Node> =
-            watcher(Api::all(self.client.clone()), watcher::Config::default()).default_backoff().boxed();
+        let mut pods = watch::<Pod>(&self.client);
+        let mut nodes = watch::<Node>(&self.client);
+        let mut namespaces = watch::<NamespaceMeta>(&self.client);
+        let mut claims = watch::<PersistentVolumeClaim>(&self.client);
+        let mut volumes = watch::<PersistentVolume>(&self.client);
         loop {
-            let ready = self.pods_known && self.nodes_known && self.writes.len() < WRITES;
+            let ready = self.known() && self.writes.len() < WRITES;
             let due = self.queue.next_due().filter(|_| ready);
             let idle = due.map_or(Duration::from_secs(3600), |d| d.saturating_duration_since(Instant::now()));
             let next = if ready { self.queue.pop(Instant::now()) } else { None };
@@ -94,15 +109,20 @@ impl Driver {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(done) = self.writes.join_next(), if !self.writes.is_empty() => self.finish(done?, &recorder),
-                event = nodes.next() => match event {
-                    Some(Ok(event)) => self.on_node(event),
-                    Some(Err(error)) => tracing::debug!("watching nodes: {error}"),
-                    None => bail!("the watch of nodes ended"),
+                event = nodes.next() => if let Some(event) = taken("nodes", event)? {
+                    self.on_node(event);
                 },
-                event = pods.next() => match event {
-                    Some(Ok(event)) => self.on_pod(event),
-                    Some(Err(error)) => tracing::debug!("watching pods: {error}"),
-                    None => bail!("the watch of pods ended"),
+                event = namespaces.next() => if let Some(event) = taken("namespaces", event)? {
+                    self.on_namespace(event);
+                },
+                event = claims.next() => if let Some(event) = taken("persistentvolumeclaims", event)? {
+                    self.on_claim(event);
+                },
+                event = volumes.next() => if let Some(event) = taken("persistentvolumes", event)? {
+                    self.on_volume(event);
+                },
+                event = pods.next() => if let Some(event) = taken("pods", event)? {
+                    self.on_pod(event);
                 },
                 () = &mut events => bail!("the writer of events ended"),
                 () = std::future::ready(()), if more => {}
@@ -113,26 +133,23 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether everything has been listed: before that no decision can be right.
+    fn known(&self) -> bool {
+        let listings = [&self.pods, &self.nodes, &self.namespaces, &self.claims, &self.volumes];
+        listings.iter().all(|l| l.known())
+    }
+
     fn on_node(&mut self, event: Event<Node>) {
-        match event {
-            Event::Init => self.listed_nodes = Some(HashSet::new()),
-            Event::InitApply(node) => {
-                if let Some(listed) = &mut self.listed_nodes {
-                    listed.extend(node.metadata.name.clone());
-                }
-                self.node_changed(&node);
-            }
-            Event::InitDone => {
-                let listed = self.listed_nodes.take().unwrap_or_default();
-                let gone: Vec<String> =
-                    self.snapshot.names().filter(|n| !listed.contains(*n)).map(str::to_owned).collect();
+        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+        match self.nodes.take(event, name) {
+            Step::Put(node) => self.node_changed(&node),
+            Step::Gone(node) => self.snapshot.remove_node(&name(&node)),
+            Step::Listed(listed) => {
+                let known = self.snapshot.names().filter(|n| !listed.contains(*n));
+                let gone: Vec<String> = known.map(str::to_owned).collect();
                 gone.iter().for_each(|name| self.snapshot.remove_node(name));
-                self.nodes_known = true;
             }
-            Event::Apply(node) => self.node_changed(&node),
-            Event::Delete(node) => {
-                self.snapshot.remove_node(node.metadata.name.as_deref().unwrap_or_default());
-            }
+            Step::Nothing => {}
         }
     }
 
@@ -143,32 +160,28 @@ impl Driver {
         }
     }
 
-    /// Something on a node has changed for the better: tries the pods again that fit there now.
+    /// Something on a node has changed for the better: tries the pods again that fit there now, going by the node
+    /// alone. Pods that look at other pods may fit elsewhere because of it.
     fn wake_for(&mut self, name: &str) {
         let Some(node) = self.snapshot.node(name) else { return };
         let Some(facts) = &node.facts else { return };
         let mut reasons = Vec::new();
-        self.queue.wake(Instant::now(), |pod| fits(pod, Candidate { node, facts }, &mut reasons));
+        let candidate = Candidate { node, facts };
+        self.queue
+            .wake(Instant::now(), |pod| pod.looks_at_pods() || fits_alone(pod, candidate, &mut reasons));
     }
 
     fn on_pod(&mut self, event: Event<Pod>) {
-        match event {
-            Event::Init => self.listed_pods = Some(HashSet::new()),
-            Event::InitApply(pod) => {
-                if let Some(listed) = &mut self.listed_pods {
-                    listed.extend(pod.metadata.uid.clone());
-                }
-                self.pod_changed(PodInfo::new(&pod));
-            }
-            Event::InitDone => {
-                let listed = self.listed_pods.take().unwrap_or_default();
+        let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+        match self.pods.take(event, uid) {
+            Step::Put(pod) => self.pod_changed(PodInfo::new(&pod)),
+            Step::Gone(pod) => self.pod_gone(&uid(&pod)),
+            Step::Listed(listed) => {
                 let known = self.queue.uids().into_iter().chain(self.snapshot.placed().cloned());
                 let gone: Vec<String> = known.filter(|uid| !listed.contains(uid)).collect();
                 gone.iter().for_each(|uid| self.pod_gone(uid));
-                self.pods_known = true;
             }
-            Event::Apply(pod) => self.pod_changed(PodInfo::new(&pod)),
-            Event::Delete(pod) => self.pod_gone(pod.metadata.uid.as_deref().unwrap_or_default()),
+            Step::Nothing => {}
         }
     }
 
@@ -182,10 +195,14 @@ impl Driver {
             self.binding.remove(&pod.uid);
             let node = pod.node.clone();
             let before = self.snapshot.node(&node).and_then(|n| n.pods.get(&pod.uid)).cloned();
-            let less = before.is_some_and(|b| b.requests != pod.requests);
+            let less = before.as_ref().is_some_and(|b| b.requests != pod.requests);
+            let same = before.as_ref().is_some_and(|b| b.labels == pod.labels && b.deleting == pod.deleting);
             self.snapshot.add_pod(pod);
             if less {
                 self.wake_for(&node);
+            }
+            if !same {
+                self.queue.wake(Instant::now(), PodInfo::looks_at_pods);
             }
         } else if let Some(held) = self.binding.get_mut(&pod.uid) {
             *held = pod;
@@ -201,6 +218,61 @@ impl Driver {
         self.binding.remove(uid);
         if let Some(node) = self.snapshot.remove_pod(uid) {
             self.wake_for(&node);
+            self.queue.wake(Instant::now(), PodInfo::looks_at_pods);
+        }
+    }
+
+    fn on_namespace(&mut self, event: Event<NamespaceMeta>) {
+        let name = |namespace: &NamespaceMeta| namespace.metadata.name.clone().unwrap_or_default();
+        match self.namespaces.take(event, name) {
+            Step::Put(namespace) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                self.snapshot.set_namespace(&name(&namespace), labels);
+                self.queue.wake(Instant::now(), PodInfo::looks_at_pods);
+            }
+            Step::Gone(namespace) => self.snapshot.remove_namespace(&name(&namespace)),
+            Step::Listed(listed) => self.snapshot.retain_namespaces(|name| listed.contains(name)),
+            Step::Nothing => {}
+        }
+    }
+
+    fn on_claim(&mut self, event: Event<PersistentVolumeClaim>) {
+        let key = |claim: &PersistentVolumeClaim| ObjectKey {
+            namespace: claim.metadata.namespace.clone(),
+            name: claim.metadata.name.clone().unwrap_or_default(),
+        };
+        match self.claims.take(event, |claim| {
+            let meta = &claim.metadata;
+            format!(
+                "{}/{}",
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.name.as_deref().unwrap_or_default()
+            )
+        }) {
+            Step::Put(claim) => {
+                self.snapshot.claims.insert(key(&claim), volumes::claim(&claim));
+                self.queue.wake(Instant::now(), |pod| !pod.claims.is_empty());
+            }
+            Step::Gone(claim) => {
+                self.snapshot.claims.remove(&key(&claim));
+            }
+            Step::Listed(listed) => self.snapshot.claims.retain(|key, _| listed.contains(&key.to_string())),
+            Step::Nothing => {}
+        }
+    }
+
+    fn on_volume(&mut self, event: Event<PersistentVolume>) {
+        let name = |volume: &PersistentVolume| volume.metadata.name.clone().unwrap_or_default();
+        match self.volumes.take(event, name) {
+            Step::Put(volume) => {
+                self.snapshot.volumes.insert(name(&volume), volumes::reach(&volume));
+                self.queue.wake(Instant::now(), |pod| !pod.claims.is_empty());
+            }
+            Step::Gone(volume) => {
+                self.snapshot.volumes.remove(&name(&volume));
+            }
+            Step::Listed(listed) => self.snapshot.volumes.retain(|name, _| listed.contains(name)),
+            Step::Nothing => {}
         }
     }
 

@@ -15,6 +15,7 @@ mod assign;
 mod cycle;
 mod driver;
 mod events;
+mod listing;
 mod node;
 mod plugins;
 mod pod;

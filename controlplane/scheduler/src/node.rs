@@ -39,6 +39,8 @@ pub(crate) struct NodeInfo {
     /// None while pods are bound to a node that is not (yet, or any more) known.
     pub(crate) facts: Option<NodeFacts>,
     pub(crate) pods: HashMap<String, Arc<PodInfo>>,
+    /// Those of them that have something to say about other pods.
+    pub(crate) with_terms: HashMap<String, Arc<PodInfo>>,
     pub(crate) requested: Resources,
     pub(crate) scored: Resources,
     pub(crate) ports: HashMap<HostPort, usize>,
@@ -52,6 +54,7 @@ impl NodeInfo {
             name: name.to_owned(),
             facts: None,
             pods: HashMap::new(),
+            with_terms: HashMap::new(),
             requested: Resources::default(),
             scored: Resources::default(),
             ports: HashMap::new(),
@@ -70,12 +73,16 @@ impl NodeInfo {
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
         }
+        if !pod.affinity_terms.is_empty() {
+            self.with_terms.insert(pod.uid.clone(), pod.clone());
+        }
         self.pods.insert(pod.uid.clone(), pod);
     }
 
     /// Removes a pod, if it is here.
     pub(crate) fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let pod = self.pods.remove(uid)?;
+        self.with_terms.remove(uid);
         self.requested.subtract(&pod.requests);
         self.scored.subtract(&pod.scored);
         for port in &pod.ports {

@@ -2,10 +2,15 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::api::core::v1::NodeSelectorTerm;
+
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
 
 pub(crate) mod balanced_allocation;
+pub(crate) mod inter_pod_affinity;
+mod labels;
 pub(crate) mod least_allocated;
 pub(crate) mod node_affinity;
 pub(crate) mod node_ports;
@@ -13,6 +18,8 @@ pub(crate) mod node_unschedulable;
 pub(crate) mod resources_fit;
 pub(crate) mod spread;
 pub(crate) mod taint_toleration;
+pub(crate) mod topology_spread;
+pub(crate) mod volumes;
 
 /// Why a node does not do, in the words that users know.
 pub(crate) type Reason = Cow<'static, str>;
@@ -36,8 +43,25 @@ const FILTERS: [Filter; 5] = [
     resources_fit::filter,
 ];
 
-/// Whether a pod can run on a node; if not, `reasons` says why.
-pub(crate) fn fits(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) -> bool {
+/// What the rest of the cluster says about one pod, summed up once per cycle.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    affinity: Option<inter_pod_affinity::State>,
+    spread: Option<topology_spread::State>,
+    reaches: Vec<Vec<NodeSelectorTerm>>,
+}
+
+/// Looks at the cluster for one pod; an error says why it can go nowhere at all.
+pub(crate) fn prepare(pod: &PodInfo, snapshot: &Snapshot) -> Result<Prepared, String> {
+    Ok(Prepared {
+        reaches: volumes::prepare(pod, snapshot)?,
+        affinity: inter_pod_affinity::prepare(pod, snapshot),
+        spread: topology_spread::prepare(pod, snapshot),
+    })
+}
+
+/// Whether a pod can run on a node, going by the node alone; if not, `reasons` says why.
+pub(crate) fn fits_alone(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) -> bool {
     reasons.clear();
     for filter in FILTERS {
         filter(pod, candidate, reasons);
@@ -48,10 +72,30 @@ pub(crate) fn fits(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Re
     true
 }
 
-/// A raw score per candidate; `Reverse` ones count what is bad.
+/// Whether a pod can run on a node; if not, `reasons` says why.
+pub(crate) fn fits(
+    pod: &PodInfo,
+    prepared: &Prepared,
+    candidate: Candidate<'_>,
+    reasons: &mut Vec<Reason>,
+) -> bool {
+    if !fits_alone(pod, candidate, reasons) {
+        return false;
+    }
+    volumes::filter(&prepared.reaches, candidate, reasons);
+    if let Some(state) = prepared.spread.as_ref().filter(|_| reasons.is_empty()) {
+        topology_spread::filter(pod, state, candidate, reasons);
+    }
+    if let Some(state) = prepared.affinity.as_ref().filter(|_| reasons.is_empty()) {
+        inter_pod_affinity::filter(pod, state, candidate, reasons);
+    }
+    reasons.is_empty()
+}
+
+/// A raw score per candidate; how it becomes 0 to 100 is its scale.
 struct Score {
     weight: i64,
-    raw: fn(&PodInfo, Candidate<'_>) -> i64,
+    raw: fn(&PodInfo, &Prepared, Candidate<'_>) -> i64,
     scale: Scale,
 }
 
@@ -62,24 +106,41 @@ enum Scale {
     Highest,
     /// The worst candidate's becomes 0, none at all 100.
     Lowest,
+    /// The worst candidate's becomes 0, the best one's 100; all 0 if they are alike.
+    Between,
 }
 
-const SCORES: [Score; 5] = [
-    Score { weight: 3, raw: taint_toleration::score, scale: Scale::Lowest },
-    Score { weight: 2, raw: node_affinity::score, scale: Scale::Highest },
-    Score { weight: 2, raw: spread::score, scale: Scale::Lowest },
-    Score { weight: 1, raw: least_allocated::score, scale: Scale::Percent },
-    Score { weight: 1, raw: balanced_allocation::score, scale: Scale::Percent },
+const SCORES: [Score; 7] = [
+    Score { weight: 3, raw: |pod, _, node| taint_toleration::score(pod, node), scale: Scale::Lowest },
+    Score { weight: 2, raw: |pod, _, node| node_affinity::score(pod, node), scale: Scale::Highest },
+    Score { weight: 2, raw: |pod, _, node| spread::score(pod, node), scale: Scale::Lowest },
+    Score { weight: 1, raw: |pod, _, node| least_allocated::score(pod, node), scale: Scale::Percent },
+    Score { weight: 1, raw: |pod, _, node| balanced_allocation::score(pod, node), scale: Scale::Percent },
+    Score {
+        weight: 2,
+        raw: |pod, prepared, node| {
+            prepared.spread.as_ref().map_or(0, |state| topology_spread::score(pod, state, node))
+        },
+        scale: Scale::Lowest,
+    },
+    Score {
+        weight: 2,
+        raw: |_, prepared, node| {
+            prepared.affinity.as_ref().map_or(0, |state| inter_pod_affinity::score(state, node))
+        },
+        scale: Scale::Between,
+    },
 ];
 
 /// The weighted scores of the candidates, in their order.
-pub(crate) fn scores(pod: &PodInfo, candidates: &[Candidate<'_>]) -> Vec<i64> {
+pub(crate) fn scores(pod: &PodInfo, prepared: &Prepared, candidates: &[Candidate<'_>]) -> Vec<i64> {
     let mut totals = vec![0; candidates.len()];
     let mut raw = Vec::with_capacity(candidates.len());
     for score in &SCORES {
         raw.clear();
-        raw.extend(candidates.iter().map(|c| (score.raw)(pod, *c)));
+        raw.extend(candidates.iter().map(|c| (score.raw)(pod, prepared, *c)));
         let highest = raw.iter().copied().max().unwrap_or(0);
+        let lowest = raw.iter().copied().min().unwrap_or(0);
         for (total, value) in totals.iter_mut().zip(&raw) {
             let scaled = match score.scale {
                 Scale::Percent => *value,
@@ -87,6 +148,8 @@ pub(crate) fn scores(pod: &PodInfo, candidates: &[Candidate<'_>]) -> Vec<i64> {
                 Scale::Highest => 0,
                 Scale::Lowest if highest > 0 => 100 - value * 100 / highest,
                 Scale::Lowest => 100,
+                Scale::Between if highest > lowest => (value - lowest) * 100 / (highest - lowest),
+                Scale::Between => 0,
             };
             *total += scaled * score.weight;
         }

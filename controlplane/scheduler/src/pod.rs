@@ -1,9 +1,14 @@
 //! A pod as the scheduler sees it, computed once per change. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{ContainerPort, NodeAffinity, ObjectReference, Pod, Toleration};
 use pagurus_controlplane_api::key::ObjectKey;
 
+use crate::plugins::inter_pod_affinity::Terms;
 use crate::plugins::node_affinity::Required;
+use crate::plugins::topology_spread::Constraint;
+use crate::plugins::volumes::{ClaimRef, claims};
 use crate::resources::{Resources, requests};
 
 /// A port of the node that a pod takes.
@@ -37,6 +42,10 @@ pub(crate) struct PodInfo {
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) required: Required,
     pub(crate) affinity: Option<NodeAffinity>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) affinity_terms: Terms,
+    pub(crate) spread: Vec<Constraint>,
+    pub(crate) claims: Vec<ClaimRef>,
     /// The uid of its controller: pods of one controller spread.
     pub(crate) owner: Option<String>,
     pub(crate) condition: Option<Scheduled>,
@@ -67,6 +76,10 @@ impl PodInfo {
             required: Required::new(spec.node_selector.as_ref(), affinity.as_ref()),
             affinity,
             tolerations: spec.tolerations.unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            affinity_terms: Terms::new(pod),
+            spread: Constraint::all(pod),
+            claims: claims(pod),
             owner: (meta.owner_references.iter().flatten())
                 .find(|o| o.controller == Some(true))
                 .map(|o| o.uid.clone()),
@@ -80,6 +93,11 @@ impl PodInfo {
     /// Whether the pod still needs a node from a scheduler of this name.
     pub(crate) fn wants(&self, scheduler: &str) -> bool {
         self.node.is_empty() && !self.deleting && !self.finished && self.scheduler == scheduler
+    }
+
+    /// Whether other pods decide where this one can go.
+    pub(crate) fn looks_at_pods(&self) -> bool {
+        !self.affinity_terms.is_empty() || !self.spread.is_empty()
     }
 
     /// For events.
@@ -106,6 +124,7 @@ impl PodInfo {
             || self.gates != old.gates
             || self.tolerations != old.tolerations
             || self.required != old.required
+            || self.labels != old.labels
     }
 }
 

@@ -1,9 +1,12 @@
 //! All nodes with their pods, kept up to date event by event. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use pagurus_controlplane_api::key::ObjectKey;
+
 use crate::node::{NodeFacts, NodeInfo};
+use crate::plugins::volumes::{ClaimInfo, Reach};
 use crate::pod::PodInfo;
 
 /// The cluster as decisions see it.
@@ -15,6 +18,12 @@ pub(crate) struct Snapshot {
     places: HashMap<String, String>,
     /// How many nodes are really there.
     known: usize,
+    /// How many pods have something to say about other pods.
+    with_terms: usize,
+    namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// Claims, and where volumes can be reached from.
+    pub(crate) claims: HashMap<ObjectKey, ClaimInfo>,
+    pub(crate) volumes: HashMap<String, Reach>,
 }
 
 impl Snapshot {
@@ -81,17 +90,48 @@ impl Snapshot {
         }
         self.places.insert(pod.uid.clone(), pod.node.clone());
         let node = pod.node.clone();
-        self.entry(&node).add(pod);
+        let entry = self.entry(&node);
+        let before = entry.with_terms.len();
+        entry.add(pod);
+        let after = entry.with_terms.len();
+        self.with_terms = self.with_terms + after - before;
     }
 
     /// A pod is gone; says from which node.
     pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<String> {
         let place = self.places.remove(uid)?;
         if let Some(&index) = self.by_name.get(&place) {
+            let had = self.nodes[index].with_terms.contains_key(uid);
+            self.with_terms -= usize::from(had);
             self.nodes[index].remove(uid);
         }
         self.drop_if_empty(&place);
         Some(place)
+    }
+
+    /// How many pods have something to say about other pods.
+    pub(crate) fn pods_with_terms(&self) -> usize {
+        self.with_terms
+    }
+
+    /// A namespace is there, with these labels.
+    pub(crate) fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.to_owned(), labels);
+    }
+
+    /// A namespace is gone.
+    pub(crate) fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    /// Keeps only these namespaces.
+    pub(crate) fn retain_namespaces(&mut self, keep: impl Fn(&str) -> bool) {
+        self.namespaces.retain(|name, _| keep(name));
+    }
+
+    /// The labels of a namespace.
+    pub(crate) fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
     }
 
     /// The node a pod is on.

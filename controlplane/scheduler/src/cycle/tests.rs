@@ -244,3 +244,162 @@ proptest! {
         }
     }
 }
+
+fn labeled(name: &str, label: &str, extra: Value) -> PodInfo {
+    let mut value = json!({"metadata": {"labels": {"app": label}}});
+    merge(&mut value, extra);
+    pod(name, "1m", value)
+}
+
+fn cluster_of_zones() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        node(&mut snapshot, name, "4", "4Gi", json!({"metadata": {"labels": {"zone": zone}}}));
+    }
+    snapshot
+}
+
+fn put(snapshot: &mut Snapshot, node: &str, pod: PodInfo) {
+    snapshot.add_pod(Arc::new(PodInfo { node: node.to_owned(), ..pod }));
+}
+
+fn term(kind: &str, label: &str, key: &str) -> Value {
+    json!({"spec": {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": key, "labelSelector": {"matchLabels": {"app": label}}}]}}}})
+}
+
+#[test]
+fn affinity_between_pods() {
+    let mut snapshot = cluster_of_zones();
+    put(&mut snapshot, "b1", labeled("db", "db", json!({})));
+    let near = labeled("web", "web", term("podAffinity", "db", "zone"));
+    assert_eq!(decide(&snapshot, &near), Decision::Node("b1".to_owned()));
+    let away = labeled("web", "web", term("podAntiAffinity", "db", "zone"));
+    assert!(matches!(decide(&snapshot, &away), Decision::Node(n) if n.starts_with('a')));
+    let nobody = labeled("web", "web", term("podAffinity", "nobody", "zone"));
+    assert_eq!(
+        decide(&snapshot, &nobody),
+        nowhere("0/3 nodes are available: 3 node(s) didn't match pod affinity rules.")
+    );
+    // The first of a group that wants to be together may go anywhere, the next must follow.
+    let first = labeled("g1", "g", term("podAffinity", "g", "kubernetes.io/hostname"));
+    assert!(matches!(decide(&snapshot, &first), Decision::Node(_)));
+    put(&mut snapshot, "a2", first);
+    let second = labeled("g2", "g", term("podAffinity", "g", "kubernetes.io/hostname"));
+    assert_eq!(decide(&snapshot, &second), Decision::Node("a2".to_owned()));
+}
+
+#[test]
+fn pods_that_are_there_have_a_say() {
+    let mut snapshot = cluster_of_zones();
+    put(&mut snapshot, "a1", labeled("shy", "shy", term("podAntiAffinity", "web", "zone")));
+    assert_eq!(decide(&snapshot, &labeled("web", "web", json!({}))), Decision::Node("b1".to_owned()));
+    put(&mut snapshot, "b1", labeled("shy2", "shy", term("podAntiAffinity", "web", "zone")));
+    assert_eq!(
+        decide(&snapshot, &labeled("web", "web", json!({}))),
+        nowhere("0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules.")
+    );
+    // Not in another namespace, unless the term says so.
+    let mut elsewhere = labeled("web", "web", json!({}));
+    elsewhere.key.namespace = Some("other".to_owned());
+    assert!(matches!(decide(&snapshot, &elsewhere), Decision::Node(_)));
+    snapshot.remove_pod("shy");
+    snapshot.remove_pod("shy2");
+    assert_eq!(snapshot.pods_with_terms(), 0);
+    let everywhere = json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "namespaceSelector": {"matchLabels": {"team": "x"}}, "labelSelector": {}}]}}}});
+    put(&mut snapshot, "a1", labeled("shy", "shy", everywhere));
+    snapshot.set_namespace("other", [("team".to_owned(), "x".to_owned())].into());
+    assert_eq!(decide(&snapshot, &elsewhere), Decision::Node("b1".to_owned()));
+}
+
+#[test]
+fn preferences_between_pods() {
+    let mut snapshot = cluster_of_zones();
+    put(&mut snapshot, "a1", labeled("db", "db", json!({})));
+    let prefer = |kind: &str| {
+        labeled(
+            "web",
+            "web",
+            json!({"spec": {"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 100, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "db"}}}}]}}}}),
+        )
+    };
+    assert_eq!(decide(&snapshot, &prefer("podAffinity")), Decision::Node("a1".to_owned()));
+    assert_ne!(decide(&snapshot, &prefer("podAntiAffinity")), Decision::Node("a1".to_owned()));
+}
+
+#[test]
+fn spread_over_zones() {
+    let spread = |skew: i64, hard: bool, extra: Value| {
+        let when = if hard { "DoNotSchedule" } else { "ScheduleAnyway" };
+        let mut constraint = json!({"maxSkew": skew, "topologyKey": "zone", "whenUnsatisfiable": when,
+            "labelSelector": {"matchLabels": {"app": "web"}}});
+        merge(&mut constraint, extra);
+        labeled("new", "web", json!({"spec": {"topologySpreadConstraints": [constraint]}}))
+    };
+    let mut snapshot = cluster_of_zones();
+    put(&mut snapshot, "a1", labeled("w1", "web", json!({})));
+    assert_eq!(decide(&snapshot, &spread(1, true, json!({}))), Decision::Node("b1".to_owned()));
+    assert_eq!(decide(&snapshot, &spread(1, false, json!({}))), Decision::Node("b1".to_owned()));
+    put(&mut snapshot, "a2", labeled("w2", "web", json!({})));
+    node(
+        &mut snapshot,
+        "b1",
+        "4",
+        "4Gi",
+        json!({"metadata": {"labels": {"zone": "b"}}, "spec": {"unschedulable": true}}),
+    );
+    assert_eq!(
+        decide(&snapshot, &spread(1, true, json!({}))),
+        nowhere(
+            "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread \
+             constraints."
+        )
+    );
+    assert!(
+        matches!(decide(&snapshot, &spread(5, true, json!({}))), Decision::Node(n) if n.starts_with('a'))
+    );
+    // Two domains where three are asked for: the missing one counts as empty.
+    assert!(matches!(decide(&snapshot, &spread(2, true, json!({"minDomains": 3}))), Decision::Nowhere(_)));
+    assert!(matches!(
+        decide(&snapshot, &spread(1, true, json!({"topologyKey": "rack"}))),
+        Decision::Nowhere(text) if text.contains("(missing required label)")
+    ));
+}
+
+#[test]
+fn claims_must_be_bound_and_volumes_in_reach() {
+    use crate::plugins::volumes;
+    let mut snapshot = cluster_of_zones();
+    let wants = pod(
+        "p",
+        "1m",
+        json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}),
+    );
+    assert_eq!(
+        decide(&snapshot, &wants),
+        nowhere("0/3 nodes are available: persistentvolumeclaim \"c\" not found.")
+    );
+    let set_claim = |snapshot: &mut Snapshot, phase: &str| {
+        let claim =
+            json!({"metadata": {"name": "c"}, "spec": {"volumeName": "pv"}, "status": {"phase": phase}});
+        let info = volumes::claim(&serde_json::from_value(claim).unwrap());
+        snapshot.claims.insert(pagurus_controlplane_api::key::ObjectKey::namespaced("ns", "c"), info);
+    };
+    set_claim(&mut snapshot, "Pending");
+    assert_eq!(
+        decide(&snapshot, &wants),
+        nowhere("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.")
+    );
+    set_claim(&mut snapshot, "Bound");
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}]}}}});
+    snapshot.volumes.insert("pv".to_owned(), volumes::reach(&serde_json::from_value(volume).unwrap()));
+    assert_eq!(decide(&snapshot, &wants), Decision::Node("b1".to_owned()));
+    node(&mut snapshot, "b1", "0", "4Gi", json!({"metadata": {"labels": {"zone": "b"}}}));
+    assert_eq!(
+        decide(&snapshot, &wants),
+        nowhere("0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had volume node affinity conflict.")
+    );
+}

@@ -37,12 +37,15 @@ fn named(term: &NodeSelectorTerm) -> Option<Vec<String>> {
     field.values.clone()
 }
 
-pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
-    let labels = &candidate.facts.labels;
-    let selected = pod.required.labels.iter().all(|(k, v)| labels.get(k) == Some(v));
+/// Whether a node has what the pod demands.
+pub(crate) fn required(pod: &PodInfo, name: &str, labels: &BTreeMap<String, String>) -> bool {
     let terms = pod.required.terms.as_ref();
-    if !selected || !terms.is_none_or(|terms| terms.iter().any(|t| matches(t, &candidate.node.name, labels)))
-    {
+    pod.required.labels.iter().all(|(k, v)| labels.get(k) == Some(v))
+        && terms.is_none_or(|terms| terms.iter().any(|t| matches(t, name, labels)))
+}
+
+pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
+    if !required(pod, &candidate.node.name, &candidate.facts.labels) {
         reasons.push("node(s) didn't match Pod's node affinity/selector".into());
     }
 }
@@ -63,7 +66,7 @@ pub(crate) fn score(pod: &PodInfo, candidate: Candidate<'_>) -> i64 {
 }
 
 /// Whether a term matches a node. An empty term matches nothing.
-fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
     let mut rules = 0;
     for rule in term.match_expressions.iter().flatten() {
         rules += 1;

@@ -3,11 +3,17 @@
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use super::{Candidate, Reason};
+use crate::node::NodeFacts;
 use crate::pod::PodInfo;
 
-pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
+/// Whether the pod tolerates every hard taint of a node.
+pub(crate) fn admitted(pod: &PodInfo, facts: &NodeFacts) -> bool {
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    if candidate.facts.taints.iter().filter(hard).any(|taint| !tolerated(taint, &pod.tolerations)) {
+    facts.taints.iter().filter(hard).all(|taint| tolerated(taint, &pod.tolerations))
+}
+
+pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
+    if !admitted(pod, candidate.facts) {
         reasons.push("node(s) had untolerated taint(s)".into());
     }
 }
