@@ -24,6 +24,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
+mod pvc_protection;
 mod replica_set;
 mod root_ca;
 mod service_account;
@@ -86,6 +87,7 @@ pub async fn run(
         ("node-lifecycle", node_lifecycle::start(&context)),
         ("taint-eviction", node_lifecycle::eviction::start(&context)),
         ("pod-garbage-collector", pod_gc::start(&context)),
+        ("persistentvolumeclaim-protection", pvc_protection::start(&context)),
         ("node-ipam", node_ipam::start(&context)?),
     ];
     context.run(controllers).await
