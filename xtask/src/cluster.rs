@@ -15,6 +15,7 @@ pub mod checks;
 pub mod demo;
 pub mod down;
 pub mod enter;
+pub mod hindrance;
 pub mod load;
 pub mod network;
 pub mod node;

@@ -97,6 +97,11 @@ fn mounts(node: &Node, hierarchies: &[cgroups::Hierarchy]) -> Result<()> {
     Ok(())
 }
 
+/// What must be left of the machine for a node to take pods: its disk is shared with everything else on it, so a share of the
+/// whole (the kubelet's default) would say nothing.
+const EVICTION: &str =
+    "memory.available<100Mi,nodefs.available<512Mi,imagefs.available<512Mi,nodefs.inodesFree<1%";
+
 /// Mounts the node's cgroups; each hierarchy's root is the node's own cgroup, through its cgroup namespace.
 fn cgroup_mounts(hierarchies: &[cgroups::Hierarchy]) -> Result<()> {
     let top = Path::new("/sys/fs/cgroup");
@@ -228,7 +233,7 @@ fn agent(node: &Node) -> Result<Command> {
             "--node-ip",
             &format!("{v4},{v6}"),
         ])
-        .args(["--cgroup-root", cgroup_root()])
+        .args(["--cgroup-root", cgroup_root(), "--eviction-hard", EVICTION])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -2,7 +2,9 @@
 
 use super::api::Api;
 use super::progress::{Progress, until};
-use super::{Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, load, network, supervise};
+use super::{
+    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, hindrance, load, network, supervise,
+};
 use crate::{build, images, workspace};
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt as _;
@@ -189,7 +191,7 @@ fn bring_up(
     until("the nodes are Ready", minutes(2), || {
         let ready = ready_nodes(&api)?;
         progress.say(format!("nodes: {ready} of {wanted} Ready"));
-        Ok((ready >= wanted).then_some(()))
+        yet(ready >= wanted, || hindrance::of_nodes(cluster, &api))
     })?;
     route_pods(cluster, &api)?;
     if !options.no_demo {
@@ -199,12 +201,20 @@ fn bring_up(
         until("the demo answers on every node", minutes(2), || {
             let (answering, nodes) = demo::answering(&api)?;
             progress.say(format!("demo: answers through its Service on {answering} of {wanted} nodes"));
-            Ok((answering >= wanted && nodes >= wanted).then_some(()))
+            yet(answering >= wanted && nodes >= wanted, || hindrance::of_pods(&api))
         })?;
     }
     progress.say(format!("cluster {} serves after {:.1} s", cluster.name, progress.seconds()));
     println!("\n    export KUBECONFIG={}\n    kubectl get nodes,pods -A", cluster.kubeconfig().display());
     Ok(())
+}
+
+/// Done, or else what it hangs on.
+fn yet(done: bool, hindrance: impl FnOnce() -> Result<Option<String>>) -> Result<Option<()>> {
+    if done {
+        return Ok(Some(()));
+    }
+    hindrance()?.map_or(Ok(None), |why| Err(anyhow::Error::msg(why)))
 }
 
 /// Pods talk to the API server from their own addresses, so the fabric must know the way back.
