@@ -38,7 +38,10 @@ const IMAGES: &[Image] = &[
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "env", "false", "true", "sleep", "ls", "id", "head", "tail", "grep", "hostname",
     "ip", "kill", "mkdir", "mount", "nc", "ps", "pwd", "rm", "seq", "stat", "touch", "test", "tr", "wc",
-    "wget", "nslookup", "date", "dd", "df", "sync", "tee", "top", "vi", "sort", "uniq",
+    "wget", "nslookup", "date", "dd", "df", "sync", "tee", "top", "vi", "sort", "uniq", "tar", "gzip", "cp",
+    "mv", "ln", "chmod", "chown", "find", "xargs", "sed", "awk", "cut", "printf", "expr", "timeout",
+    "basename", "dirname", "readlink", "du", "md5sum", "od", "uname", "which", "yes", "netstat", "nproc",
+    "whoami", "less", "time", "rmdir", "mktemp", "mknod",
 ];
 
 /// Builds what is out of date and returns the archives.
