@@ -172,13 +172,8 @@ impl Remote {
 async fn join(socket: Socket, protocol: &str, remote: Remote) -> anyhow::Result<()> {
     let Remote { error, stdin, stdout, stderr, resize, _unused } = remote;
     let (mut sink, mut source) = socket.split();
-    // An empty message first: the client knows by it that the streams are there.
-    let first = match (&stdout, &stderr) {
-        (Some(_), _) => channels::STDOUT,
-        (None, Some(_)) => channels::STDERR,
-        (None, None) => channels::ERROR,
-    };
-    sink.send(Message::Binary(channels::write(first, &[]))).await?;
+    // Nothing is sent before the command says something: kubectl makes its streams after the upgrade, and drops what comes
+    // for a stream it has not made yet.
     let mut input = Box::pin(async {
         let (mut stdin, mut resize) = (stdin, resize);
         while let Some(message) = source.next().await {
