@@ -7,3 +7,5 @@ pub mod endpoint_slices;
 pub mod feed;
 pub mod node;
 pub mod services;
+#[cfg(test)]
+pub(crate) mod scripted;

@@ -227,9 +227,63 @@ impl ObjectSource for ObjectWatches {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
     use serde_json::json;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::index::scripted::{Scripted, object};
+
+    const PATH: &str = "/api/v1/namespaces/default/configmaps";
+
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(10), what).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn one_watch_for_all_who_refer_to_an_object() {
+        let api = Scripted::default();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let watches = ObjectWatches::new(api.client(), move |pod: &PodUid| drop(tell.send(pod.clone())));
+        let needs = BTreeSet::from([Need::ConfigMap("cm".into())]);
+        let (a, b) = (PodUid("a".into()), PodUid("b".into()));
+        for pod in [&a, &b, &a] {
+            watches.claim(pod, "default", needs.clone());
+        }
+        // It does not exist.
+        let found = soon(watches.objects("default", &needs)).await.unwrap();
+        assert!(found.config_maps.is_empty());
+        assert_eq!((watches.changes(&a), api.count("watch=true") <= 1), (0, true));
+        let appear = async {
+            while !api.send(PATH, "ADDED", object("cm", 2, json!({"data": {"k": "v"}}))).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(appear).await;
+        let woken = BTreeSet::from([soon(told.recv()).await.unwrap(), soon(told.recv()).await.unwrap()]);
+        assert_eq!(woken, BTreeSet::from([a.clone(), b.clone()]));
+        assert_eq!((watches.changes(&a), watches.changes(&b)), (1, 1));
+        let found = soon(watches.objects("default", &needs)).await.unwrap();
+        assert_eq!(found.config_maps["cm"].data["k"], b"v");
+        // A change of something else in it changes nothing for pods.
+        assert!(soon(api.send(PATH, "MODIFIED", object("cm", 3, json!({"data": {"k": "v"}})))).await);
+        assert!(soon(api.send(PATH, "DELETED", object("cm", 4, json!({"data": {"k": "v"}})))).await);
+        soon(told.recv()).await.unwrap();
+        assert_eq!(watches.changes(&a), 2);
+        assert!(soon(watches.objects("default", &needs)).await.unwrap().config_maps.is_empty());
+        // Nobody refers to it any more: the watch ends.
+        for pod in [&a, &b] {
+            watches.claim(pod, "default", BTreeSet::new());
+        }
+        assert!(watches.entries.lock().is_empty());
+        let ended = async {
+            while api.send(PATH, "ADDED", object("cm", 5, json!({}))).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(ended).await;
+    }
 
     #[test]
     fn secrets_are_decoded() {

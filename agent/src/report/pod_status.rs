@@ -23,7 +23,7 @@ pub enum ApiFailure {
     #[error("pod {0} is gone")]
     Gone(PodName),
     /// It was refused, or not heard.
-    #[error("{operation} {object}: {source}")]
+    #[error("{operation} {object}: {}", chain(source))]
     Failed {
         /// What was asked.
         operation: &'static str,
@@ -50,6 +50,20 @@ pub enum ApiFailure {
         /// What is not there.
         missing: &'static str,
     },
+}
+
+/// An error with its causes: the outermost alone often says no more than "it failed".
+fn chain(error: &kube::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = next.source();
+    }
+    text
 }
 
 /// A token of a service account.
