@@ -153,3 +153,6 @@ where
         Ok(again)
     }
 }
+
+#[cfg(test)]
+mod tests;

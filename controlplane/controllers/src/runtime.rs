@@ -6,6 +6,8 @@
 pub mod children;
 pub mod claim;
 pub mod discovery;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod informer;
 pub mod object;
 pub mod outcome;
