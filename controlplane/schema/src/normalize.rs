@@ -5,20 +5,27 @@ use serde_json::{Map, Value};
 
 use crate::table::{Field, FieldKind, Presence, Table, TypeId};
 
-/// Normalises a well-typed value in place. Doing it twice changes nothing.
+/// Normalises a well-typed value in place, as it comes back from storage. Doing it twice changes nothing.
 pub fn normalize(table: &Table, id: TypeId, value: &mut Value) {
     if let Value::Object(object) = value {
-        self::object(table, id, object);
+        self::object(table, id, object, true);
     }
 }
 
-fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>) {
+/// The same for a value that has not been stored: empty lists and maps that are always written stay what they are.
+pub fn decoded(table: &Table, id: TypeId, value: &mut Value) {
+    if let Value::Object(object) = value {
+        self::object(table, id, object, false);
+    }
+}
+
+fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>, stored: bool) {
     for field in &table.type_(id).fields {
         let keep = match object.get_mut(&*field.json_name) {
             Some(Value::Null) | None => None,
             Some(value) => {
-                inside(table, &field.kind, value);
-                if field.presence == Presence::Always && is_forgotten(field, value) {
+                inside(table, &field.kind, value, stored);
+                if stored && field.presence == Presence::Always && is_forgotten(field, value) {
                     *value = Value::Null;
                 }
                 Some(keeps(field, value))
@@ -36,18 +43,18 @@ fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>) {
 }
 
 /// Normalises what is below a value.
-fn inside(table: &Table, kind: &FieldKind, value: &mut Value) {
+fn inside(table: &Table, kind: &FieldKind, value: &mut Value, stored: bool) {
     match (kind, value) {
-        (FieldKind::Object(id), Value::Object(inner)) => object(table, *id, inner),
-        (FieldKind::Either(id), Value::Object(inner)) => object(table, *id, inner),
+        (FieldKind::Object(id), Value::Object(inner)) => object(table, *id, inner, stored),
+        (FieldKind::Either(id), Value::Object(inner)) => object(table, *id, inner, stored),
         (FieldKind::Either(_), Value::Array(items)) => {
-            items.iter_mut().for_each(|item| inside(table, kind, item))
+            items.iter_mut().for_each(|item| inside(table, kind, item, stored))
         }
         (FieldKind::List(item), Value::Array(items)) if item.object().is_some() => {
-            items.iter_mut().for_each(|value| inside(table, item, value));
+            items.iter_mut().for_each(|value| inside(table, item, value, stored));
         }
         (FieldKind::Map(item), Value::Object(entries)) if item.object().is_some() => {
-            entries.values_mut().for_each(|value| inside(table, item, value));
+            entries.values_mut().for_each(|value| inside(table, item, value, stored));
         }
         _ => {}
     }
@@ -97,7 +104,7 @@ fn zero(table: &Table, kind: &FieldKind) -> Value {
         FieldKind::Duration => Value::String("0s".to_owned()),
         FieldKind::Object(id) => {
             let mut empty = Map::new();
-            object(table, *id, &mut empty);
+            object(table, *id, &mut empty, true);
             Value::Object(empty)
         }
         _ => Value::Null,

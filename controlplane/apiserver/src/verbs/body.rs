@@ -178,7 +178,7 @@ pub(super) fn defaulted(target: &Target<'_>, table: &Table, mut value: Value) ->
     defaults::apply(table, target.resource.type_id, &mut value);
     let mut value = target.to_storage_version(value)?;
     target.kind.strategy.default(&mut value);
-    normalize(table, target.kind.resource.type_id, &mut value);
+    normalize::decoded(table, target.kind.resource.type_id, &mut value);
     Ok(value)
 }
 
@@ -200,7 +200,7 @@ pub async fn read_object(
     };
     let mut value = decode(&Expected { table, id, gvk }, format, &bytes, validation, &call.warnings)?;
     defaults::apply(table, id, &mut value);
-    normalize(table, id, &mut value);
+    normalize::normalize(table, id, &mut value);
     Ok(value)
 }
 
