@@ -94,7 +94,12 @@ pub async fn start(
         objects,
         authorizer: authorizer.clone(),
         tokens: tokens.clone(),
-        proxy: Proxy::new(&pki.kubelet_client.certificate, &pki.kubelet_client.key, cancel.clone())?,
+        proxy: Proxy::new(
+            &pki.kubelet_client.certificate,
+            &pki.kubelet_client.key,
+            tasks.clone(),
+            cancel.clone(),
+        )?,
     }));
     let mut health = health(&engine, cancel);
     let settings = Settings {

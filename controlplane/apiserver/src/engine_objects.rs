@@ -44,6 +44,23 @@ impl Objects for EngineObjects {
         cached.iter().map(|cached| stored(cached)).collect()
     }
 
+    fn list_where(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        field: &str,
+        value: &str,
+    ) -> Vec<Stored> {
+        let cache = self.0.upgrade().and_then(|engine| engine.cache(group, resource));
+        let cached = cache.map(|cache| cache.list(some(namespace))).unwrap_or_default();
+        cached
+            .iter()
+            .filter(|cached| cached.field(field) == Some(value))
+            .map(|cached| stored(cached))
+            .collect()
+    }
+
     fn generation(&self, group: &str, resource: &str) -> u64 {
         let cache = self.0.upgrade().and_then(|engine| engine.cache(group, resource));
         cache.map(|cache| cache.revision()).unwrap_or_default()

@@ -38,6 +38,16 @@ pub trait Objects: Send + Sync + 'static {
     /// All objects of a namespace, or of all namespaces if it is empty, by namespace and name.
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Stored>;
 
+    /// Those of them whose selectable field has that value.
+    fn list_where(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        field: &str,
+        value: &str,
+    ) -> Vec<Stored>;
+
     /// A number that changes whenever an object of the resource does.
     fn generation(&self, group: &str, resource: &str) -> u64;
 }
@@ -93,6 +103,20 @@ pub(crate) mod fake {
                 .iter()
                 .filter(|((r, ns, _), _)| *r == wanted && (namespace.is_empty() || ns == namespace));
             of_resource.map(|(_, stored)| stored.clone()).collect()
+        }
+
+        fn list_where(
+            &self,
+            group: &str,
+            resource: &str,
+            namespace: &str,
+            field: &str,
+            value: &str,
+        ) -> Vec<Stored> {
+            let pointer = format!("/{}", field.replace('.', "/"));
+            let mut found = self.list(group, resource, namespace);
+            found.retain(|stored| stored.value().pointer(&pointer).and_then(Value::as_str) == Some(value));
+            found
         }
 
         fn generation(&self, _group: &str, _resource: &str) -> u64 {

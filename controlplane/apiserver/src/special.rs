@@ -3,6 +3,7 @@
 //! Each answers from the caches and the engine's own writes; it must not know how objects are stored.
 
 mod binding;
+mod component_status;
 mod eviction;
 mod reviews;
 mod token_request;
@@ -10,7 +11,7 @@ mod token_request;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use http::{Response, StatusCode};
+use http::Response;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ use crate::objects::Objects;
 use crate::proxy::Proxy;
 use crate::reply;
 use crate::request::{Body, Call, Verb};
+use crate::response::{self, Output};
 use crate::token::Tokens;
 use crate::verbs;
 
@@ -46,6 +48,7 @@ enum Purpose {
     Binding,
     Eviction,
     Proxy,
+    ComponentStatus,
 }
 
 fn purpose(call: &Call) -> Option<Purpose> {
@@ -58,6 +61,9 @@ fn purpose(call: &Call) -> Option<Purpose> {
     match (info.group.as_str(), resource, sub) {
         ("", "pods", "log" | "exec" | "attach" | "portforward" | "proxy") => Some(Purpose::Proxy),
         ("", "services" | "nodes", "proxy") => Some(Purpose::Proxy),
+        ("", "componentstatuses", "") if matches!(info.verb, Verb::Get | Verb::List) => {
+            Some(Purpose::ComponentStatus)
+        }
         _ if info.verb != Verb::Create => None,
         ("", "serviceaccounts", "token") => Some(Purpose::Token),
         ("", "pods", "binding") | ("", "bindings", "") => Some(Purpose::Binding),
@@ -79,20 +85,37 @@ impl Special for Specials {
         let Some(engine) = self.engine.upgrade() else {
             return reply::error(&ApiError::service_unavailable("the server is shutting down"));
         };
-        let outcome = match purpose(&call) {
+        match purpose(&call) {
             Some(Purpose::Proxy) => {
-                return self.proxy.serve(&engine, &*self.objects, &self.authorizer, call, body).await;
+                self.proxy.serve(&engine, &*self.objects, &self.authorizer, call, body).await
             }
-            Some(Purpose::Review(review)) => self.review(&engine, review, &call, body).await,
-            Some(Purpose::Token) => self.token_request(&engine, &call, body).await,
-            Some(Purpose::Binding) => binding::serve(&engine, &*self.objects, &call, body).await,
-            Some(Purpose::Eviction) => eviction::serve(&engine, &*self.objects, &call, body).await,
-            None => Err(ApiError::no_such_resource()),
-        };
-        match outcome {
-            Ok(answer) => reply::json(StatusCode::CREATED, &answer),
-            Err(error) => reply::error(&error),
+            Some(purpose) => {
+                let answer = self.answer(&engine, purpose, &call, body).await;
+                response::finish(&call, answer)
+            }
+            None => reply::error(&ApiError::no_such_resource()),
         }
+    }
+}
+
+impl Specials {
+    async fn answer(
+        &self,
+        engine: &Engine,
+        purpose: Purpose,
+        call: &Call,
+        body: Body,
+    ) -> Result<Response<Body>, ApiError> {
+        let output = Output::negotiate(call)?;
+        let (code, answer) = match purpose {
+            Purpose::ComponentStatus => (200, component_status::serve(engine, call, &output).await?),
+            Purpose::Review(review) => (201, self.review(engine, review, call, body).await?),
+            Purpose::Token => (201, self.token_request(engine, call, body).await?),
+            Purpose::Binding => (201, binding::serve(engine, &*self.objects, call, body).await?),
+            Purpose::Eviction => (201, eviction::serve(engine, &*self.objects, call, body).await?),
+            Purpose::Proxy => return Err(ApiError::no_such_resource()),
+        };
+        Ok(response::value(call, &output, code, &answer))
     }
 }
 

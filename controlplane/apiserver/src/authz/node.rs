@@ -79,15 +79,9 @@ fn referenced(node: &str, request: &Attributes<'_>, objects: &dyn Objects, verbs
     Some(refusal)
 }
 
-fn pods_of<'a>(
-    node: &'a str,
-    namespace: &str,
-    objects: &dyn Objects,
-) -> impl Iterator<Item = Value> + use<'a> {
-    let pods = objects.list("", "pods", namespace);
-    pods.into_iter()
-        .map(|stored| stored.value())
-        .filter(move |pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node))
+fn pods_of(node: &str, namespace: &str, objects: &dyn Objects) -> impl Iterator<Item = Value> + use<> {
+    let pods = objects.list_where("", "pods", namespace, "spec.nodeName", node);
+    pods.into_iter().map(|stored| stored.value())
 }
 
 /// Whether a pod's spec names that object of its namespace.

@@ -46,8 +46,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Connections that show nodes the certificate (PEM, with its key), and that end with `cancel`.
-    pub fn new(certificate: &str, key: &str, cancel: CancellationToken) -> anyhow::Result<Self> {
+    /// Connections that show nodes the certificate (PEM, with its key). They are among `tasks` and end with `cancel`.
+    pub fn new(
+        certificate: &str,
+        key: &str,
+        tasks: TaskTracker,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
             let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -67,15 +72,9 @@ impl Proxy {
         Ok(Self {
             to_nodes: TlsConnector::from(Arc::new(with_certificate)),
             to_others: TlsConnector::from(Arc::new(builder()?.with_no_client_auth())),
-            tasks: TaskTracker::new(),
+            tasks,
             cancel,
         })
-    }
-
-    /// Resolves when all connections have ended, which they do after `cancel`.
-    pub async fn ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     /// Passes the request on and the answer back.
