@@ -116,4 +116,47 @@ mod tests {
         assert_eq!(outcome, Outcome::Failure);
         assert!(message.contains("failed to connect service"), "{message}");
     }
+
+    /// A gRPC server of one connection that answers every question with this status.
+    async fn serve(status: ServingStatus) -> u16 {
+        use http_body_util::{BodyExt as _, Full};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accepts");
+            let service = hyper::service::service_fn(
+                move |request: hyper::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let question = request.into_body().collect().await.expect("a question").to_bytes();
+                    assert_eq!(question[5..], *b"\x0a\x03web", "the service's name in field 1");
+                    let trailers = http::HeaderMap::from_iter([(
+                        http::HeaderName::from_static("grpc-status"),
+                        http::HeaderValue::from_static("0"),
+                    )]);
+                    // No compression, two bytes: field 1 is the status.
+                    let answer = vec![0, 0, 0, 0, 2, 8, status as u8];
+                    let body = Full::new(bytes::Bytes::from(answer))
+                        .with_trailers(std::future::ready(Some(Ok::<_, std::convert::Infallible>(trailers))));
+                    hyper::Response::builder().header("content-type", "application/grpc").body(body)
+                },
+            );
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let connection = hyper::server::conn::http2::Builder::new(executor);
+            let _ = connection.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn asks_the_health_service() {
+        let limit = Duration::from_secs(10);
+        let port = serve(ServingStatus::Serving).await;
+        assert_eq!(check("127.0.0.1", port, "web", limit).await, (Outcome::Success, String::new()));
+        let port = serve(ServingStatus::NotServing).await;
+        let (outcome, message) = check("127.0.0.1", port, "web", limit).await;
+        assert_eq!(
+            (outcome, message.as_str()),
+            (Outcome::Failure, "service unhealthy (responded with \"NOT_SERVING\")")
+        );
+    }
 }

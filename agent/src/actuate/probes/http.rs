@@ -278,4 +278,30 @@ mod tests {
         assert_eq!(request.headers.get(ACCEPT), None);
         assert!(Request::new("HTTP", "::1", 80, "", &[header("a b", "c")]).is_err());
     }
+
+    #[tokio::test]
+    async fn https_with_any_certificate() {
+        let made = rcgen::generate_simple_self_signed(["somebody.else".to_owned()]).expect("certificate");
+        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("key");
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .expect("configuration");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accepts");
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            let mut stream = acceptor.accept(stream).await.expect("handshake");
+            let mut request = vec![0; 4096];
+            assert!(stream.read(&mut request).await.expect("reads") > 0);
+            stream.write_all(b"HTTP/1.1 204 X\r\n\r\n").await.expect("writes");
+            stream.flush().await.expect("flushes");
+        });
+        let request = Request::new("HTTPS", "127.0.0.1", port, "/", &[]).expect("request");
+        assert_eq!(get(&request).await.expect("answers").status, StatusCode::NO_CONTENT);
+    }
 }
