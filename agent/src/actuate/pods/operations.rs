@@ -73,6 +73,8 @@ pub(super) struct Job {
     pub pod: Arc<Pod>,
     pub observed: ObservedPod,
     pub tokens: TokenCache,
+    /// A hook that goes with the operation is to be run.
+    pub runs_hook: bool,
 }
 
 /// The tokens of one pod. Cheap to clone.
@@ -290,7 +292,8 @@ async fn stop(job: &Job, id: &str, name: &str, deadline: Timestamp, why: Why) ->
     };
     job.host.events.normal(&about, "Killing", message);
     let left = || deadline.duration_since(Timestamp::now());
-    if left() > SignedDuration::ZERO
+    if job.runs_hook
+        && left() > SignedDuration::ZERO
         && let Some(hook) = hooks::pre_stop(job, id, name)
     {
         let limit = Duration::try_from(left()).unwrap_or_default();

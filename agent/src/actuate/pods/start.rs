@@ -119,6 +119,7 @@ async fn describe(
         pod: job.pod.clone(),
         observed: job.observed.clone(),
         tokens: job.tokens.clone(),
+        runs_hook: job.runs_hook,
     };
     let name = name.to_owned();
     let described = tokio::task::spawn_blocking(move || {

@@ -1,11 +1,12 @@
 //! The worker of one pod: observe, plan, start what the plan says, report, wait; again. Operations run side by side inside
 //! the worker's own task, at most one per slot, and their ends wake it. It keeps no memory that matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use pagurus_agent_core::names::PodUid;
@@ -30,6 +31,9 @@ const BLIND: SignedDuration = SignedDuration::from_secs(1);
 const RETRY_REPORT: (SignedDuration, SignedDuration) =
     (SignedDuration::from_millis(200), SignedDuration::from_secs(10));
 
+/// How long a worker that panicked rests.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
+
 type Operation = BoxFuture<'static, (Slot, u64, Outcome)>;
 
 struct Worker {
@@ -48,6 +52,8 @@ struct Worker {
     /// What was said about waiting containers, so that it is said once.
     told: BTreeMap<String, Waiting>,
     tokens: operations::TokenCache,
+    /// Containers whose preStop hook has been run: a stop that begins anew does not run it again.
+    hooked: BTreeSet<String>,
     /// The content of volumes changed since the operation that writes it began.
     volumes_outdated: bool,
     /// Which state of the objects it refers to the pod has seen.
@@ -57,8 +63,30 @@ struct Worker {
     facts: NodeFacts,
 }
 
-/// Works for one pod until nothing of it is left and nobody wants it.
+/// Works for one pod until nothing of it is left and nobody wants it. A worker that panics is a mistake of ours that must
+/// not take the other pods down with it: it starts anew after a while, from what is there.
 pub(super) async fn work(
+    host: Arc<Host>,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    cancel: CancellationToken,
+) -> PodUid {
+    loop {
+        let attempt = work_once(host.clone(), desired.clone(), wake.clone(), cancel.clone());
+        match AssertUnwindSafe(attempt).catch_unwind().await {
+            Ok(uid) => return uid,
+            Err(_) => {
+                tracing::error!("the pod's worker panicked; it starts anew in {} s", AFTER_PANIC.as_secs())
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(AFTER_PANIC) => {}
+        }
+    }
+}
+
+async fn work_once(
     host: Arc<Host>,
     mut desired: watch::Receiver<Desired>,
     wake: Arc<Notify>,
@@ -81,6 +109,7 @@ pub(super) async fn work(
         counter: 0,
         told: BTreeMap::new(),
         tokens: operations::TokenCache::default(),
+        hooked: BTreeSet::new(),
         volumes_outdated: false,
         objects_seen: 0,
         starting: is_new.then(Instant::now),
@@ -231,6 +260,10 @@ impl Worker {
             pod: self.desired.pod.clone(),
             observed: self.observed.clone(),
             tokens: self.tokens.clone(),
+            runs_hook: match &op {
+                PodOp::Stop { id, .. } => self.hooked.insert(id.clone()),
+                _ => true,
+            },
         };
         self.spawn(slot, kind, |cancel| Box::pin(operations::run(job, op, cancel)));
     }

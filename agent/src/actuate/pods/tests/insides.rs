@@ -103,6 +103,32 @@ async fn volumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_renewed_before_they_expire() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let mut app = look("trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    app["volumeMounts"] = json!([{"name": "t", "mountPath": "/t"}]);
+    let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 2}});
+    node.create(
+        "t",
+        json!({"containers": [app], "terminationGracePeriodSeconds": 1, "volumes": [
+            {"name": "t", "projected": {"sources": [token]}},
+        ]}),
+    );
+    node.until("t", "ready", is_ready).await;
+    let file = node.dirs.pod(&uid("t")).join("volumes/kubernetes.io~projected/t/token");
+    let text = || std::fs::read_to_string(&file).unwrap_or_default();
+    let first = text();
+    assert!(first.starts_with("token 1"), "{first}");
+    node.eventually("a new token", async || text() > first).await;
+    node.delete("t", 1);
+    node.until_gone("t").await;
+    node.until_no_trace("t").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn last_words() {
     let node = Node::start();
     let mut spoken = look("echo -n farewell > /last; exit 3");

@@ -407,6 +407,27 @@ async fn a_shorter_grace_cuts_a_longer_one_short() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_runs_once_though_the_stop_begins_anew() {
+    let node = Node::start();
+    let mut app = shell("app", SLEEP);
+    app["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 600}}});
+    node.create("o", json!({"containers": [app], "terminationGracePeriodSeconds": 600}));
+    node.until("o", "ready", is_ready).await;
+    node.delete("o", 600);
+    node.eventually("the stop is under way", async || {
+        node.table
+            .get(&uid("o"))
+            .is_some_and(|view| view.pod.is_terminating() && view.pending.to_string().contains("Stop"))
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    node.delete("o", 2);
+    node.until_gone("o").await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "the hook was not run again");
+    node.until_no_trace("o").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_while_it_starts() {
     let node = Node::start();
     for round in 0..8 {
