@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 mod context;
 pub mod runtime;
 
+mod cluster_role;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -74,6 +75,7 @@ pub async fn run(
         ("replicationcontroller", replica_set::start_replication(&context)),
         ("daemonset", daemon_set::start(&context)),
         ("endpointslice", endpoint_slice::start(&context)),
+        ("clusterrole-aggregation", cluster_role::start(&context)),
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
         ("job", job::start(&context)),
