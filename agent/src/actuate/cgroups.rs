@@ -1,6 +1,7 @@
 //! The cgroups of pods: a pod's share and limits as a whole, below a tier for its quality of service. Containers get theirs
 //! from the runtime, below the pod's. Works on cgroup v1 and v2 alike by writing those files that are there.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,18 @@ pub fn remove(uid: &PodUid) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// The pods that have cgroups here. Blocks.
+pub fn pods() -> Result<BTreeSet<PodUid>, CgroupError> {
+    let mounts = Mounts::read()?;
+    let tiers = mounts.all.iter().flat_map(|root| TIERS.map(|tier| root.join(tier)));
+    let entries = tiers.filter_map(|tier| std::fs::read_dir(tier).ok()).flatten().flatten();
+    let uid = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_prefix("pod").map(|uid| PodUid(uid.to_owned()))
+    };
+    Ok(entries.filter_map(uid).collect())
 }
 
 /// Where cgroups are mounted.

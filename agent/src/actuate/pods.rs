@@ -1,7 +1,7 @@
 //! Runs this node's pods: one worker per pod, woken by the API server, the runtime, probes and time.
 //! This file starts and feeds the workers; what a pod needs is decided in `agent/core`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::actuate::cgroups;
 use crate::actuate::probes::Running;
 use crate::actuate::volumes::PodDirs;
 use crate::index::objects::ObjectSource;
@@ -217,7 +218,7 @@ impl Manager {
                     }
                 }
                 self.complete = true;
-                self.find_orphan_directories().await;
+                self.find_orphans_on_disk().await;
                 self.relist().await;
             }
         }
@@ -312,14 +313,21 @@ impl Manager {
         }
     }
 
-    /// Directories of pods that were forgotten while no agent ran.
-    async fn find_orphan_directories(&mut self) {
-        let dirs = self.host.dirs.clone();
-        let listed = tokio::task::spawn_blocking(move || dirs.pods()).await;
-        let pods = match listed {
-            Ok(Ok(pods)) => pods,
-            Ok(Err(error)) => return tracing::warn!(%error, "cannot look for directories of forgotten pods"),
-            Err(error) => return tracing::warn!(%error, "cannot look for directories of forgotten pods"),
+    /// Directories and cgroups of pods that were forgotten while no agent ran.
+    async fn find_orphans_on_disk(&mut self) {
+        let (dirs, has_cgroups) = (self.host.dirs.clone(), self.host.cgroups_per_qos);
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut pods: BTreeSet<PodUid> = dirs.pods()?.into_iter().collect();
+            if has_cgroups {
+                pods.extend(cgroups::pods()?);
+            }
+            anyhow::Ok(pods)
+        });
+        let pods = match listed.await.map_err(anyhow::Error::from).flatten() {
+            Ok(pods) => pods,
+            Err(error) => {
+                return tracing::warn!("cannot look for what forgotten pods left on disk: {error:#}");
+            }
         };
         for uid in pods {
             if !self.workers.contains_key(&uid) {

@@ -72,7 +72,7 @@ fn requested(pod: &Pod, name: &str) -> i64 {
                 of(&container.resources.requests).or_else(|| of(&container.resources.limits))
             });
             let zero = Quantity::from_value(0, Format::DecimalSi);
-            let sum = sum.fold(zero, Quantity::add);
+            let sum = sum.fold(zero, |sum, more| sum + more);
             let init =
                 pod.spec.init_containers.iter().filter_map(|container| of(&container.resources.requests));
             init.fold(sum, Quantity::max).value()
