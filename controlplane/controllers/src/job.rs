@@ -5,9 +5,13 @@
 
 mod backoff;
 mod conditions;
+mod failure_policy;
 mod indexes;
+mod orphans;
 mod plan;
 mod pods;
+mod scale;
+mod success_policy;
 mod tracking;
 
 use std::sync::Arc;
@@ -16,11 +20,11 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch};
+use kube::api::Patch;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::runtime::children::{follow, follow_self, owner_key};
+use crate::runtime::children::{follow, follow_self};
 use crate::runtime::claim::{claim, settle};
 use crate::runtime::object::{Matcher, ObjectKey, deleting, name, namespace, now, uid};
 use crate::runtime::outcome;
@@ -51,28 +55,30 @@ fn selector(job: &Job) -> Option<Matcher> {
 
 /// The controller of Jobs.
 pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let controller = Controller {
+    let controller = Arc::new(Controller {
         jobs: context.informers.all(),
         pods: context.informers.all(),
         writer: context.writer(IDENTITY),
         pod_writer: context.writer(IDENTITY),
         recorder: context.recorder(IDENTITY),
-    };
+    });
     let queue = Arc::new(Queue::default());
     follow_self(&controller.jobs, queue.clone());
     follow(&controller.pods, controller.jobs.clone(), queue.clone(), selector);
+    let orphans = orphans::follow(&controller.jobs, &controller.pods);
     let cancel = context.cancel.clone();
     async move {
         controller.jobs.wait_synced().await;
         controller.pods.wait_synced().await;
-        drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)).await;
+        let orphans = orphans::run(controller.clone(), orphans, cancel.clone());
+        futures::join!(drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)), orphans);
     }
     .boxed()
 }
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
-        let Some(job) = self.jobs.get(&key) else { return self.release_orphans(&key).await };
+        let Some(job) = self.jobs.get(&key) else { return Ok(None) };
         let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
         if manager.is_some_and(|m| m != MANAGER) {
             return Ok(None);
@@ -94,17 +100,6 @@ impl Controller {
         Ok(fresh.is_some_and(|f| f.metadata.uid == job.metadata.uid && !deleting(&f.metadata)))
     }
 
-    /// Pods of a Job that is gone are counted by nobody: nothing must hold them.
-    async fn release_orphans(&self, key: &ObjectKey) -> Outcome {
-        let place = key.namespace.as_deref().unwrap_or_default();
-        for pod in self.pods.in_namespace(place) {
-            if owner_key::<Job, Pod>(&pod).as_ref() == Some(key) {
-                self.release(&pod).await?;
-            }
-        }
-        Ok(None)
-    }
-
     /// Removes the finalizer with which we hold a pod.
     async fn release(&self, pod: &Pod) -> Result<(), kube::Error> {
         if !tracking::is_held(pod) {
@@ -124,10 +119,8 @@ impl Controller {
         }
         let retired = plan.retire.iter().map(|p| &**p);
         delete_all(&**job, retired, &self.pod_writer, &self.recorder).await?;
-        for pod in &plan.stop {
-            self.pod_writer.delete(pod, &DeleteParams::default(), false).await?;
-        }
-        let new = plan.create.iter().map(|index| pods::pod(job, *index)).collect();
+        delete_all(&**job, plan.stop.iter().map(|p| &**p), &self.pod_writer, &self.recorder).await?;
+        let new = plan.create.iter().map(|new| pods::pod(job, *new)).collect();
         let created = create_all(&**job, new, &self.pod_writer, &self.recorder).await;
         let mut status = plan.status;
         if !plan.create.is_empty() {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::indexes::Failures;
 use super::tracking::failed;
 use crate::runtime::object::{after_seconds, created, phase, pod_condition};
 
@@ -24,6 +25,13 @@ fn ended(pod: &Pod) -> Timestamp {
     finished.max().or_else(by_condition).or_else(by_deletion).unwrap_or_else(|| created(&pod.metadata))
 }
 
+/// The time left until so many failures in a row, the last at `last`, may be followed by another pod.
+fn rest(failures: usize, last: Timestamp, now: Timestamp) -> Option<Duration> {
+    let doublings = u32::try_from(failures.checked_sub(1)?).unwrap_or(u32::MAX).min(16);
+    let due = after_seconds(last, (FIRST << doublings).min(LONGEST));
+    Duration::try_from(due.duration_since(now)).ok().filter(|d| !d.is_zero())
+}
+
 /// The time left before another pod may be made.
 pub(super) fn left(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
     let success = pods.iter().filter(|p| phase(p) == "Succeeded").map(|p| ended(p)).max();
@@ -32,9 +40,10 @@ pub(super) fn left(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Durat
         .map(|p| ended(p))
         .filter(|at| success.is_none_or(|s| *at > s))
         .collect();
-    let last = *failures.iter().max()?;
-    let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(16);
-    let wait = (FIRST << doublings).min(LONGEST);
-    let due = after_seconds(last, wait);
-    Duration::try_from(due.duration_since(now)).ok().filter(|d| !d.is_zero())
+    rest(failures.len(), *failures.iter().max()?, now)
+}
+
+/// The time left before another pod may be made for an index whose last pod was this.
+pub(super) fn left_for_index(last: &Pod, failures: Failures, now: Timestamp) -> Option<Duration> {
+    rest(usize::try_from(failures.total()).unwrap_or(0), ended(last), now)
 }

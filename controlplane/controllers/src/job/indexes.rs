@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::failure_policy::Action;
 use crate::runtime::object::annotation;
 
 /// The annotation and label with a pod's index.
@@ -42,6 +43,37 @@ pub(super) fn format(set: &BTreeSet<i32>) -> String {
     }
     end(run);
     parts.join(",")
+}
+
+/// The annotations with which a pod says how often those of its index have failed before it.
+pub(super) const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+pub(super) const IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// How often an index has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Failures {
+    pub(super) counted: i32,
+    pub(super) ignored: i32,
+}
+
+impl Failures {
+    /// Before this pod.
+    pub(super) fn before(pod: &Pod) -> Self {
+        let read = |name| annotation(&pod.metadata, name).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Self { counted: read(FAILURES), ignored: read(IGNORED) }
+    }
+
+    /// After the failure of this pod.
+    pub(super) fn after(pod: &Pod, action: &Action) -> Self {
+        let mut failures = Self::before(pod);
+        let count = if *action == Action::Ignore { &mut failures.ignored } else { &mut failures.counted };
+        *count = count.saturating_add(1);
+        failures
+    }
+
+    pub(super) fn total(self) -> i32 {
+        self.counted.saturating_add(self.ignored)
+    }
 }
 
 /// The index of a pod.

@@ -104,6 +104,20 @@ impl World {
         }
     }
 
+    /// The running pod of an index.
+    fn of_index(&self, index: i32) -> Option<String> {
+        self.running().into_iter().find(|id| indexes::of(&self.pods[id]) == Some(index))
+    }
+
+    /// Ends the pod of an index, and lets the Job take note and its back-off pass.
+    fn end_index(&mut self, index: i32, phase: &str) {
+        let id = self.of_index(index).unwrap_or_else(|| panic!("no pod of index {index} runs"));
+        self.end(&id, phase);
+        (0..3).for_each(|_| self.pass());
+        self.clock += 600;
+        (0..3).for_each(|_| self.pass());
+    }
+
     fn running(&self) -> Vec<String> {
         let alive = |p: &&Pod| crate::runtime::object::active(p);
         self.pods.values().filter(alive).map(|p| name(&p.metadata).to_owned()).collect()
@@ -244,6 +258,117 @@ fn fewer_parallel_pods_are_no_failure() {
     assert_eq!(world.counts(), (1, 0, 0));
 }
 
+#[test]
+fn each_index_has_its_own_limit() {
+    let mut world = world(json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1}));
+    world.pass();
+    assert_eq!(world.status().failed_indexes.as_deref(), Some(""));
+    world.end("p001", "Failed");
+    (0..3).for_each(|_| world.pass());
+    assert_eq!((world.running().len(), world.of_index(1)), (2, None), "the index rests");
+    assert!(tracking::is_held(&world.pods["p001"]), "the last failure is remembered");
+    assert_eq!(world.again.map(|d| d.as_secs()), Some(7));
+    world.clock += 7;
+    (0..3).for_each(|_| world.pass());
+    let second = world.of_index(1).unwrap();
+    assert_eq!(world.pods[&second].metadata.annotations.as_ref().unwrap()[indexes::FAILURES], "1");
+    assert!(!tracking::is_held(&world.pods["p001"]), "its successor remembers");
+    world.end_index(1, "Failed");
+    assert_eq!((world.of_index(1), world.status().failed_indexes.as_deref()), (None, Some("1")));
+    world.end_index(0, "Succeeded");
+    assert!(!world.is("FailureTarget"));
+    world.end_index(2, "Succeeded");
+    assert!(world.is("Failed"));
+    assert_eq!((world.notes.as_slice(), world.counts()), (["FailedIndexes"].as_slice(), (0, 2, 2)));
+    assert!(world.pods.values().all(|p| !tracking::is_held(p)));
+}
+
+#[test]
+fn too_many_failed_indexes() {
+    let mut world = world(json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed",
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 0, "maxFailedIndexes": 1}));
+    world.pass();
+    world.end_index(3, "Failed");
+    assert!(!world.is("FailureTarget"));
+    world.end_index(0, "Failed");
+    assert!(world.is("FailureTarget"));
+    for id in ["p001", "p002"] {
+        world.end(id, "Failed");
+    }
+    (0..3).for_each(|_| world.pass());
+    assert_eq!(
+        (world.notes.as_slice(), world.counts()),
+        (["MaxFailedIndexesExceeded"].as_slice(), (0, 0, 4))
+    );
+}
+
+#[test]
+fn failures_that_do_not_count_and_failures_that_end_all() {
+    let mut world =
+        world(json!({"completions": 2, "parallelism": 2, "backoffLimit": 0, "podFailurePolicy": {"rules": [
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [7]}},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]}}));
+    let exit = |world: &mut World, id: &str, code: i32| {
+        world.end(id, "Failed");
+        let status = world.pods.get_mut(id).unwrap().status.as_mut().unwrap();
+        let state = status.container_statuses.as_mut().unwrap()[0].state.as_mut().unwrap();
+        state.terminated.as_mut().unwrap().exit_code = code;
+        world.clock += 600;
+        (0..3).for_each(|_| world.pass());
+    };
+    world.pass();
+    exit(&mut world, "p000", 7);
+    assert_eq!((world.running(), world.counts()), (vec!["p001".into(), "p002".into()], (2, 0, 0)));
+    exit(&mut world, "p001", 42);
+    assert!(world.is("FailureTarget"));
+    let target = conditions::holds(&world.status(), conditions::FAILURE_TARGET).cloned().unwrap();
+    assert_eq!(target.reason.as_deref(), Some("PodFailurePolicy"));
+    let text = "Container c for pod ns/p001 failed with exit code 42 matching FailJob rule at index 1";
+    assert_eq!(target.message.as_deref(), Some(text));
+    world.end("p002", "Failed");
+    (0..3).for_each(|_| world.pass());
+    assert_eq!((world.notes.as_slice(), world.counts()), (["PodFailurePolicy"].as_slice(), (0, 0, 2)));
+}
+
+#[test]
+fn some_indexes_are_enough() {
+    let mut world = world(json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed",
+        "successPolicy": {"rules": [{"succeededIndexes": "0", "succeededCount": 1}]}}));
+    world.pass();
+    world.end_index(2, "Succeeded");
+    assert!(!world.is("SuccessCriteriaMet"));
+    world.end_index(0, "Succeeded");
+    assert!(world.is("SuccessCriteriaMet") && !world.is("Complete"));
+    for id in ["p001", "p003"] {
+        world.end(id, "Failed");
+    }
+    (0..3).for_each(|_| world.pass());
+    assert!(world.is("Complete"));
+    let status = world.status();
+    let complete = conditions::holds(&status, conditions::COMPLETE).unwrap();
+    assert_eq!(complete.reason.as_deref(), Some("SuccessPolicy"));
+    assert_eq!(status.completed_indexes.as_deref(), Some("0,2"));
+}
+
+#[test]
+fn a_pod_that_is_ending_keeps_its_index() {
+    let mut world = world(json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed",
+        "podReplacementPolicy": "Failed"}));
+    world.pass();
+    world.delete("p000".into());
+    (0..3).for_each(|_| world.pass());
+    assert_eq!(
+        (world.running(), world.counts(), world.status().terminating),
+        (vec!["p001".into()], (1, 0, 0), Some(1))
+    );
+    world.end("p000", "Failed");
+    (0..3).for_each(|_| world.pass());
+    world.clock += 600;
+    (0..3).for_each(|_| world.pass());
+    assert_eq!((world.of_index(0), world.counts()), (Some("p002".into()), (2, 0, 1)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -281,6 +406,47 @@ proptest! {
         let (active, done, lost) = world.counts();
         prop_assert_eq!((active, lost), (0, failed));
         prop_assert_eq!(done, if indexed { 5 } else { succeeded });
+        prop_assert!(world.pods.values().all(|p| !tracking::is_held(p)));
+    }
+
+    /// With a limit for each index: no index fails more often than it may, whatever statuses get lost, and the Job
+    /// ends as its indexes did.
+    #[test]
+    fn every_index_has_its_chances(
+        limit in 0..3_i32, steps in proptest::collection::vec((0..6_u8, 0..4_usize), 0..80),
+        luck in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut world = world(json!({"completions": 4, "parallelism": 3, "completionMode": "Indexed",
+            "backoffLimit": i32::MAX, "backoffLimitPerIndex": limit}));
+        let mut failures = [0; 4];
+        let mut end = |world: &mut World, id: String, good: bool| {
+            let index = usize::try_from(indexes::of(&world.pods[&id]).unwrap()).unwrap();
+            failures[index] += i32::from(!good);
+            assert!(failures[index] <= limit + 1, "index {index}");
+            world.end(&id, if good { "Succeeded" } else { "Failed" });
+        };
+        for (what, pick) in steps {
+            match (what, world.running().get(pick).cloned()) {
+                (0, Some(id)) => end(&mut world, id, true),
+                (1, Some(id)) => end(&mut world, id, false),
+                (2, _) => world.pass_with(false),
+                (3, _) => world.clock += 600,
+                _ => world.pass(),
+            }
+            prop_assert!(world.running().len() <= 3);
+        }
+        let ended = |world: &World| world.job.status.as_ref().is_some_and(conditions::finished);
+        for good in luck {
+            if ended(&world) { break; }
+            world.clock += 600;
+            (0..3).for_each(|_| world.pass());
+            if let Some(id) = world.running().first().cloned() { end(&mut world, id, good); }
+        }
+        (0..3).for_each(|_| world.pass());
+        prop_assert!(ended(&world));
+        let given_up = failures.iter().filter(|n| **n > limit).count();
+        prop_assert_eq!(world.is("Failed"), given_up > 0);
+        prop_assert_eq!(world.counts(), (0, i32::try_from(4 - given_up).unwrap(), failures.iter().sum()));
         prop_assert!(world.pods.values().all(|p| !tracking::is_held(p)));
     }
 }
