@@ -99,7 +99,7 @@ impl Cache {
             pages: Mutex::default(),
             expected: Mutex::default(),
         });
-        let events = cache.load().await?;
+        let events = cache.load_with_history().await?;
         let feed = cache.clone().feed(events, cancel);
         Ok((cache, feed))
     }

@@ -11,6 +11,8 @@ use tracing::{error, warn};
 
 use super::{Cache, CacheError, Cached, Change, ChangeKind, Snapshot};
 
+/// How many revisions back a cache begins at most.
+const REPLAYED: Revision = 8192;
 /// How long to wait before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -19,12 +21,49 @@ impl Cache {
     pub(super) async fn load(&self) -> Result<WatchStream, CacheError> {
         let result = self.store.range(Range::below(self.prefix.as_str())).await?;
         let events = self.store.watch(&self.prefix, result.revision + 1).await?;
-        let objects = self.objects(result.kvs);
+        self.replace(Snapshot { revision: result.revision, objects: self.objects(result.kvs) });
+        Ok(events)
+    }
+
+    /// Puts a state in place of everything.
+    fn replace(&self, state: Snapshot) {
+        let revision = state.revision;
         let mut ring = self.ring.write();
-        ring.restart(result.revision);
-        self.snapshot.store(Arc::new(Snapshot { revision: result.revision, objects }));
+        ring.restart(revision);
+        self.snapshot.store(Arc::new(state));
         drop(ring);
-        self.revision.send_replace(result.revision);
+        self.revision.send_replace(revision);
+    }
+
+    /// The first load: begins at the oldest revision that is worth it and replays what happened since, so that watches that
+    /// were interrupted by a restart can go on where they were.
+    pub(super) async fn load_with_history(&self) -> Result<WatchStream, CacheError> {
+        let now = self.store.revision().await?;
+        let kept = match self.store.watch(&self.prefix, 2).await {
+            Ok(_) => 1,
+            Err(Error::Compacted { oldest, .. }) => oldest.saturating_sub(1),
+            Err(e) => return Err(e.into()),
+        };
+        let begin = kept.max(now.saturating_sub(REPLAYED));
+        let state = match self.read_at(begin).await {
+            Ok(state) => state,
+            // Compacted meanwhile.
+            Err(CacheError::Gone { .. }) => return self.load().await,
+            Err(e) => return Err(e),
+        };
+        let mut events = match self.store.watch(&self.prefix, begin + 1).await {
+            Ok(events) => events,
+            Err(Error::Compacted { .. }) => return self.load().await,
+            Err(e) => return Err(e.into()),
+        };
+        self.replace(state);
+        let goal = self.store.current(&self.prefix).await?.prefix;
+        while self.revision() < goal {
+            match events.next().await {
+                Some(batch) => self.apply(batch?),
+                None => return self.load().await,
+            }
+        }
         Ok(events)
     }
 

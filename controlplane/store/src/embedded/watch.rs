@@ -73,9 +73,12 @@ impl Watch {
             }
             (changes, complete)
         };
+        let progress = complete >= self.next;
         self.next = self.next.max(complete + 1);
         if changes.is_empty() {
-            return Ok(None);
+            // The reader must hear how far it has come: `current` goes by that.
+            let batch = Batch { events: Vec::new(), revision: complete };
+            return Ok(progress.then_some(batch));
         }
         let shared = self.shared.clone();
         let events = super::blocking(move || {

@@ -127,18 +127,31 @@ async fn bookmarks_and_ends() {
 }
 
 #[tokio::test]
+async fn watches_go_on_after_a_restart() {
+    let f = fixture().await;
+    let first = f.config_map("a", json!({})).await.revision();
+    f.config_map("b", json!({})).await;
+    f.delete(&format!("{CONFIG_MAPS}/a"), Value::Null).await.expect(200);
+    let f = f.restart().await;
+    let mut lines = watch(&f, &format!("&resourceVersion={first}")).await;
+    assert_eq!(lines.told(2).await, ["ADDED b", "DELETED a"]);
+    f.config_map("c", json!({})).await;
+    assert_eq!(lines.told(1).await, ["ADDED c"]);
+}
+
+#[tokio::test]
 async fn old_revisions_are_gone() {
     let f = fixture().await;
-    f.config_map("a", json!({})).await;
-    // The ring begins where the process began.
+    let first = f.config_map("a", json!({})).await.revision();
+    let second = f.config_map("b", json!({})).await.revision();
+    f.engine.store().compact(second).await.unwrap();
     let f = f.restart().await;
-    let mut lines = watch(&f, "&resourceVersion=1").await;
+    let mut lines = watch(&f, &format!("&resourceVersion={first}")).await;
     let line = lines.next().await.unwrap();
-    assert_eq!(
-        (&line["type"], &line["object"]["code"], &line["object"]["reason"]),
-        (&json!("ERROR"), &json!(410), &json!("Expired"))
-    );
-    assert!(line["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
+    let (code, reason) = (&line["object"]["code"], &line["object"]["reason"]);
+    assert_eq!((&line["type"], code, reason), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    let message = line["object"]["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("too old resource version: {first} (")), "{message}");
     assert_eq!(lines.next().await, None);
 }
 

@@ -80,3 +80,16 @@ async fn current_tells_what_to_wait_for() {
     assert_eq!(next(&mut watch, 1).await, [format!("+/a/1@{}", current.prefix)]);
     assert_eq!(store.current("/c/").await.unwrap().prefix, 4);
 }
+
+#[tokio::test]
+async fn a_late_watch_hears_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    write(&store, vec![put("/a/1", "x")]).await;
+    // Between reading the keys below a prefix and watching them, others are written.
+    write(&store, vec![put("/b/1", "x")]).await;
+    let mut watch = store.watch("/a/", 3).await.unwrap();
+    let first = watch.next().await.unwrap().unwrap();
+    assert_eq!((first.events.len(), first.revision), (0, 3));
+    assert_eq!(store.current("/a/").await.unwrap().prefix, 3);
+}
