@@ -88,7 +88,7 @@ pub async fn start(
     let authorizer = Arc::new(Authorizer::new(objects.clone()));
     let tokens =
         Arc::new(Tokens::new(&pki.service_account_key, &pki.service_account_public_key, objects.clone())?);
-    engine.set_admission(Chain::standard(&objects));
+    engine.set_admission(Chain::standard(&objects, &authorizer));
     engine.set_special(Arc::new(Specials {
         engine: Arc::downgrade(&engine),
         objects,

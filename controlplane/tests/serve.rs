@@ -206,3 +206,70 @@ async fn one_directory_one_process() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("is taken"), "{said}");
 }
+
+/// Sends a request and gives status, headers and body.
+async fn send(client: &Client, path: &str, headers: &[(&str, &str)]) -> (u16, http::HeaderMap, String) {
+    let mut request = http::Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = client.send(request.body(kube::client::Body::empty()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    (head.status.as_u16(), head.headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn documents() {
+    let plane = ControlPlane::start().await;
+    let admin = plane.admin().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let (code, headers, body) = send(&admin, "/apis", &[("accept", aggregated)]).await;
+    assert_eq!((code, headers["content-type"].to_str().unwrap()), (200, aggregated));
+    assert!(body.contains("\"APIGroupDiscoveryList\"") && body.contains("\"deployments\""));
+    let tag = headers["etag"].to_str().unwrap();
+    let (code, _, body) = send(&admin, "/apis", &[("accept", aggregated), ("if-none-match", tag)]).await;
+    assert_eq!((code, body.as_str()), (304, ""));
+
+    let rows: [(&str, u16, &str); 10] = [
+        ("/api", 200, "\"APIVersions\""),
+        ("/apis/apps/v1", 200, "\"deployments/scale\""),
+        ("/apis/nope", 404, "404 page not found\n"),
+        ("/version", 200, "v1.37.1+pagurus"),
+        ("/openapi/v3", 200, "openapi/v3/apis/apps/v1?hash="),
+        ("/openapi/v3/apis/apps/v1", 200, "Deployment enables declarative updates"),
+        ("/openapi/v2", 200, "io.k8s.api.core.v1.Pod"),
+        ("/openid/v1/jwks", 200, "\"P-256\""),
+        ("/readyz?verbose", 200, "[+]poststarthook/rbac/bootstrap-roles ok"),
+        ("/metrics", 200, "apiserver_request_total{verb=\"LIST\""),
+    ];
+    get(&admin, "/api/v1/pods").await.unwrap();
+    for (path, want, part) in rows {
+        let (code, headers, body) = send(&admin, path, &[]).await;
+        assert!(code == want && body.contains(part), "{path}: {code} {}", &body[..body.len().min(300)]);
+        assert!(headers.contains_key("audit-id"), "{path}");
+    }
+    let (code, headers, _) = send(&admin, "/openapi/v3/api/v1?hash=old", &[]).await;
+    assert_eq!(code, 301);
+    let (code, headers, _) = send(&admin, headers["location"].to_str().unwrap(), &[]).await;
+    assert_eq!((code, headers["cache-control"].to_str().unwrap()), (200, "public, immutable"));
+}
+
+#[tokio::test]
+async fn sockets_can_be_handed_over() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let plane = ControlPlane::start_with(Some(&listener)).await;
+    let client = plane.client_at(port).await;
+    assert_eq!(get(&client, "/readyz").await.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn components_apart() {
+    let plane = ControlPlane::start().await;
+    let mut apart = plane.components("scheduler,controllers");
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(plane.admin().await);
+    process::eventually(async || accounts.get("default").await.is_ok()).await;
+    apart.terminate();
+    assert!(apart.wait(Duration::from_secs(8)).await.success());
+}

@@ -3,6 +3,7 @@
 //! A plugin sees one object at a time and the caches; it must not write to the store.
 
 mod classes;
+mod escalation;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
@@ -15,6 +16,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::table::Resource;
 use serde_json::{Map, Value};
 
+use crate::authz::Authorizer;
 use crate::objects::Objects;
 use crate::request::{UserInfo, Warnings};
 
@@ -107,8 +109,8 @@ impl Chain {
         Self { plugins }
     }
 
-    /// The plugins that are always on, in upstream's order.
-    pub fn standard(objects: &Arc<dyn Objects>) -> Self {
+    /// The plugins that are always on, in upstream's order, and last the check that nobody grants what they do not hold.
+    pub fn standard(objects: &Arc<dyn Objects>, authorizer: &Arc<Authorizer>) -> Self {
         let objects = || objects.clone();
         Self::new(vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
@@ -120,6 +122,7 @@ impl Chain {
             Box::new(classes::StorageObjectInUseProtection),
             Box::new(classes::RuntimeClass { objects: objects() }),
             Box::new(classes::DefaultIngressClass { objects: objects() }),
+            Box::new(escalation::NoEscalation { authorizer: authorizer.clone() }),
         ])
     }
 
@@ -185,5 +188,10 @@ mod trial {
     /// The refusal's message, empty if there is none.
     pub(super) async fn admit(plugin: &dyn Plugin, mut attributes: Attributes<'_>) -> String {
         plugin.admit(&mut attributes).await.err().map(|e| e.message).unwrap_or_default()
+    }
+
+    /// The refusal's message of the second half, empty if there is none.
+    pub(super) async fn validate(plugin: &dyn Plugin, attributes: Attributes<'_>) -> String {
+        plugin.validate(&attributes).await.err().map(|e| e.message).unwrap_or_default()
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It reads roles and bindings from the caches; it must not know bodies of requests.
 
+mod escalation;
 mod node;
 mod policy;
 mod rbac;
@@ -149,6 +150,33 @@ impl Authorizer {
             Decision::Allow(_) => Ok(()),
             Decision::NoOpinion(reason) => Err(request.forbidden(&reason)),
         }
+    }
+
+    /// Why the user may not give those rules to somebody, if they may not: they do not hold them all in the namespace.
+    pub fn escalation(&self, user: &UserInfo, namespace: &str, wanted: &[Rule]) -> Option<String> {
+        let (held, _) = self.rules_for(user, namespace);
+        let missing = escalation::uncovered(&held, wanted);
+        if missing.is_empty() {
+            return None;
+        }
+        let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
+        Some(format!(
+            "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
+            user.name,
+            groups.join(" "),
+            missing.join("\n")
+        ))
+    }
+
+    /// The rules of a Role (where `namespace` is not empty) or ClusterRole, those it aggregates included.
+    pub fn role_rules(&self, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+        let index = self.policy.current();
+        let rules = if namespace.is_empty() {
+            index.cluster_role_rules(name)
+        } else {
+            index.role_rules(namespace, name)
+        };
+        rules.map(|rules| rules.into_iter().cloned().collect())
     }
 
     /// Every rule that holds for the user in the namespace, and whether some could not be found.

@@ -1,5 +1,8 @@
 //! A control plane process of its own, with a data directory that goes when it goes.
 
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,17 +19,81 @@ const STEP: Duration = Duration::from_millis(20);
 /// A running API server.
 pub(crate) struct ControlPlane {
     dir: tempfile::TempDir,
-    child: Child,
+    process: Process,
+}
+
+/// A process that is killed when it is not needed any more.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        // SAFETY: sends a signal to the child, which has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < patience, "the process does not end");
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl ControlPlane {
     /// Starts one with an empty directory and waits until it is ready.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same, with one more listening socket handed over.
+    pub(crate) async fn start_with(listener: Option<&TcpListener>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = command(&dir, &["--secure-port", "0"]).spawn().unwrap();
-        let plane = Self { dir, child };
+        let mut command = command(&dir, &["--secure-port", "0"]);
+        if let Some(listener) = listener {
+            let socket = listener.as_raw_fd();
+            command.env("LISTEN_FDS", "1");
+            // SAFETY: between fork and exec only a system call on a descriptor that is open.
+            unsafe {
+                command.pre_exec(move || match libc::dup2(socket, 3) {
+                    3 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
+        let process = Process(command.spawn().unwrap());
+        let plane = Self { dir, process };
         plane.ready().await;
         plane
+    }
+
+    /// Other components in a process of their own.
+    pub(crate) fn components(&self, names: &str) -> Process {
+        let mut command = Command::new(BINARY);
+        command.args(["--components", names, "--kubeconfig"]).arg(self.admin_file()).env("RUST_LOG", "warn");
+        Process(command.spawn().unwrap())
+    }
+
+    /// A client with all power, on another port.
+    pub(crate) async fn client_at(&self, port: u16) -> Client {
+        let mut file = Kubeconfig::read_from(self.admin_file()).unwrap();
+        let cluster = file.clusters[0].cluster.as_mut().unwrap();
+        cluster.server = Some(format!("https://127.0.0.1:{port}"));
+        from_kubeconfig(file).await
     }
 
     fn admin_file(&self) -> PathBuf {
@@ -49,33 +116,24 @@ impl ControlPlane {
     /// Begins the process anew on what it left; it has another port.
     pub(crate) async fn restart(&mut self) {
         std::fs::remove_file(self.admin_file()).unwrap();
-        self.child = command(&self.dir, &["--secure-port", "0"]).spawn().unwrap();
+        self.process = Process(command(&self.dir, &["--secure-port", "0"]).spawn().unwrap());
         self.ready().await;
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
     }
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        // SAFETY: sends a signal to the child, which has not been waited for.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.process.terminate();
     }
 
     /// Waits for the end.
     pub(crate) async fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < patience, "the process does not end");
-            tokio::time::sleep(STEP).await;
-        }
+        self.process.wait(patience).await
     }
 
     /// Another process on the same directory, to its end.
@@ -126,14 +184,6 @@ impl ControlPlane {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Kubeconfig::from_yaml(&String::from_utf8(output.stdout).unwrap()).unwrap()
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
