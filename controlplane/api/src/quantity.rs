@@ -98,24 +98,30 @@ impl Quantity {
         self.format
     }
 
-    /// The sum, written as `self` is (or as `other`, if `self` is 0).
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_add(other.nanos), format }
-    }
-
-    /// The difference, written as `self` is (or as `other`, if `self` is 0).
-    #[must_use]
-    pub fn sub(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_sub(other.nanos), format }
-    }
-
     /// The number as floating point.
     #[allow(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
     pub fn as_f64(&self) -> f64 {
         self.nanos as f64 / NANO as f64
+    }
+}
+
+impl std::ops::Add for Quantity {
+    type Output = Self;
+
+    /// The sum, written as `self` is (or as `other`, if `self` is 0).
+    fn add(self, other: Self) -> Self {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: self.nanos.saturating_add(other.nanos), format }
+    }
+}
+
+impl std::ops::Sub for Quantity {
+    type Output = Self;
+
+    /// The difference, written as `self` is (or as `other`, if `self` is 0).
+    fn sub(self, other: Self) -> Self {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format }
     }
 }
 
@@ -353,9 +359,9 @@ mod tests {
         let q = |text: &str| text.parse::<Quantity>().expect("a quantity");
         assert_eq!((q("1500m").value(), q("1500m").milli_value()), (2, 1500));
         assert_eq!((q("-1500m").value(), q("1u").milli_value()), (-2, 1));
-        assert_eq!(q("1Gi").add(q("1Mi")).to_string(), "1025Mi");
-        assert_eq!(q("1Gi").sub(q("1Gi")).to_string(), "0");
-        assert_eq!(q("0").add(q("2Ki")).to_string(), "2Ki");
+        assert_eq!((q("1Gi") + q("1Mi")).to_string(), "1025Mi");
+        assert_eq!((q("1Gi") - q("1Gi")).to_string(), "0");
+        assert_eq!((q("0") + q("2Ki")).to_string(), "2Ki");
         assert!(q("1Ki") > q("1k") && q("1000m") == q("1"));
     }
 

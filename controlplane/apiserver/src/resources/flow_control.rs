@@ -1,5 +1,8 @@
 //! FlowSchemas and PriorityLevelConfigurations.
 
+mod level;
+mod schema;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::conditions;
 use serde_json::{Value, json};
@@ -12,14 +15,21 @@ use super::plain::Plain;
 pub(crate) static FLOW_SCHEMAS: Plain = Plain {
     default: |object| default_zero(object_at(object, "spec"), "matchingPrecedence", 1000),
     cells: schema_cells,
+    validate: schema::check,
     generations: true,
     status_alone: true,
     ..Plain::NEW
 };
 
 /// The strategy of `prioritylevelconfigurations`.
-pub(crate) static PRIORITY_LEVELS: Plain =
-    Plain { default: default_level, cells: level_cells, generations: true, status_alone: true, ..Plain::NEW };
+pub(crate) static PRIORITY_LEVELS: Plain = Plain {
+    default: default_level,
+    cells: level_cells,
+    validate: level::check,
+    generations: true,
+    status_alone: true,
+    ..Plain::NEW
+};
 
 fn schema_cells(schema: &Value, now: Timestamp) -> Vec<Value> {
     let dangling = conditions::status(schema, "Dangling").unwrap_or("?");

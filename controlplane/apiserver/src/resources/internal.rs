@@ -192,6 +192,28 @@ pub(crate) const TAINT: &[Member] = &[
     ("timeAdded", "TimeAdded", Shape::Any),
 ];
 
+/// A driver's entry in a CSINode.
+pub(crate) const CSI_NODE_DRIVER: &[Member] = &[
+    ("name", "Name", Shape::Text),
+    ("nodeID", "NodeID", Shape::Text),
+    ("topologyKeys", "TopologyKeys", Shape::Any),
+    ("allocatable", "Allocatable", Shape::Pointer(&[("count", "Count", Shape::Any)])),
+];
+
+/// The specification of a VolumeAttachment.
+pub(crate) const VOLUME_ATTACHMENT_SPEC: &[Member] = &[
+    ("attacher", "Attacher", Shape::Text),
+    (
+        "source",
+        "Source",
+        Shape::Struct(&[
+            ("persistentVolumeName", "PersistentVolumeName", Shape::Any),
+            ("inlineVolumeSpec", "InlineVolumeSpec", Shape::Any),
+        ]),
+    ),
+    ("nodeName", "NodeName", Shape::Text),
+];
+
 /// A port of a Service.
 pub(crate) const SERVICE_PORT: &[Member] = &[
     ("name", "Name", Shape::Text),

@@ -2,6 +2,7 @@
 
 mod ingress;
 mod network_policy;
+mod service_cidr;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::key::qualified;
@@ -54,6 +55,9 @@ pub(crate) static SERVICE_CIDRS: Plain = Plain {
     cells: |object, now| {
         vec![cells::name(object), cells::joined(object, "spec.cidrs").into(), cells::age(object, now)]
     },
+    validate: service_cidr::check,
+    change: service_cidr::change,
+    change_alone: true,
     status_alone: true,
     ..Plain::NEW
 };

@@ -1,14 +1,20 @@
 //! The kinds of the group `storage.k8s.io`.
 
+mod attachment;
+mod csi;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::cells;
-use super::fields::{Fields, default, object_at, same};
+use super::fields::{Fields, default, same};
 use super::plain::Plain;
 use super::rules::{Errors, immutable_unshown, label_name, names, one_of, optional_one_of, required};
+
+pub(crate) use attachment::VOLUME_ATTACHMENTS;
+pub(crate) use csi::{CSI_DRIVERS, CSI_NODES, CSI_STORAGE_CAPACITIES};
 
 /// The strategy of `storageclasses`.
 pub(crate) static STORAGE_CLASSES: Plain = Plain {
@@ -19,42 +25,6 @@ pub(crate) static STORAGE_CLASSES: Plain = Plain {
     cells: class_cells,
     validate: validate_class,
     change: change_class,
-    ..Plain::NEW
-};
-
-/// The strategy of `csidrivers`.
-pub(crate) static CSI_DRIVERS: Plain =
-    Plain { default: default_driver, cells: driver_cells, unconditional_update: false, ..Plain::NEW };
-
-/// The strategy of `csinodes`.
-pub(crate) static CSI_NODES: Plain = Plain {
-    cells: |object, now| {
-        vec![cells::name(object), json!(object.items("spec.drivers").len()), cells::age(object, now)]
-    },
-    unconditional_update: false,
-    ..Plain::NEW
-};
-
-/// The strategy of `csistoragecapacities`.
-pub(crate) static CSI_STORAGE_CAPACITIES: Plain = Plain {
-    cells: |object, _| vec![cells::name(object), cells::created_at(object)],
-    unconditional_update: false,
-    ..Plain::NEW
-};
-
-/// The strategy of `volumeattachments`.
-pub(crate) static VOLUME_ATTACHMENTS: Plain = Plain {
-    cells: |object, now| {
-        vec![
-            cells::name(object),
-            object.text("spec.attacher").into(),
-            object.text("spec.source.persistentVolumeName").into(),
-            object.text("spec.nodeName").into(),
-            object.flag("status.attached").into(),
-            cells::age(object, now),
-        ]
-    },
-    unconditional_update: false,
     ..Plain::NEW
 };
 
@@ -81,36 +51,6 @@ fn class_cells(class: &Value, now: Timestamp) -> Vec<Value> {
         class.text("volumeBindingMode").into(),
         class.flag("allowVolumeExpansion").into(),
         cells::age(class, now),
-    ]
-}
-
-fn default_driver(driver: &mut Value) {
-    let spec = object_at(driver, "spec");
-    default(spec, "attachRequired", true);
-    default(spec, "podInfoOnMount", false);
-    default(spec, "storageCapacity", false);
-    default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-    if spec.items("volumeLifecycleModes").is_empty() {
-        spec["volumeLifecycleModes"] = json!(["Persistent"]);
-    }
-    default(spec, "requiresRepublish", false);
-    default(spec, "seLinuxMount", false);
-}
-
-fn driver_cells(driver: &Value, now: Timestamp) -> Vec<Value> {
-    let flag = |name: &str| Value::from(driver.at("spec").flag(name));
-    let audiences: Vec<&str> =
-        driver.items("spec.tokenRequests").iter().map(|t| t.text("audience")).collect();
-    let tokens = if driver.has("spec.tokenRequests") { audiences.join(",") } else { "<unset>".to_owned() };
-    vec![
-        cells::name(driver),
-        driver.some_flag("spec.attachRequired").unwrap_or(true).into(),
-        flag("podInfoOnMount"),
-        flag("storageCapacity"),
-        tokens.into(),
-        flag("requiresRepublish"),
-        cells::or_none(&cells::joined(driver, "spec.volumeLifecycleModes")),
-        cells::age(driver, now),
     ]
 }
 

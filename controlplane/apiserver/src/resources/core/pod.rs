@@ -1,5 +1,6 @@
 //! Pods: born Pending, deleted gracefully, shown with the state of their containers.
 
+mod label_keys;
 mod resize;
 mod row;
 mod update;
@@ -24,6 +25,7 @@ impl Strategy for Pods {
     }
 
     fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
+        label_keys::merge(object);
         let class = quality::class(object.at("spec"));
         object["status"] = json!({"phase": "Pending", "qosClass": class});
         if !object.items("spec.schedulingGates").is_empty() {

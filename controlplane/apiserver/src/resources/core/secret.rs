@@ -81,22 +81,18 @@ fn content(errors: &mut Errors, data: &Path, secret: &Value) {
         }
     };
     match secret.text("type") {
-        "kubernetes.io/service-account-token" => {
-            if labels::annotation(secret, ACCOUNT).unwrap_or_default().is_empty() {
-                let path = Path::new("metadata.annotations").key(ACCOUNT);
-                errors.push(FieldError::required(path, ""));
-            }
+        "kubernetes.io/service-account-token"
+            if labels::annotation(secret, ACCOUNT).unwrap_or_default().is_empty() =>
+        {
+            errors.push(FieldError::required(Path::new("metadata.annotations").key(ACCOUNT), ""));
         }
         "kubernetes.io/dockercfg" => docker(errors, data, secret, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => docker(errors, data, secret, ".dockerconfigjson"),
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
             needs(errors, &["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if secret.at("data").get("ssh-privatekey").and_then(Value::as_str).unwrap_or_default().is_empty()
-            {
-                errors.push(FieldError::required(data.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if secret.at("data").text("ssh-privatekey").is_empty() => {
+            errors.push(FieldError::required(data.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => needs(errors, &["tls.crt", "tls.key"]),
         _ => {}

@@ -24,7 +24,7 @@ fn total(holders: &[Value], kind: &str, name: &str) -> (Quantity, bool) {
     let mut everywhere = true;
     for holder in holders {
         match holder.at(kind).get(name).and_then(|q| Quantity::from_json(q).ok()) {
-            Some(quantity) if quantity.sign() > 0 => sum = sum.add(quantity),
+            Some(quantity) if quantity.sign() > 0 => sum = sum + quantity,
             _ => everywhere = false,
         }
     }

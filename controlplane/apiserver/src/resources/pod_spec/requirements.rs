@@ -197,7 +197,7 @@ pub(super) fn pod_level(errors: &mut Errors, path: &Path, spec: &Value) {
             .items("containers")
             .iter()
             .filter_map(|c| c.at("resources.requests").get(name))
-            .fold(Quantity::default(), |sum, q| sum.add(quantity_of(q)));
+            .fold(Quantity::default(), |sum, q| sum + quantity_of(q));
         if total > request {
             let text = format!("must be greater than or equal to aggregate container requests of {total}");
             errors.push(FieldError::invalid(path.child("requests").key(name), request.to_string(), text));

@@ -33,10 +33,9 @@ pub(super) fn check(errors: &mut Errors, path: &Path, spec: &Value) {
         spread(errors, &path, constraint);
         let pair = |c: &Value| (c.text("topologyKey").to_owned(), c.text("whenUnsatisfiable").to_owned());
         let own = pair(constraint);
-        for _ in constraints[i + 1..].iter().filter(|other| pair(other) == own) {
+        if constraints[i + 1..].iter().any(|other| pair(other) == own) {
             let path = path.child("{topologyKey, whenUnsatisfiable}");
             errors.push(FieldError::duplicate(path, format!("{{{}, {}}}", own.0, own.1)));
-            break;
         }
     }
 }
