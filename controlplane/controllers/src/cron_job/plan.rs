@@ -11,9 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::schedule::Schedule;
 use crate::runtime::object::{
-    after_seconds, controller_reference, created, deleting, name, set_annotation, time, uid,
+    after_seconds, annotation, controller_reference, created, deleting, name, set_annotation, time, uid,
 };
 use crate::runtime::recorder::{Note, reference};
+
+/// The annotation with the time for which a Job was started.
+const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
 /// What to do.
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ fn ended(job: &Job) -> Option<&str> {
 /// Plans one pass.
 pub(super) fn plan(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let mut plan = Plan { status: cron_job.status.clone().unwrap_or_default(), ..Plan::default() };
-    account(jobs, &mut plan);
+    account(cron_job, jobs, &mut plan);
     if !deleting(&cron_job.metadata) {
         history(cron_job, jobs, &mut plan);
         if cron_job.spec.suspend != Some(true) {
@@ -63,15 +66,23 @@ pub(super) fn plan(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Pla
     plan
 }
 
+/// When a Job was due, if it is one that the schedule started.
+fn scheduled(cron_job: &CronJob, job: &Job) -> Option<Timestamp> {
+    let at: Timestamp = annotation(&job.metadata, SCHEDULED)?.parse().ok()?;
+    (name(&job.metadata) == job_name(cron_job, at)).then_some(at)
+}
+
 /// Brings the list of active Jobs up to date.
-fn account(jobs: &[Arc<Job>], plan: &mut Plan) {
+fn account(cron_job: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
     let mut active: Vec<ObjectReference> = plan.status.active.take().unwrap_or_default();
     for job in jobs {
         let job_name = name(&job.metadata);
         let listed = active.iter().position(|a| a.uid.as_deref() == Some(uid(&job.metadata)));
+        let due = scheduled(cron_job, job);
         match (ended(job), listed) {
+            // It was started, and only the note of it was lost.
+            (None, None) if due.is_some() && !deleting(&job.metadata) => active.push(reference(&**job)),
             (None, None) if !deleting(&job.metadata) => {
-                active.push(reference(&**job));
                 let text = format!("Saw a job that the controller did not create or forgot: {job_name}");
                 plan.notes.push(Note::warning("UnexpectedJob", text));
             }
@@ -81,6 +92,10 @@ fn account(jobs: &[Arc<Job>], plan: &mut Plan) {
                 plan.notes.push(Note::normal("SawCompletedJob", text));
             }
             _ => {}
+        }
+        let last = plan.status.last_schedule_time.as_ref().map(|t| t.0);
+        if due > last {
+            plan.status.last_schedule_time = due.map(time);
         }
         let completed = job.status.as_ref().and_then(|s| s.completion_time.clone());
         if ended(job) == Some("Complete") && completed > plan.status.last_successful_time {
@@ -117,51 +132,55 @@ fn history(cron_job: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
     }
 }
 
+/// The schedule and its time zone; a note about what is wrong with them.
+fn timetable(cron_job: &CronJob) -> Result<(Schedule, TimeZone), Note> {
+    let spec = &cron_job.spec;
+    let schedule = Schedule::parse(&spec.schedule).map_err(|error| {
+        let text = format!("unparseable schedule: {:?} : {error}", spec.schedule);
+        Note::warning("UnparseableSchedule", text)
+    })?;
+    let zone = match spec.time_zone.as_deref() {
+        None => TimeZone::UTC,
+        Some(zone) => TimeZone::get(zone).map_err(|error| {
+            Note::warning("UnknownTimeZone", format!("invalid timeZone: {zone:?}: {error}"))
+        })?,
+    };
+    Ok((schedule, zone))
+}
+
 fn start(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan) {
     let spec = &cron_job.spec;
-    let zone = match spec.time_zone.as_deref().map(TimeZone::get) {
-        None => TimeZone::UTC,
-        Some(Ok(zone)) => zone,
-        Some(Err(_)) => {
-            let text = format!("invalid timeZone: {:?}", spec.time_zone.as_deref().unwrap_or_default());
-            return plan.notes.push(Note::warning("UnknownTimeZone", text));
-        }
+    let (schedule, zone) = match timetable(cron_job) {
+        Ok(timetable) => timetable,
+        Err(note) => return plan.notes.push(note),
     };
-    let schedule = match Schedule::parse(&spec.schedule) {
-        Ok(schedule) => schedule,
-        Err(error) => {
-            let text = format!("unparseable schedule: {:?} : {error}", spec.schedule);
-            return plan.notes.push(Note::warning("UnparseableSchedule", text));
-        }
-    };
-    plan.again = schedule.next(now, &zone).map(|next| {
+    let since = plan.status.last_schedule_time.as_ref().map_or(created(&cron_job.metadata), |t| t.0);
+    plan.again = schedule.upcoming(since, now, &zone).map(|next| {
         Duration::try_from(next.duration_since(now)).unwrap_or_default() + Duration::from_millis(100)
     });
-    let since = plan.status.last_schedule_time.as_ref().map_or(created(&cron_job.metadata), |t| t.0);
-    let deadline = spec.starting_deadline_seconds.map(|s| after_seconds(now, -s));
-    let Some((at, many)) = schedule.latest(deadline.map_or(since, |d| d.max(since)), now, &zone) else {
-        return;
-    };
+    let floor = spec.starting_deadline_seconds.map_or(Timestamp::MIN, |s| after_seconds(now, -s));
+    let Some((at, many)) = schedule.latest(since, floor, now, &zone) else { return };
     if many {
         let text =
             "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
         plan.notes.push(Note::warning("TooManyMissedTimes", text));
     }
     let job = job_for(cron_job, at, &zone);
-    let active = plan.status.active.as_deref().unwrap_or_default();
     if jobs.iter().any(|j| j.metadata.name == job.metadata.name) {
-        // It was started, and only the note of it was lost.
+        // Two times within one minute come to one Job.
         plan.status.last_schedule_time = Some(time(at));
         return;
     }
+    let active = plan.status.active.as_deref().unwrap_or_default();
     match spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
             let text = "Not starting job because prior execution is running and concurrency policy is Forbid";
             return plan.notes.push(Note::normal("JobAlreadyActive", text));
         }
         Some("Replace") => {
-            let running = jobs.iter().filter(|j| ended(j).is_none() && !deleting(&j.metadata));
-            plan.delete.extend(running.cloned());
+            let listed = |job: &&Arc<Job>| active.iter().any(|a| a.uid == job.metadata.uid);
+            let doomed = jobs.iter().filter(listed).filter(|j| !deleting(&j.metadata));
+            plan.delete.extend(doomed.cloned());
             plan.status.active = None;
         }
         _ => {}
@@ -169,13 +188,18 @@ fn start(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan)
     plan.create = Some((Box::new(job), at));
 }
 
-/// The Job of a scheduled time: its name says which, so that it is never started twice.
+/// The name of the Job of a scheduled time: it says which, so that it is never started twice.
+fn job_name(cron_job: &CronJob, at: Timestamp) -> String {
+    format!("{}-{}", name(&cron_job.metadata), at.as_second().div_euclid(60))
+}
+
+/// The Job of a scheduled time.
 fn job_for(cron_job: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
     let template = &cron_job.spec.job_template;
     let meta = template.metadata.clone().unwrap_or_default();
     let mut job = Job {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{}", name(&cron_job.metadata), at.as_second() / 60)),
+            name: Some(job_name(cron_job, at)),
             namespace: cron_job.metadata.namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,
@@ -186,12 +210,11 @@ fn job_for(cron_job: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
         status: None,
     };
     let local = at.to_zoned(zone.clone());
-    let stamp = if zone == &TimeZone::UTC {
-        at.to_string()
-    } else {
-        local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    let stamp = match local.offset().is_zero() {
+        true => at.to_string(),
+        false => local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
     };
-    set_annotation(&mut job.metadata, "batch.kubernetes.io/cronjob-scheduled-timestamp", stamp);
+    set_annotation(&mut job.metadata, SCHEDULED, stamp);
     job
 }
 

@@ -24,7 +24,8 @@ fn job(text: &str) -> Arc<Job> {
         if field[1] == "running" { json!([]) } else { json!([{"type": field[1], "status": "True"}]) };
     Arc::new(
         serde_json::from_value(json!({
-            "metadata": {"name": field[0], "namespace": "ns", "uid": field[0]},
+            "metadata": {"name": field[0], "namespace": "ns", "uid": field[0], "annotations":
+                {SCHEDULED: format!("2024-01-01T00:{}:00Z", field[2])}},
             "spec": {"template": {}},
             "status": {"conditions": conditions, "startTime": format!("2024-01-01T00:{}:00Z", field[2]),
                        "completionTime": format!("2024-01-01T00:{}:30Z", field[2])},
@@ -75,7 +76,7 @@ fn starts_when_due() {
         "2024-01-01T00:10:30Z",
         None,
         &[],
-        &["UnexpectedJob"],
+        &[],
     );
     check(json!({"suspend": true}), none.clone(), &[], "2024-01-01T00:10:00Z", None, &[], &[]);
     // Missed times come to one start, that of the last, unless that too is past its deadline.
@@ -117,6 +118,32 @@ fn concurrency() {
     );
     assert_eq!(ended.status.last_successful_time.unwrap().0.to_string(), "2024-01-01T00:10:30Z");
     check(json!({"concurrencyPolicy": "Forbid"}), active, &[], at, Some(TWENTY), &[], &["MissingJob"]);
+}
+
+#[test]
+fn what_was_lost_is_found() {
+    // Started, but the status was never written.
+    let at = "2024-01-01T00:12:00Z";
+    let found = check(json!({}), json!({}), &[&format!("{TEN} running 10")], at, None, &[], &[]);
+    assert_eq!(found.status.active.unwrap()[0].name.as_deref(), Some(TEN));
+    assert_eq!(found.status.last_schedule_time.unwrap().0.to_string(), "2024-01-01T00:10:00Z");
+    let ended = check(json!({}), json!({}), &[&format!("{TEN} Failed 10")], at, None, &[], &[]);
+    assert_eq!((ended.status.active, ended.status.last_schedule_time.is_some()), (None, true));
+    // Somebody's own Job is told of, and is in nobody's way.
+    let forbid = json!({"concurrencyPolicy": "Forbid"});
+    check(forbid, json!({}), &["mine running 10"], at, Some(TEN), &[], &["UnexpectedJob"]);
+    let replace = json!({"concurrencyPolicy": "Replace"});
+    check(replace, json!({}), &["mine running 10"], at, Some(TEN), &[], &["UnexpectedJob"]);
+}
+
+#[test]
+fn times_of_a_zone() {
+    let spec = json!({"schedule": "0 2 * * *", "timeZone": "Europe/Berlin"});
+    let last = json!({"lastScheduleTime": "2024-01-01T01:00:00Z"});
+    let plan = check(spec, last, &[], "2024-01-02T01:00:05Z", Some("c-28402620"), &[], &[]);
+    let stamp = &plan.create.unwrap().0.metadata.annotations.unwrap()[SCHEDULED];
+    assert_eq!(stamp, "2024-01-02T02:00:00+01:00");
+    assert_eq!(plan.again, Some(Duration::from_millis(24 * 3_600_000 - 5_000 + 100)));
 }
 
 #[test]
