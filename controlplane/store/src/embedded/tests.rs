@@ -25,8 +25,16 @@ fn options() -> Options {
     }
 }
 
+/// Opens a store. A test that starts a process holds every lock of this one for the moment between fork and exec, so a lock is
+/// waited for.
 fn open(path: &Path) -> Store {
-    Store::open(path, options()).unwrap()
+    let start = std::time::Instant::now();
+    loop {
+        match Store::open(path, options()) {
+            Err(crate::Error::Locked { .. }) if start.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
+            other => return other.unwrap(),
+        }
+    }
 }
 
 fn put(key: &str, value: impl Into<Bytes>) -> Op {
