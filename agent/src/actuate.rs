@@ -3,9 +3,9 @@
 pub mod probes;
 
 pub mod cgroups;
-pub mod log_rotation;
-pub mod pods;
-pub mod volumes;
 pub mod dataplane;
+pub mod log_rotation;
 pub mod network;
+pub mod pods;
 pub mod services;
+pub mod volumes;

@@ -10,6 +10,7 @@ use pagurus_controlplane_apiserver::authz::Authorizer;
 use pagurus_controlplane_apiserver::bootstrap::{Bootstrap, Settings};
 use pagurus_controlplane_apiserver::engine::{Engine, EngineOptions};
 use pagurus_controlplane_apiserver::engine_objects::EngineObjects;
+use pagurus_controlplane_apiserver::flow;
 use pagurus_controlplane_apiserver::health::{Health, Hook, Scope};
 use pagurus_controlplane_apiserver::listen::{self, Tls};
 use pagurus_controlplane_apiserver::objects::Objects;
@@ -127,6 +128,7 @@ pub async fn start(
     }
     let roles = bootstrap.roles();
     tasks.spawn(bootstrap.run(cancel.clone()));
+    tasks.spawn(flow::keep_statuses(server.clone(), engine.clone(), cancel.clone()));
     Ok(Running { server, ca: pki.ca, roles, engine, data_dir })
 }
 

@@ -22,7 +22,8 @@ impl Cluster {
         let get = |name: &str| std::env::var_os(name).map(PathBuf::from);
         match (get("PAGURUS_CLUSTER"), get("PAGURUS_XTASK")) {
             (Some(directory), Some(xtask)) => {
-                let name = directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                let name =
+                    directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 Some(Self { name, directory, xtask })
             }
             _ => {
@@ -99,7 +100,10 @@ impl Cluster {
     /// # Errors
     /// It failed; with what it said.
     pub fn on_node(&self, node: &str, words: &[&str]) -> Result<String> {
-        let out = Command::new(&self.xtask).args(["enter", "--name", &self.name, node, "--"]).args(words).output()?;
+        let out = Command::new(&self.xtask)
+            .args(["enter", "--name", &self.name, node, "--"])
+            .args(words)
+            .output()?;
         if !out.status.success() {
             bail!("{node}: {}: {}", words.join(" "), String::from_utf8_lossy(&out.stderr).trim());
         }
@@ -128,7 +132,9 @@ impl Cluster {
     /// # Errors
     /// Not within a minute.
     pub fn ready(&self, namespace: &str, pod: &str) -> Result<()> {
-        self.wait(&format!("pod {namespace}/{pod} is Ready"), 60, |c| Ok(is_ready(&c.get(&["-n", namespace, "pod", pod])?)))
+        self.wait(&format!("pod {namespace}/{pod} is Ready"), 60, |c| {
+            Ok(is_ready(&c.get(&["-n", namespace, "pod", pod])?))
+        })
     }
 }
 
@@ -158,7 +164,9 @@ impl<'a> Namespace<'a> {
     pub fn new(cluster: &'a Cluster, name: &str) -> Result<Self> {
         cluster.ok(&["create", "namespace", name])?;
         let made = Self { cluster, name: name.to_owned() };
-        cluster.wait("the default ServiceAccount is there", 20, |c| Ok(c.get(&["-n", name, "serviceaccount", "default"]).is_ok()))?;
+        cluster.wait("the default ServiceAccount is there", 20, |c| {
+            Ok(c.get(&["-n", name, "serviceaccount", "default"]).is_ok())
+        })?;
         Ok(made)
     }
 }
@@ -167,13 +175,18 @@ impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // What a failed test left is what explains it.
-            for words in [&["-n", &self.name, "get", "all", "-o", "wide"][..], &["-n", &self.name, "get", "events"], &["get", "nodes", "-o", "wide"]] {
+            for words in [
+                &["-n", &self.name, "get", "all", "-o", "wide"][..],
+                &["-n", &self.name, "get", "events"],
+                &["get", "nodes", "-o", "wide"],
+            ] {
                 if let Ok(out) = self.cluster.kubectl(words) {
                     eprintln!("--- kubectl {}\n{}", words.join(" "), String::from_utf8_lossy(&out.stdout));
                 }
             }
         }
         // Not waited for: the next test has a namespace of its own.
-        let _ = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]);
+        let _ =
+            self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]);
     }
 }

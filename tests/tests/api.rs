@@ -39,7 +39,10 @@ fn bad_input_gets_a_status() -> Result<()> {
     cluster.ok(&["-n", n, "create", "configmap", "c"])?;
     assert!(said(&["-n", n, "create", "configmap", "c"])?.contains("configmaps \"c\" already exists"));
     assert!(said(&["-n", n, "create", "configmap", "Upper"])?.contains("Invalid value: \"Upper\""));
-    assert!(said(&["-n", n, "--as", "somebody", "get", "pods"])?.contains("User \"somebody\" cannot list resource \"pods\""));
+    assert!(
+        said(&["-n", n, "--as", "somebody", "get", "pods"])?
+            .contains("User \"somebody\" cannot list resource \"pods\"")
+    );
     Ok(())
 }
 
@@ -51,9 +54,21 @@ fn labels_patches_and_output_formats() -> Result<()> {
     cluster.ok(&["-n", n, "create", "configmap", "c", "--from-literal=a=1"])?;
     cluster.ok(&["-n", n, "label", "configmap", "c", "x=y"])?;
     cluster.ok(&["-n", n, "patch", "configmap", "c", "-p", r#"{"data":{"b":"2"}}"#])?;
-    cluster.ok(&["-n", n, "patch", "configmap", "c", "--type=json", "-p", r#"[{"op":"remove","path":"/data/a"}]"#])?;
+    cluster.ok(&[
+        "-n",
+        n,
+        "patch",
+        "configmap",
+        "c",
+        "--type=json",
+        "-p",
+        r#"[{"op":"remove","path":"/data/a"}]"#,
+    ])?;
     cluster.ok(&["-n", n, "annotate", "configmap", "c", "note=hello"])?;
-    assert_eq!(cluster.ok(&["-n", n, "get", "configmap", "-l", "x=y", "-o", "jsonpath={.items[*].data}"])?, r#"{"b":"2"}"#);
+    assert_eq!(
+        cluster.ok(&["-n", n, "get", "configmap", "-l", "x=y", "-o", "jsonpath={.items[*].data}"])?,
+        r#"{"b":"2"}"#
+    );
     assert!(cluster.ok(&["-n", n, "get", "configmap", "c", "-o", "yaml"])?.contains("note: hello"));
     assert!(cluster.ok(&["-n", n, "describe", "configmap", "c"])?.contains("x=y"));
     Ok(())

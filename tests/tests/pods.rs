@@ -38,7 +38,8 @@ fn a_pod_sees_its_configuration() -> Result<()> {
     cluster.ready(&ns.name, "p")?;
     let pod = cluster.get(&["-n", &ns.name, "pod", "p"])?;
     let ip = pod["status"]["podIP"].as_str().context("the pod has no address")?.to_owned();
-    let script = "echo $COLOUR $WORD $ME $IP; cat /c/file.txt; echo; cat /s/word; echo; cat /e/init; cat /d/labels";
+    let script =
+        "echo $COLOUR $WORD $ME $IP; cat /c/file.txt; echo; cat /s/word; echo; cat /e/init; cat /d/labels";
     let said = cluster.ok(&["-n", &ns.name, "exec", "p", "--", "/bin/sh", "-c", script])?;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines, [&format!("red xyzzy p {ip}")[..], "one", "xyzzy", "from-init", "tier=\"web\""]);
@@ -68,8 +69,13 @@ fn exit_codes_and_restarts_are_told() -> Result<()> {
         let crashing = c.get(&["-n", &ns.name, "pod", "crashing"])?;
         let code = &failed["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"];
         let waiting = &crashing["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
-        let restarts = crashing["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default();
-        Ok(done["status"]["phase"] == "Succeeded" && failed["status"]["phase"] == "Failed" && *code == 3 && *waiting == "CrashLoopBackOff" && restarts >= 1)
+        let restarts =
+            crashing["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default();
+        Ok(done["status"]["phase"] == "Succeeded"
+            && failed["status"]["phase"] == "Failed"
+            && *code == 3
+            && *waiting == "CrashLoopBackOff"
+            && restarts >= 1)
     })
 }
 
@@ -91,7 +97,9 @@ fn a_failing_liveness_probe_restarts_and_readiness_gates() -> Result<()> {
         let pod = c.get(&["-n", &ns.name, "pod", "p"])?;
         let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
         let of = |name: &str| statuses.iter().find(|s| s["name"] == name).cloned().unwrap_or_default();
-        Ok(of("live")["restartCount"].as_i64().unwrap_or_default() >= 1 && of("ready")["restartCount"] == 0 && of("ready")["ready"] == true)
+        Ok(of("live")["restartCount"].as_i64().unwrap_or_default() >= 1
+            && of("ready")["restartCount"] == 0
+            && of("ready")["ready"] == true)
     })
 }
 

@@ -39,11 +39,14 @@ fn process(cluster: &Cluster, leaf: &str, name: &str) -> Result<i32> {
     let mut directories = vec![std::path::PathBuf::from(format!("{unified}/{}/{leaf}", cluster.fabric()))];
     while let Some(directory) = directories.pop() {
         for pid in std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().lines() {
-            if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| name.starts_with(c.trim()) && !c.trim().is_empty()) {
+            if std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|c| name.starts_with(c.trim()) && !c.trim().is_empty())
+            {
                 return Ok(pid.parse()?);
             }
         }
-        directories.extend(std::fs::read_dir(&directory)?.flatten().filter(|e| e.path().is_dir()).map(|e| e.path()));
+        directories
+            .extend(std::fs::read_dir(&directory)?.flatten().filter(|e| e.path().is_dir()).map(|e| e.path()));
     }
     anyhow::bail!("no {name} in {leaf} of {}", cluster.name)
 }
@@ -52,7 +55,9 @@ fn process(cluster: &Cluster, leaf: &str, name: &str) -> Result<i32> {
 fn kill(cluster: &Cluster, leaf: &str, name: &str) -> Result<()> {
     let pid = process(cluster, leaf, name)?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-    cluster.wait(&format!("{name} in {leaf} runs again"), 30, |c| Ok(process(c, leaf, name).is_ok_and(|new| new != pid)))
+    cluster.wait(&format!("{name} in {leaf} runs again"), 30, |c| {
+        Ok(process(c, leaf, name).is_ok_and(|new| new != pid))
+    })
 }
 
 #[test]
@@ -66,7 +71,11 @@ fn killing_any_process_loses_nothing() -> Result<()> {
     let before = containers(&cluster, n)?;
     assert_eq!(before.len(), 4);
     let node = cluster.nodes()?.first().cloned().context("no nodes")?;
-    for (leaf, name) in [("control-plane", "pagurus-controlplane"), (node.as_str(), "pagurus-agent"), (node.as_str(), "containerd")] {
+    for (leaf, name) in [
+        ("control-plane", "pagurus-controlplane"),
+        (node.as_str(), "pagurus-agent"),
+        (node.as_str(), "containerd"),
+    ] {
         // In the middle of work: writes are acknowledged up to the moment of the kill, a pod is on its way.
         for i in 0..20 {
             cluster.ok(&["-n", n, "create", "configmap", &format!("{name}-{i}")])?;
@@ -79,11 +88,18 @@ fn killing_any_process_loses_nothing() -> Result<()> {
         kill(&cluster, leaf, name)?;
         cluster.wait("the API answers", 30, |c| Ok(c.ok(&["get", "--raw", "/readyz"]).is_ok()))?;
         let maps = cluster.get(&["-n", n, "configmaps"])?;
-        let kept = items(&maps).iter().filter(|m| m["metadata"]["name"].as_str().is_some_and(|m| m.starts_with(name))).count();
+        let kept = items(&maps)
+            .iter()
+            .filter(|m| m["metadata"]["name"].as_str().is_some_and(|m| m.starts_with(name)))
+            .count();
         assert_eq!(kept, 20, "acknowledged writes after the end of {name}");
-        cluster.wait("the nodes are Ready", 60, |c| Ok(items(&c.get(&["nodes"])?).iter().all(pagurus_tests::cluster::is_ready)))?;
+        cluster.wait("the nodes are Ready", 60, |c| {
+            Ok(items(&c.get(&["nodes"])?).iter().all(pagurus_tests::cluster::is_ready))
+        })?;
         cluster.ready(&format!("{n}-pods"), &pod)?;
-        cluster.wait("the Deployment is whole", 60, |c| Ok(c.get(&["-n", n, "deployment", "d"])?["status"]["readyReplicas"] == 4))?;
+        cluster.wait("the Deployment is whole", 60, |c| {
+            Ok(c.get(&["-n", n, "deployment", "d"])?["status"]["readyReplicas"] == 4)
+        })?;
         assert_eq!(containers(&cluster, n)?, before, "no container was restarted with {name}");
     }
     Ok(())
@@ -106,7 +122,10 @@ fn a_connection_survives_the_agent() -> Result<()> {
     cluster.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": n}, "spec": {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]}}))?;
     cluster.ready(n, "server")?;
     cluster.ready(n, "client")?;
-    let address = cluster.get(&["-n", n, "service", "server"])?["spec"]["clusterIP"].as_str().context("no cluster IP")?.to_owned();
+    let address = cluster.get(&["-n", n, "service", "server"])?["spec"]["clusterIP"]
+        .as_str()
+        .context("no cluster IP")?
+        .to_owned();
     let exec = |words: &[&str]| {
         let mut all = vec!["-n", n, "exec", "client", "--"];
         all.extend(words);
@@ -114,7 +133,8 @@ fn a_connection_survives_the_agent() -> Result<()> {
     };
     cluster.wait("the Service answers", 20, |_| Ok(exec(&["/probe", "get", &address, "80"]).is_ok()))?;
     // The exec stream ends with the agent that carries it, so the client reports through a file.
-    let script = format!("(/probe hold {address} 80 8 > /tmp/held 2>&1; echo $? >> /tmp/held) > /dev/null 2>&1 &");
+    let script =
+        format!("(/probe hold {address} 80 8 > /tmp/held 2>&1; echo $? >> /tmp/held) > /dev/null 2>&1 &");
     exec(&["/bin/sh", "-c", &script])?;
     kill(&cluster, &node, "pagurus-agent")?;
     cluster.wait("the connection lived through it", 40, |_| {
@@ -122,6 +142,9 @@ fn a_connection_survives_the_agent() -> Result<()> {
         anyhow::ensure!(!said.contains("ended after"), "{said}");
         Ok(said.trim().ends_with('0') && said.contains("answers on one connection"))
     })?;
-    assert_eq!(cluster.get(&["-n", n, "pod", "client"])?["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(
+        cluster.get(&["-n", n, "pod", "client"])?["status"]["containerStatuses"][0]["restartCount"],
+        0
+    );
     Ok(())
 }

@@ -38,7 +38,8 @@ fn setting(cluster: &Cluster, namespace: &str, replicas: u32) -> Result<(Vec<Str
         cluster.ready(namespace, client)?;
     }
     let service = cluster.get(&["-n", namespace, "service", "echo"])?;
-    let addresses = serde_json::from_value(service["spec"]["clusterIPs"].clone()).context("no cluster IPs")?;
+    let addresses =
+        serde_json::from_value(service["spec"]["clusterIPs"].clone()).context("no cluster IPs")?;
     endpoints(cluster, namespace, replicas as usize)?;
     Ok((addresses, clients))
 }
@@ -48,7 +49,10 @@ fn endpoints(cluster: &Cluster, namespace: &str, count: usize) -> Result<()> {
         let slices = c.get(&["-n", namespace, "endpointslices", "-l", "kubernetes.io/service-name=echo"])?;
         let ready = |family: &str| -> usize {
             let slices = items(&slices).iter().filter(|s| s["addressType"] == family);
-            slices.flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default()).filter(|e| e["conditions"]["ready"] == true).count()
+            slices
+                .flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default())
+                .filter(|e| e["conditions"]["ready"] == true)
+                .count()
         };
         Ok(ready("IPv4") == count && ready("IPv6") == count)
     })
@@ -95,7 +99,9 @@ fn no_endpoints_is_a_refusal_at_once() -> Result<()> {
     let Some(cluster) = Cluster::shared() else { return Ok(()) };
     let ns = Namespace::new(&cluster, "services-zero")?;
     let (addresses, clients) = setting(&cluster, &ns.name, 2)?;
-    let get = |client: &str, address: &str| cluster.ok(&["-n", &ns.name, "exec", client, "--", "/probe", "get", address, "80"]);
+    let get = |client: &str, address: &str| {
+        cluster.ok(&["-n", &ns.name, "exec", client, "--", "/probe", "get", address, "80"])
+    };
     cluster.ok(&["-n", &ns.name, "scale", "deployment", "echo", "--replicas=0"])?;
     endpoints(&cluster, &ns.name, 0)?;
     for (client, address) in clients.iter().flat_map(|c| addresses.iter().map(move |a| (c, a))) {

@@ -33,7 +33,8 @@ fn a_deployment_rolls_scales_and_goes() -> Result<()> {
     cluster.ok(&["-n", n, "rollout", "status", "deployment/d", "--timeout=90s"])?;
     cluster.ok(&["-n", n, "delete", "deployment", "d"])?;
     cluster.wait("everything it owned is gone", 60, |c| {
-        Ok(items(&c.get(&["-n", n, "replicasets"])?).is_empty() && items(&c.get(&["-n", n, "pods"])?).is_empty())
+        Ok(items(&c.get(&["-n", n, "replicasets"])?).is_empty()
+            && items(&c.get(&["-n", n, "pods"])?).is_empty())
     })
 }
 
@@ -69,7 +70,10 @@ fn a_statefulset_is_ordered() -> Result<()> {
     cluster.ready(&ns.name, "s-0")?;
     cluster.ready(&ns.name, "s-1")?;
     let created = |name: &str| -> Result<String> {
-        Ok(cluster.get(&["-n", &ns.name, "pod", name])?["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned())
+        Ok(cluster.get(&["-n", &ns.name, "pod", name])?["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     };
     assert!(created("s-0")? <= created("s-1")?, "s-0 comes first");
     Ok(())
@@ -90,7 +94,9 @@ fn jobs_complete_and_cronjobs_make_them() -> Result<()> {
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": pod}}}
     }))?;
     cluster.ok(&["-n", &ns.name, "create", "job", "by-hand", "--from=cronjob/c"])?;
-    cluster.ok(&["-n", &ns.name, "wait", "--for=condition=complete", "job/by-hand", "--timeout=60s"]).map(|_| ())
+    cluster
+        .ok(&["-n", &ns.name, "wait", "--for=condition=complete", "job/by-hand", "--timeout=60s"])
+        .map(|_| ())
 }
 
 #[test]

@@ -79,9 +79,7 @@ pub(super) async fn connect(
     sessions: &Sessions,
     url: impl Future<Output = pagurus_cri_api::Result<String>>,
 ) -> Result<Response<Body>, Refusal> {
-    let from_runtime = |error: pagurus_cri_api::Error| {
-        Refusal::internal(format!("unable to upgrade connection: {}", error.runtime_message()))
-    };
+    let from_runtime = |error: pagurus_cri_api::Error| Refusal::internal(error.runtime_message());
     if websocket::wants(request.headers(), "websocket") {
         let upgrade = Upgrade::of(&mut request, &[channels::V5, channels::V4])?;
         let mut headers = HeaderMap::new();

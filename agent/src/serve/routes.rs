@@ -25,7 +25,8 @@ impl Server {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
-        match segments.as_slice() {
+        let upgrades = matches!(segments.first(), Some(&("exec" | "attach" | "portForward")));
+        let answered = match segments.as_slice() {
             ["containerLogs", namespace, pod, container] => {
                 logs::serve(&self.directory, namespace, pod, container, &query).await
             }
@@ -59,7 +60,8 @@ impl Server {
                 Some(answer) => Ok(answer.map(reply::full)),
                 None => Err(Refusal::not_found("404 page not found")),
             },
-        }
+        };
+        answered.map_err(|refusal| if upgrades { refusal.to_upgrading() } else { refusal })
     }
 
     async fn exec(
@@ -123,7 +125,5 @@ fn running<'a>(pod: &'a PodEntry, container: &str) -> Result<(&'a ContainerEntry
     let found = pod.containers.iter().find(|entry| entry.name == container);
     let running =
         found.and_then(|entry| Some((entry, entry.current.as_ref().filter(|instance| instance.running)?)));
-    running.ok_or_else(|| {
-        Refusal::not_found(format!("unable to upgrade connection: container not found ({container:?})"))
-    })
+    running.ok_or_else(|| Refusal::internal(format!("container not found ({container:?})")))
 }

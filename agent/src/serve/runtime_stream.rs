@@ -20,8 +20,7 @@ const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Calls the URL and asks for SPDY, with what the headers say about the streams. The answer is a 101 to be upgraded.
 pub(super) async fn call(url: &str, headers: &HeaderMap) -> Result<Response<Incoming>, Refusal> {
-    let failed =
-        |what: &dyn std::fmt::Display| Refusal::internal(format!("unable to upgrade connection: {what}"));
+    let failed = |what: &dyn std::fmt::Display| Refusal::internal(what.to_string());
     let uri: Uri = url.parse().map_err(|error| failed(&format_args!("runtime's URL {url:?}: {error}")))?;
     if uri.scheme_str() != Some("http") {
         return Err(failed(&format_args!("the runtime streams at {url:?}; only http is spoken here")));

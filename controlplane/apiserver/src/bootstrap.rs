@@ -62,7 +62,10 @@ const PARTS: [(&str, &[&str]); 5] = [
     ("scheduling/bootstrap-system-priority-classes", &["PriorityClass"]),
     ("priority-and-fairness-config-producer", &["FlowSchema", "PriorityLevelConfiguration"]),
     ("apiservice-registration-controller", &["APIService"]),
-    ("start-kubernetes-service-controller", &["Service", "Endpoints", "EndpointSlice", "ServiceCIDR", "ConfigMap"]),
+    (
+        "start-kubernetes-service-controller",
+        &["Service", "Endpoints", "EndpointSlice", "ServiceCIDR", "ConfigMap"],
+    ),
 ];
 
 /// The work to do after a start, and the health checks that wait for it.
@@ -105,7 +108,8 @@ impl Bootstrap {
             });
             objects.extend(own::objects(&self.settings));
             let parts = self.parts.iter().map(async |(hook, kinds)| {
-                let belongs = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind));
+                let belongs =
+                    |object: &&Value| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind));
                 self.settle(objects.iter().filter(belongs).cloned().collect()).await;
                 hook.done();
             });

@@ -144,8 +144,10 @@ impl Cache {
     /// objects (a role graph) and need not see every change.
     pub async fn changed(&self, seen: Revision) -> Revision {
         let mut revisions = self.revision.subscribe();
-        match revisions.wait_for(|r| *r > seen).await {
-            Ok(revision) => *revision,
+        // The guard must not live across the wait that follows.
+        let changed = revisions.wait_for(|r| *r > seen).await.map(|revision| *revision);
+        match changed {
+            Ok(revision) => revision,
             Err(_) => std::future::pending().await,
         }
     }

@@ -37,5 +37,6 @@ pub mod openapi;
 pub mod paths;
 
 pub mod bootstrap;
+pub mod flow;
 pub mod listen;
 pub mod server;

@@ -125,12 +125,11 @@ impl Controller {
             Action::Delete(set) => {
                 self.set_writer.delete(&set, &DeleteParams::background(), true).await?;
             }
-            Action::Annotate(annotations) => {
-                latest.metadata.annotations = Some(annotations);
-                *latest = self.deployment_writer.replace(latest).await?;
-            }
-            Action::Status(status) => {
+            Action::Report { status, annotations } => {
                 latest.status = Some(*status);
+                if annotations.is_some() {
+                    latest.metadata.annotations = annotations;
+                }
                 if let Some(written) =
                     outcome::gone_is_fine(self.deployment_writer.replace_status(latest).await)?
                 {

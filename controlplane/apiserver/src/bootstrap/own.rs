@@ -120,13 +120,6 @@ pub(super) fn condition(object: &Value) -> Option<Value> {
             Some(condition("Available", "True", "Local", "Local APIServices are always available".to_owned()))
         }
         "ServiceCIDR" => Some(condition("Ready", "True", "", "Kubernetes Service CIDR is ready".to_owned())),
-        "FlowSchema" => {
-            let level = object.pointer("/spec/priorityLevelConfiguration/name")?.as_str()?;
-            let message = format!(
-                "This FlowSchema references the PriorityLevelConfiguration object named \"{level}\" and it exists"
-            );
-            Some(condition("Dangling", "False", "Found", message))
-        }
         _ => None,
     }
 }

@@ -80,6 +80,7 @@ impl Proxy {
     /// Passes the request on and the answer back.
     pub(super) async fn forward(&self, target: &Target, mut call: Call, body: Body) -> Response<Body> {
         let upgrade = is_upgrade(&call.headers).then(|| call.extensions.remove::<OnUpgrade>()).flatten();
+        let plain_proxy = upgrade.is_none() && call.info.subresource.as_deref() == Some("proxy");
         let request = match request(target, &call, body, upgrade.is_some()) {
             Ok(request) => request,
             Err(error) => return reply::error(&ApiError::internal(error)),
@@ -92,6 +93,10 @@ impl Proxy {
                 }
                 _ => answer(response),
             },
+            Err(error) if plain_proxy => {
+                let text = format!("error trying to reach service: {error:#}");
+                reply::error(&ApiError::new(503, Reason::ServiceUnavailable, text))
+            }
             Err(error) => reply::error(&ApiError::internal(format!("error dialing backend: {error:#}"))),
         }
     }

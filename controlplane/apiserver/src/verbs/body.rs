@@ -21,6 +21,10 @@ const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "applicatio
 /// How much of a body a message shows.
 const SHOWN: usize = 30;
 
+/// How much of a body that is too large is read after all.
+const PASSED_OVER: usize = 16 << 20;
+const PASSED_OVER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The whole body, unless it is too large.
 pub(super) async fn read(mut body: Body, most: usize) -> Result<Bytes, ApiError> {
     let mut whole = BytesMut::new();
@@ -29,6 +33,8 @@ pub(super) async fn read(mut body: Body, most: usize) -> Result<Bytes, ApiError>
             .map_err(|error| ApiError::bad_request(format!("the request's body cannot be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > most {
+            drop(whole);
+            pass_over(body).await;
             return Err(ApiError::request_entity_too_large(&format!("limit is {most}")));
         }
         if whole.is_empty() && body.is_end_stream() {
@@ -37,6 +43,19 @@ pub(super) async fn read(mut body: Body, most: usize) -> Result<Bytes, ApiError>
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Reads on for a while without keeping anything: a client that is cut off while it sends never sees the answer.
+async fn pass_over(mut body: Body) {
+    let reading = async {
+        let mut left = PASSED_OVER;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    // Whoever sends longer than this is cut off: the answer does not depend on it.
+    let _ = tokio::time::timeout(PASSED_OVER_TIME, reading).await;
 }
 
 /// The media type of the body without its parameters; empty if there is none.

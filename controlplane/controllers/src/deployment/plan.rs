@@ -28,9 +28,12 @@ pub(super) enum Action {
     Create(Box<ReplicaSet>),
     Update(Box<ReplicaSet>),
     Delete(Arc<ReplicaSet>),
-    /// Replaces the Deployment's annotations.
-    Annotate(BTreeMap<String, String>),
-    Status(Box<DeploymentStatus>),
+    /// Reports the status, with the annotations that go with it if they change. Annotations travel with the status because
+    /// otherwise they would count as a new generation of the Deployment.
+    Report {
+        status: Box<DeploymentStatus>,
+        annotations: Option<BTreeMap<String, String>>,
+    },
     Tell(Note),
 }
 
@@ -89,10 +92,9 @@ fn finish(
         }
     }
     actions.extend(rollout.notes.iter().cloned().map(Action::Tell));
-    if let Some(newest) = rollout.newest().filter(|_| !deleting(&observed.deployment.metadata)) {
-        actions
-            .extend(history::deployment_annotations(observed.deployment, &newest.now).map(Action::Annotate));
-    }
+    let newest = rollout.newest().filter(|_| !deleting(&observed.deployment.metadata));
+    let annotations =
+        newest.and_then(|newest| history::deployment_annotations(observed.deployment, &newest.now));
     if rollout.clean_up {
         let old = rollout.old().filter_map(|set| set.before.as_deref());
         for gone in history::surplus(observed.deployment, old) {
@@ -100,8 +102,9 @@ fn finish(
             actions.extend(gone.cloned().map(Action::Delete));
         }
     }
-    if status != status::tidy(observed.deployment.status.clone().unwrap_or_default()) {
-        actions.push(Action::Status(Box::new(status)));
+    let reported = status::tidy(observed.deployment.status.clone().unwrap_or_default());
+    if annotations.is_some() || status != reported {
+        actions.push(Action::Report { status: Box::new(status), annotations });
     }
     Plan { actions, again }
 }

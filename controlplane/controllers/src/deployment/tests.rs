@@ -96,8 +96,12 @@ impl World {
                     held.set.metadata.annotations = set.metadata.annotations;
                 }
                 Action::Delete(set) => self.sets.retain(|s| s.set.metadata.uid != set.metadata.uid),
-                Action::Annotate(annotations) => self.deployment.metadata.annotations = Some(annotations),
-                Action::Status(status) => self.deployment.status = Some(*status),
+                Action::Report { status, annotations } => {
+                    self.deployment.status = Some(*status);
+                    if annotations.is_some() {
+                        self.deployment.metadata.annotations = annotations;
+                    }
+                }
                 Action::Tell(note) => self.told.push(note.message),
             }
         }

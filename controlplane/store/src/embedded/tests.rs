@@ -31,7 +31,9 @@ fn open(path: &Path) -> Store {
     let start = std::time::Instant::now();
     loop {
         match Store::open(path, options()) {
-            Err(crate::Error::Locked { .. }) if start.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
+            Err(crate::Error::Locked { .. }) if start.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now()
+            }
             other => return other.unwrap(),
         }
     }
