@@ -142,7 +142,9 @@ fn install(packages: &[&str]) -> Result<()> {
     println!("setup: installing {}", packages.join(" "));
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages);
-    apt(&arguments)?;
+    apt(&arguments).context(
+        "cannot install them; on Debian 12 apt needs its three usual sources: bookworm, bookworm-updates and bookworm-security",
+    )?;
     stop_host_containerd();
     Ok(())
 }
