@@ -1,6 +1,7 @@
 //! The client of the demo and the tests. Static, no dependencies.
 //!
 //!     probe get ADDRESS PORT [PATH]     one HTTP request; prints the body
+//!     probe refusal ADDRESS PORT        connects and prints how that failed, after how many ms; fails if it does not
 //!     probe ready PORT ADDRESS...       exit code 0 if every address answers
 //!     probe spread N ADDRESS PORT       N requests, each on a connection of its own; prints how often each server answered
 //!     probe udp ADDRESS PORT TEXT       one datagram; prints the answer
@@ -30,6 +31,14 @@ fn get(to: SocketAddr, path: &str) -> Answer {
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(fail)?;
     text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or_else(|| format!("{to}: not an HTTP answer: {text:?}"))
+}
+
+fn refusal(to: SocketAddr) -> Answer {
+    let start = Instant::now();
+    match TcpStream::connect_timeout(&to, LIMIT) {
+        Ok(_) => Err(format!("{to}: connected")),
+        Err(error) => Ok(format!("{:.1} ms: {error}\n", start.elapsed().as_secs_f64() * 1000.0)),
+    }
 }
 
 fn spread(count: &str, to: SocketAddr) -> Answer {
@@ -92,12 +101,13 @@ fn run(words: &[&str]) -> Answer {
     match words {
         ["get", ip, port] => get(address(ip, port)?, "/"),
         ["get", ip, port, path] => get(address(ip, port)?, path),
+        ["refusal", ip, port] => refusal(address(ip, port)?),
         ["ready", port, ips @ ..] => ips.iter().map(|ip| get(address(ip, port)?, "/ready")).collect(),
         ["spread", count, ip, port] => spread(count, address(ip, port)?),
         ["udp", ip, port, text] => udp(address(ip, port)?, text, true),
         ["udp-to", ip, port, text] => udp(address(ip, port)?, text, false),
         ["hold", ip, port, seconds] => hold(address(ip, port)?, seconds),
-        _ => Err("usage: probe get|ready|spread|udp|udp-to|hold ...".to_owned()),
+        _ => Err("usage: probe get|refusal|ready|spread|udp|udp-to|hold ...".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 pub mod api;
 pub mod cgroups;
 pub mod checks;
+pub mod claim;
 pub mod demo;
 pub mod down;
 pub mod enter;
@@ -35,6 +36,9 @@ pub const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd10:244::/56";
 pub const API_PORT: u16 = 6443;
 /// Nodes are numbered in one byte of their address.
 pub const MAX_NODES: u8 = 200;
+
+/// The form of a cluster's directory that this program reads and writes.
+const FORMAT: u64 = 1;
 
 /// What `up` was asked for; kept in `.pagurus/NAME/cluster.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -110,9 +114,22 @@ impl Cluster {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         };
-        serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged; `cargo xtask down --name {name}` removes the cluster", file.display())
+        Self::parse(&text).with_context(|| {
+            format!(
+                "cannot use {}; `cargo xtask down --name {name}` removes the cluster, whatever made it",
+                file.display()
+            )
         })
+    }
+
+    /// The directory of a cluster may be from another version of this program.
+    fn parse(text: &str) -> Result<Self> {
+        let value: serde_json::Value = serde_json::from_str(text).context("it is damaged")?;
+        let format = value["format"].as_u64().unwrap_or(1);
+        if format != FORMAT {
+            bail!("another version of this program wrote it (format {format}, this one reads {FORMAT})");
+        }
+        serde_json::from_value(value).context("it is damaged")
     }
 
     /// Writes it for later commands.
@@ -123,7 +140,9 @@ impl Cluster {
         }
         let file = directory.join("cluster.json");
         let new = directory.join("cluster.json.new");
-        std::fs::write(&new, serde_json::to_vec_pretty(self)?)
+        let mut value = serde_json::to_value(self)?;
+        value["format"] = FORMAT.into();
+        std::fs::write(&new, serde_json::to_vec_pretty(&value)?)
             .and_then(|()| std::fs::rename(&new, &file))
             .with_context(|| format!("cannot write {}", file.display()))
     }
@@ -233,6 +252,26 @@ mod tests {
         ] {
             assert_eq!(check_name(name).is_ok(), fine, "{name}");
         }
+    }
+
+    #[test]
+    fn notes_of_other_versions_are_refused() {
+        let note = r#"{"name": "a", "nodes": 1, "port": 6443, "release": false"#;
+        let check = |rest: &str, expected: Option<&str>| {
+            let said = Cluster::parse(&format!("{note}{rest}")).err().map(|error| format!("{error:#}"));
+            match expected {
+                None => assert_eq!(said, None),
+                Some(part) => assert!(said.as_ref().is_some_and(|said| said.contains(part)), "{said:?}"),
+            }
+        };
+        check("}", None);
+        check(r#", "format": 1}"#, None);
+        check(
+            r#", "format": 2}"#,
+            Some("another version of this program wrote it (format 2, this one reads 1)"),
+        );
+        check("", Some("damaged"));
+        check(r#", "nodes": "many"}"#, Some("damaged"));
     }
 
     #[test]

@@ -60,6 +60,8 @@ fn compile(name: &str, directory: &Path) -> Result<PathBuf> {
     let source = workspace::root().join(format!("tests/images/{name}.rs"));
     let program = directory.join(name);
     if !newer(&program, &source) {
+        // Under its name only when it is whole: what was cut off would be newer than its source.
+        let new = directory.join(format!("{name}.new"));
         process::run(
             Command::new("rustc")
                 .args([
@@ -74,9 +76,10 @@ fn compile(name: &str, directory: &Path) -> Result<PathBuf> {
                     "strip=symbols",
                     "-o",
                 ])
-                .arg(&program)
+                .arg(&new)
                 .arg(&source),
         )?;
+        std::fs::rename(&new, &program).with_context(|| format!("cannot write {}", program.display()))?;
     }
     Ok(program)
 }
@@ -90,7 +93,10 @@ fn build_one(image: &Image, directory: &Path) -> Result<PathBuf> {
     }
     let layer = layer(image, &programs)?;
     let archive = archive(image, &layer)?;
-    std::fs::write(&file, archive).with_context(|| format!("cannot write {}", file.display()))?;
+    let new = file.with_extension("new");
+    std::fs::write(&new, archive)
+        .and_then(|()| std::fs::rename(&new, &file))
+        .with_context(|| format!("cannot write {}", file.display()))?;
     Ok(file)
 }
 

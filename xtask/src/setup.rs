@@ -46,6 +46,11 @@ const NEEDS: &[Need] = &[
     Need { present: || process::find("ip").is_some(), package: "iproute2", why: "makes the nodes' networks" },
     Need { present: || process::find("nsenter").is_some(), package: "util-linux", why: "enters a node" },
     Need { present: || process::find("curl").is_some(), package: "curl", why: "asks the API server" },
+    Need {
+        present: || process::find("kubectl").is_some(),
+        package: "kubernetes-client",
+        why: "kubectl, to talk to the cluster; a newer one that is there is left alone",
+    },
     Need { present: || process::find("containerd").is_some(), package: "containerd", why: "runs containers" },
     Need { present: || process::find("runc").is_some(), package: "runc", why: "runs containers" },
     Need { present: static_busybox, package: "busybox-static", why: "the shell of the test image" },

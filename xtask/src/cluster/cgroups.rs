@@ -91,6 +91,13 @@ pub fn make(cluster: &str, leaf: &str) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
+/// The processes of `CLUSTER/LEAF`, without those of the cgroups below it.
+pub fn processes(cluster: &str, leaf: &str) -> Vec<i32> {
+    let file = unified().map(|mount| mount.join(cluster).join(leaf).join("cgroup.procs"));
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    text.lines().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Moves this process into the directories; for use between fork and exec, so it allocates as little as it can.
 pub fn join(directories: &[PathBuf]) -> std::io::Result<()> {
     directories.iter().try_for_each(|d| std::fs::write(d.join("cgroup.procs"), "0"))
@@ -108,6 +115,11 @@ pub fn kill(cluster: &str) -> Result<()> {
         let events = std::fs::read_to_string(directory.join("cgroup.events"))?;
         Ok(events.contains("populated 0").then_some(()))
     })
+}
+
+/// Whether a cluster has cgroups.
+pub fn exists(cluster: &str) -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.mount.join(cluster).exists())
 }
 
 /// Removes a cluster's cgroups in every hierarchy; what is already gone is fine.

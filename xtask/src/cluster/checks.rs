@@ -1,38 +1,123 @@
-//! What a machine must have before a cluster can run on it, checked before anything is made.
+//! What a machine must have before a cluster can run on it, checked before anything is made. `Facts` are read, the verdict is pure.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// The oldest kernel with everything the nodes use: tcx links came with 6.6, `cgroup.kill` with 5.14.
 const KERNEL: (u32, u32) = (6, 6);
 
-fn kernel() -> Option<(u32, u32)> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
-    let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
-    Some((numbers.next()?, numbers.next()?))
+/// What of a machine decides.
+#[derive(Clone, Debug)]
+struct Facts {
+    /// The effective user is root.
+    root: bool,
+    /// `/proc/sys/kernel/osrelease`.
+    release: String,
+    /// `/sys/kernel/btf/vmlinux` is there.
+    btf: bool,
+    /// A cgroup2 file system is mounted.
+    cgroup2: bool,
+    /// The namespaces of `/proc/self/ns`.
+    namespaces: Vec<String>,
 }
 
-/// The first reason why no cluster can run here.
-pub fn machine() -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
+impl Facts {
+    fn of_this_machine() -> Result<Self> {
+        let release = "/proc/sys/kernel/osrelease";
+        let namespaces = std::fs::read_dir("/proc/self/ns").context("cannot read /proc/self/ns")?;
+        Ok(Self {
+            root: nix::unistd::geteuid().is_root(),
+            release: std::fs::read_to_string(release).with_context(|| format!("cannot read {release}"))?,
+            btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            cgroup2: super::cgroups::unified().is_some(),
+            namespaces: namespaces.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect(),
+        })
+    }
+}
+
+/// `6.1.0-13-amd64` is 6.1.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// The first reason why no cluster can run on such a machine, with what to do about it.
+fn verdict(facts: &Facts) -> Result<()> {
+    if !facts.root {
         bail!(
             "a cluster makes namespaces, cgroups and BPF programs and needs root; run this command as root"
         );
     }
-    match kernel() {
+    let release = facts.release.trim();
+    match version(release) {
         Some(version) if version >= KERNEL => {}
-        version => {
-            let (major, minor) = version.unwrap_or_default();
-            bail!("kernel {major}.{minor} is too old: {}.{} or newer is needed", KERNEL.0, KERNEL.1);
-        }
+        Some(_) => bail!(
+            "kernel {release} is too old: {}.{} or newer is needed; on Debian 12, install linux-image-amd64 from bookworm-backports and reboot",
+            KERNEL.0,
+            KERNEL.1
+        ),
+        None => bail!("the kernel's release {release:?} has no version number; Linux is needed"),
     }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        bail!("this kernel has no BTF (/sys/kernel/btf/vmlinux); it needs CONFIG_DEBUG_INFO_BTF");
-    }
-    if super::cgroups::unified().is_none() {
+    if !facts.btf {
         bail!(
-            "no cgroup2 file system is mounted; mount one at /sys/fs/cgroup (or boot with systemd.unified_cgroup_hierarchy=1)"
+            "this kernel has no BTF (/sys/kernel/btf/vmlinux), which the BPF programs need; boot one built with CONFIG_DEBUG_INFO_BTF, such as Debian's"
         );
     }
+    if !facts.cgroup2 {
+        bail!(
+            "no cgroup2 file system is mounted; mount one (`mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`), or boot with systemd.unified_cgroup_hierarchy=1"
+        );
+    }
+    for kind in ["net", "mnt", "uts", "ipc", "pid", "cgroup"] {
+        if !facts.namespaces.iter().any(|name| name == kind) {
+            bail!(
+                "this kernel has no {kind} namespaces, in which the nodes run; boot one with them, such as Debian's"
+            );
+        }
+    }
     Ok(())
+}
+
+/// The first reason why no cluster can run here.
+pub fn machine() -> Result<()> {
+    verdict(&Facts::of_this_machine()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit() -> Facts {
+        let namespaces = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+        Facts {
+            root: true,
+            release: "6.6.1\n".into(),
+            btf: true,
+            cgroup2: true,
+            namespaces: namespaces.map(str::to_owned).to_vec(),
+        }
+    }
+
+    #[test]
+    fn each_lack_is_one_line_that_says_what_to_do() {
+        let check = |facts: Facts, expected: Option<&str>| {
+            let said = verdict(&facts).err().map(|error| format!("{error:#}"));
+            match (said, expected) {
+                (None, None) => {}
+                (Some(said), Some(part)) => assert!(said.contains(part) && !said.contains('\n'), "{said}"),
+                (said, expected) => panic!("{said:?} instead of {expected:?}"),
+            }
+        };
+        check(fit(), None);
+        check(Facts { release: "10.0-rc1".into(), ..fit() }, None);
+        check(Facts { root: false, ..fit() }, Some("run this command as root"));
+        check(Facts { release: "6.1.0-13-amd64".into(), ..fit() }, Some("kernel 6.1.0-13-amd64 is too old"));
+        check(Facts { release: "5.10.0".into(), ..fit() }, Some("6.6 or newer is needed"));
+        check(Facts { release: "Darwin".into(), ..fit() }, Some("has no version number"));
+        check(Facts { btf: false, ..fit() }, Some("no BTF"));
+        check(Facts { cgroup2: false, ..fit() }, Some("mount -t cgroup2"));
+        check(Facts { namespaces: vec!["net".into()], ..fit() }, Some("no mnt namespaces"));
+        // The first thing to mend comes first.
+        check(Facts { root: false, btf: false, ..fit() }, Some("root"));
+    }
 }

@@ -3,11 +3,19 @@
 
 use super::{Cluster, FABRIC_V4, FABRIC_V6, Node};
 use crate::process::{output, words};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::path::Path;
 
+/// Where `ip netns` keeps names; its first use makes this directory, mounted on itself.
+const NAMES: &str = "/run/netns";
+/// Says that the directory was made for us, so that it goes with the last cluster.
+const NAMES_ARE_OURS: &str = "/run/pagurus-netns";
+
 fn netns(name: &str) -> Result<()> {
-    if !Path::new("/run/netns").join(name).exists() {
+    if !Path::new(NAMES).exists() {
+        std::fs::write(NAMES_ARE_OURS, "").with_context(|| format!("cannot write {NAMES_ARE_OURS}"))?;
+    }
+    if !Path::new(NAMES).join(name).exists() {
         output(&mut words(&format!("ip netns add {name}")))?;
     }
     output(&mut words(&format!("ip -n {name} link set lo up"))).map(|_| ())
@@ -70,7 +78,7 @@ pub fn pod_routes(node: &Node, pod_cidrs: &[String]) -> Result<()> {
 pub fn namespaces(cluster: &str) -> Vec<String> {
     let fabric = format!("pagurus-{cluster}");
     let node = format!("{fabric}-node-");
-    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(NAMES).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| {
@@ -87,4 +95,18 @@ pub fn remove(cluster: &str) -> Vec<anyhow::Error> {
         .iter()
         .filter_map(|name| output(&mut words(&format!("ip netns delete {name}"))).err())
         .collect()
+}
+
+/// Takes away the directory of names if it was made for us and nobody uses it; for the end of the last cluster.
+pub fn remove_directory() {
+    if !Path::new(NAMES_ARE_OURS).exists() {
+        return;
+    }
+    let empty = std::fs::read_dir(NAMES).is_ok_and(|mut entries| entries.next().is_none());
+    // `ip` may have mounted it on itself more than once; when nothing is mounted there any more, unmounting fails.
+    while empty && nix::mount::umount(NAMES).is_ok() {}
+    if !empty || std::fs::remove_dir(NAMES).is_ok() {
+        // In use by others now: it is theirs.
+        let _ = std::fs::remove_file(NAMES_ARE_OURS);
+    }
 }

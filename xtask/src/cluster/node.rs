@@ -5,8 +5,9 @@ use super::{Cluster, Node, cgroups};
 use crate::{images, workspace};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Flags of a node's first process.
@@ -27,6 +28,7 @@ const OWN: &[&str] = &[
     "/var/log/containers",
     "/etc/cni/net.d",
     "/opt/cni/bin",
+    "/tmp",
 ];
 
 /// Trees of which a node sees its own copy, so that making directories in them leaves nothing on the host.
@@ -94,6 +96,8 @@ fn mounts(node: &Node, hierarchies: &[cgroups::Hierarchy]) -> Result<()> {
         std::fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
         bind(&source, Path::new(directory))?;
     }
+    std::fs::set_permissions("/tmp", std::os::unix::fs::PermissionsExt::from_mode(0o1777))
+        .context("cannot open the node's /tmp to everybody")?;
     Ok(())
 }
 
@@ -198,10 +202,10 @@ impl Service {
         }
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, status: ExitStatus) {
         self.pid = None;
         self.failures = if self.started.elapsed() < Duration::from_secs(10) { self.failures + 1 } else { 0 };
-        eprintln!("{} ended; starting it again", self.name);
+        eprintln!("{} ended ({status}); starting it again", self.name);
     }
 }
 
@@ -240,8 +244,23 @@ fn agent(node: &Node) -> Result<Command> {
     Ok(command)
 }
 
+/// The variable with the descriptor of the node's lock.
+pub const LOCK: &str = "PAGURUS_NODE_LOCK";
+
+/// Keeps the lock that says that this node runs: it is held as long as the descriptor is open here, and only here.
+fn hold_lock() -> Result<()> {
+    let Ok(text) = std::env::var(LOCK) else { return Ok(()) };
+    let lock: i32 = text.parse().with_context(|| format!("{LOCK}: {text:?} is not a descriptor"))?;
+    // SAFETY: fcntl(2) changes a flag of a descriptor that the supervisor passed on for this.
+    if unsafe { libc::fcntl(lock, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot keep the node's lock");
+    }
+    Ok(())
+}
+
 /// Runs a node.
 pub fn run(options: &Options) -> Result<()> {
+    hold_lock()?;
     let node = Cluster::load(&options.cluster)?.node(&options.node)?;
     let hierarchies = cgroups::hierarchies();
     nix::unistd::sethostname(node.name()).context("cannot set the host name")?;
@@ -294,7 +313,7 @@ fn reap(services: &mut [Service]) {
             return;
         }
         if let Some(service) = services.iter_mut().find(|s| s.pid == Some(pid)) {
-            service.ended();
+            service.ended(ExitStatus::from_raw(status));
         }
     }
 }

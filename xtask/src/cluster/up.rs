@@ -1,14 +1,18 @@
 //! `cargo xtask up`: a cluster on this machine, from nothing or from whatever an earlier `up` left.
 
 use super::api::Api;
+use super::claim::{Claim, Standing};
+use super::hindrance::Said;
 use super::progress::{Progress, until};
 use super::{
-    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, hindrance, load, network, supervise,
+    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, down, hindrance, load, network, supervise,
 };
 use crate::{build, images, workspace};
 use anyhow::{Context, Result, bail};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The container runtime of the nodes.
@@ -93,39 +97,93 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let archives = images::build()?;
     let mut progress = Progress::start();
-    let cluster = plan(options)?;
-    cluster.save()?;
-    let result = bring_up(&cluster, options, &archives, &mut progress);
-    if result.is_err() {
-        eprintln!(
-            "what its parts said is in {}; `cargo xtask down --name {}` removes the cluster",
-            cluster.logs().display(),
-            cluster.name
-        );
+    let mut claim = Claim::take(&options.name)?;
+    let Plan { cluster, new } = plan(options, &claim)?;
+    let directory = cluster.directory();
+    let result = claim.keep(&directory).and_then(|()| cluster.save()).and_then(|()| {
+        let listener = new.as_ref().map(|new| &new.listener);
+        bring_up(&cluster, listener, options, &archives, &mut progress)
+    });
+    if let Err(error) = result {
+        if new.is_none() {
+            eprintln!(
+                "what its parts said is in {}; `cargo xtask down --name {}` removes the cluster",
+                cluster.logs().display(),
+                cluster.name
+            );
+            return Err(error);
+        }
+        undo(&cluster, claim);
+        return Err(error);
     }
-    result
+    Ok(())
+}
+
+/// Takes back what a first `up` began; the logs stay, for they say more than one line can.
+fn undo(cluster: &Cluster, claim: Claim) {
+    let directory = cluster.directory();
+    let others = |entry: &std::fs::DirEntry| entry.path() != cluster.logs();
+    let removed = down::remove(&cluster.name).and_then(|()| {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten().filter(others) {
+            let path = entry.path();
+            let gone =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            gone.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    });
+    match removed {
+        Err(error) => eprintln!("{error:#}; `cargo xtask down --name {}` tries again", cluster.name),
+        Ok(()) => {
+            // Not if it holds anything.
+            let _ = std::fs::remove_dir(cluster.logs());
+            if std::fs::remove_dir(&directory).is_err() {
+                eprintln!(
+                    "what was begun is removed again; what its parts said is kept in {}",
+                    cluster.logs().display()
+                );
+            }
+            claim.release();
+            down::after_the_last();
+        }
+    }
+}
+
+/// What `up` is to make.
+struct Plan {
+    cluster: Cluster,
+    /// It is not there yet.
+    new: Option<New>,
+}
+
+/// What a new cluster is given.
+struct New {
+    /// The API server's socket: held from the moment the port is chosen, so that nobody else chooses it.
+    listener: TcpListener,
 }
 
 /// The cluster asked for, as a change of the one that is there.
-fn plan(options: &Options) -> Result<Cluster> {
-    let exists = Cluster::directory_of(&options.name).join("cluster.json").exists();
-    if !exists {
-        // Namespaces and cgroups are the machine's; their names do not tell checkouts apart.
-        if !network::namespaces(&options.name).is_empty() {
-            bail!(
-                "this machine has parts of another cluster {0}, not made from this checkout; choose another --name, or remove it with `cargo xtask down --name {0}`",
-                options.name
-            );
+fn plan(options: &Options, claim: &Claim) -> Result<Plan> {
+    let name = &options.name;
+    let directory = Cluster::directory_of(name);
+    claim.check(&directory)?;
+    if !directory.join("cluster.json").exists() {
+        if down::outside(name) {
+            // Namespaces and cgroups are the machine's; without a note their names do not tell checkouts apart.
+            if claim.standing(&directory) == Standing::Free {
+                bail!(
+                    "this machine has parts of another cluster {name}, not made from this checkout; choose another --name, or remove it with `cargo xtask down --name {name}`"
+                );
+            }
+            println!("removing what a cluster {name} without its directory left");
+            down::remove(name)?;
         }
-        let port = free_port()?;
-        return Ok(Cluster {
-            name: options.name.clone(),
-            nodes: options.nodes.unwrap_or(1),
-            port,
-            release: options.release,
-        });
+        let (port, listener) = free_port()?;
+        let cluster =
+            Cluster { name: name.clone(), nodes: options.nodes.unwrap_or(1), port, release: options.release };
+        return Ok(Plan { cluster, new: Some(New { listener }) });
     }
-    let mut cluster = Cluster::load(&options.name)?;
+    let mut cluster = Cluster::load(name)?;
     if let Some(nodes) = options.nodes {
         if nodes < cluster.nodes {
             bail!(
@@ -137,11 +195,11 @@ fn plan(options: &Options) -> Result<Cluster> {
         }
         cluster.nodes = nodes;
     }
-    Ok(cluster)
+    Ok(Plan { cluster, new: None })
 }
 
 /// A port for the API server on the host's loopback: 6443 where it is free.
-fn free_port() -> Result<u16> {
+fn free_port() -> Result<(u16, TcpListener)> {
     // Other clusters of this checkout may be stopped and come back to their port.
     let taken: Vec<u16> = std::fs::read_dir(workspace::root().join(".pagurus"))
         .into_iter()
@@ -151,28 +209,34 @@ fn free_port() -> Result<u16> {
         .map(|cluster| cluster.port)
         .collect();
     (6443..6543)
-        .find(|port| !taken.contains(port) && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .filter(|port| !taken.contains(port))
+        .find_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)))
         .context("no port of 6443 to 6542 is free on 127.0.0.1 for the API server; end a cluster with `cargo xtask down --name NAME`")
 }
 
 fn bring_up(
     cluster: &Cluster,
+    listener: Option<&TcpListener>,
     options: &Options,
     archives: &[std::path::PathBuf],
     progress: &mut Progress,
 ) -> Result<()> {
     let minutes = |n: u64| Duration::from_secs(60 * n);
     progress.say(format!("cluster {}: {} node(s)", cluster.name, cluster.nodes));
-    start_supervisor(cluster)?;
+    let said = Said::from_now_on(cluster);
+    let mut supervisor = start_supervisor(cluster, listener)?;
     progress.say("control plane: starting");
     let api = until("the API server is ready", minutes(2), || {
+        if let Some(why) = said.hopeless(supervisor.as_mut())? {
+            return Ok(Some(Err(why)));
+        }
         let api = Api::open(cluster)?;
         let answer = api.call("GET", "/readyz", None, "")?;
         if answer.code != 200 {
             bail!("/readyz answers {}: {}", answer.code, answer.body);
         }
-        Ok(Some(api))
-    })?;
+        Ok(Some(Ok(api)))
+    })??;
     write_kubeconfig(cluster)?;
     progress.say("nodes: starting their runtimes");
     until("the nodes' runtimes are there", minutes(1), || {
@@ -183,7 +247,7 @@ fn bring_up(
                         .exists()
             })
         };
-        Ok(cluster.nodes().iter().all(running).then_some(()))
+        yet(cluster.nodes().iter().all(running), || Ok(hindrance::of_runtimes(cluster, &said)))
     })?;
     progress.say("nodes: loading images");
     until("the nodes take images", minutes(2), || load::load(&cluster.nodes(), archives).map(Some))?;
@@ -230,10 +294,10 @@ fn route_pods(cluster: &Cluster, api: &Api) -> Result<()> {
     Ok(())
 }
 
-/// Starts the supervisor unless one runs.
-fn start_supervisor(cluster: &Cluster) -> Result<()> {
+/// Starts the supervisor unless one runs. A new cluster's gets the socket of the API server.
+fn start_supervisor(cluster: &Cluster, listener: Option<&TcpListener>) -> Result<Option<Child>> {
     match supervise::lock(cluster)? {
-        None => return Ok(()),
+        None => return Ok(None),
         Some(lock) => drop(lock),
     }
     let cgroup = cgroups::make(&cluster.cgroup(), "supervisor")?;
@@ -247,17 +311,24 @@ fn start_supervisor(cluster: &Cluster) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
-    // SAFETY: between fork and exec only system calls on paths prepared above.
+    let socket = listener.map(AsRawFd::as_raw_fd);
+    if socket.is_some() {
+        command.env("LISTEN_FDS", "1");
+    }
+    // SAFETY: between fork and exec only system calls on paths and descriptors prepared above.
     unsafe {
         command.pre_exec(move || {
             cgroups::join(&cgroup)?;
+            if let Some(socket) = socket {
+                supervise::hand_over(socket)?;
+            }
             if libc::setsid() < 0 {
                 return Err(std::io::Error::last_os_error());
             }
             Ok(())
         });
     }
-    command.spawn().context("cannot start the supervisor").map(|_| ())
+    command.spawn().context("cannot start the supervisor").map(Some)
 }
 
 /// The user's kubeconfig: the administrator's, with the server's address on the host.
@@ -272,9 +343,12 @@ fn write_kubeconfig(cluster: &Cluster) -> Result<()> {
     *server = format!("https://127.0.0.1:{}", cluster.port).into();
     let file = cluster.kubeconfig();
     let text = serde_saphyr::to_string(&config).context("cannot write the kubeconfig as YAML")?;
-    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .context("cannot protect the kubeconfig")
+    // Whole or not at all: kubectl may be reading it.
+    let new = cluster.directory().join("kubeconfig.new");
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)))
+        .and_then(|()| std::fs::rename(&new, &file))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// How many nodes are Ready.
