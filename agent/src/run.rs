@@ -76,10 +76,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = admin_socket {
         tasks.spawn("health checks", admin::run(context.clone(), listener, cancel.clone()));
     }
+    tokio::select! {
+        () = preflight::api_rights(&context.client, &context.node_name, &cancel) => {}
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
+            return Ok(());
+        }
+    }
     if context.config.dataplane {
+        context.readiness.expect(&["services", "network"]);
         tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), cancel.clone()));
     }
     if let Some(listener) = node_api {
+        context.readiness.expect(&["node-api", "pods"]);
         let table = PodTable::default();
         let waited = tokio::select! {
             waited = preflight::runtime_socket(&context.config, &cancel) => waited,

@@ -90,14 +90,23 @@ pub async fn run(
         );
     }
     part.ready();
+    // Up to here nothing was waiting.
+    let mut quiet = Instant::now();
     loop {
         let retry = shared.lock().retry_at();
-        let change = tokio::select! {
-            change = feeds.next() => Some(change),
-            () = sleep_until(retry) => None,
-            () = cancel.cancelled() => return Ok(()),
+        // What is there without waiting came while the last changes were written: since then it has been waiting.
+        let waited = futures::FutureExt::now_or_never(feeds.next()).map(|change| (Some(change), quiet));
+        let (change, arrived) = match waited {
+            Some(waited) => waited,
+            None => tokio::select! {
+                change = feeds.next() => {
+                    let arrived = feeds.arrived(&change);
+                    (Some(change), arrived)
+                }
+                () = sleep_until(retry) => (None, Instant::now()),
+                () = cancel.cancelled() => return Ok(()),
+            },
         };
-        let seen = Instant::now();
         match change {
             Some(change) => feeds.take(&shared, change),
             None => shared.lock().retry_failed(),
@@ -106,7 +115,8 @@ pub async fn run(
         while let Some(change) = futures::FutureExt::now_or_never(feeds.next()) {
             feeds.take(&shared, change);
         }
-        shared.lock().write_dirty(seen);
+        quiet = Instant::now();
+        shared.lock().write_dirty(arrived);
     }
 }
 
@@ -152,6 +162,15 @@ impl Feeds {
             change = self.slices.next() => News::Slice(Box::new(change)),
             // The sender lives as long as the watch of Nodes; after that nothing changes any more.
             Ok(()) = self.nodes.changed() => News::Nodes,
+        }
+    }
+
+    /// When this change came, which `next` has just answered.
+    fn arrived(&self, news: &News) -> Instant {
+        match news {
+            News::Service(_) => self.services.arrived(),
+            News::Slice(_) => self.slices.arrived(),
+            News::Nodes => Instant::now(),
         }
     }
 
@@ -256,13 +275,13 @@ impl<M: ServiceMaps> Balancer<M> {
         self.metrics.observe_table(&self.table, self.failed.len());
     }
 
-    /// Writes every Service that changed; `seen` is when the first of the changes came.
-    fn write_dirty(&mut self, seen: Instant) {
+    /// Writes every Service that changed; `arrived` is when the first of the changes came.
+    fn write_dirty(&mut self, arrived: Instant) {
         let dirty = self.desired.take_dirty();
         let mut freed = false;
         for name in &dirty {
             freed |= self.write(name);
-            self.metrics.event_to_maps.observe(seen.elapsed().as_secs_f64());
+            self.metrics.event_to_maps.observe(arrived.elapsed().as_secs_f64());
         }
         self.write_nodes();
         if freed && !self.failed.is_empty() {

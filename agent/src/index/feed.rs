@@ -12,6 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 pub type Name = (String, String);
@@ -38,6 +39,8 @@ pub struct Feed<K> {
     /// Objects to be told gone.
     gone: Vec<Name>,
     complete: bool,
+    /// When reading and decoding of the last event began.
+    arrived: Instant,
 }
 
 impl<K> Feed<K>
@@ -53,8 +56,13 @@ where
         kind: &'static str,
         events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
     ) -> Self {
-        let known = HashSet::new();
-        Self { kind, events: events.boxed(), known, listed: None, gone: Vec::new(), complete: false }
+        let (known, arrived) = (HashSet::new(), Instant::now());
+        Self { kind, events: events.boxed(), known, listed: None, gone: Vec::new(), complete: false, arrived }
+    }
+
+    /// When the last change came: before its bytes were read and decoded.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// The next change. Failures of the watch are logged and waited out. Can be cancelled without losing a change.
@@ -66,7 +74,16 @@ where
             if std::mem::take(&mut self.complete) {
                 return Change::Complete;
             }
-            match self.events.next().await {
+            let Self { events, arrived, .. } = self;
+            let event = std::future::poll_fn(|context| {
+                let begun = Instant::now();
+                let polled = events.poll_next_unpin(context);
+                if polled.is_ready() {
+                    *arrived = begun;
+                }
+                polled
+            });
+            match event.await {
                 Some(Ok(event)) => {
                     if let Some(change) = self.take(event) {
                         return change;
@@ -148,6 +165,7 @@ mod tests {
         ];
         let stream = futures::stream::iter(events.map(Ok)).chain(futures::stream::pending());
         let mut feed = Feed::of("Service", stream);
+        let before = Instant::now();
         let mut seen = Vec::new();
         for _ in 0..8 {
             seen.push(match feed.next().await {
@@ -156,6 +174,7 @@ mod tests {
                 Change::Complete => "complete".to_owned(),
             });
         }
+        assert!(feed.arrived() >= before);
         assert_eq!(seen, ["+a", "+b", "complete", "+c", "-a", "+c", "-b", "complete"]);
     }
 }

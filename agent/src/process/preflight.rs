@@ -17,6 +17,9 @@ const CGROUP2_MAGIC: FsType = FsType(libc::CGROUP2_SUPER_MAGIC);
 const BPF_MAGIC: FsType = FsType(libc::BPF_FS_MAGIC);
 /// How long the runtime may take to come up.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an API server may refuse this node before the agent starts anyway, and how long one answer may take.
+const RIGHTS_PATIENCE: Duration = Duration::from_secs(10);
+const RIGHTS_ANSWER: Duration = Duration::from_secs(2);
 
 /// Checks what can be checked at once.
 pub fn check(config: &Config) -> anyhow::Result<()> {
@@ -87,6 +90,37 @@ fn writable(flag: &str, directory: &Path) -> anyhow::Result<()> {
     removed.with_context(|| format!("remove {}", path.display()))
 }
 
+/// Waits while the API server is there but refuses this node: one that has just been started for the first time makes the
+/// roles of nodes a moment after it begins to serve. Said once; after a while the subsystems say themselves what is refused.
+pub async fn api_rights(client: &kube::Client, node_name: &str, cancel: &CancellationToken) {
+    let start = Instant::now();
+    let mut said = false;
+    while start.elapsed() < RIGHTS_PATIENCE {
+        let request =
+            kube::core::Request::new("/api/v1/nodes").get(node_name, &kube::api::GetParams::default());
+        let Ok(request) = request else { return };
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(RIGHTS_ANSWER, client.request::<serde_json::Value>(request)) => answer,
+            () = cancel.cancelled() => return,
+        };
+        // A server that is away, or does not know the node yet, is what every subsystem copes with.
+        match answer {
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {}
+            _ => return,
+        }
+        if !std::mem::replace(&mut said, true) {
+            tracing::info!("waiting until the API server knows what nodes may do");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+    tracing::warn!(
+        "the API server refuses to tell this node about itself; does the kubeconfig name a user system:node:{node_name}?"
+    );
+}
+
 /// Waits until the runtime's socket takes connections, saying so; not for ever.
 pub async fn runtime_socket(config: &Config, cancel: &CancellationToken) -> anyhow::Result<()> {
     let socket = &config.runtime_socket;
@@ -129,6 +163,32 @@ mod tests {
         check("5.9.16", false);
         check("4.19.0", false);
         check("weird", false);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_waited_out() {
+        /// How many requests it takes, with an API server that answers so.
+        async fn check(answers: &'static [u16], expected: usize) {
+            let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let count = asked.clone();
+            let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let place = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let code = answers[place.min(answers.len() - 1)];
+                let status =
+                    serde_json::json!({"kind": "Status", "status": "Failure", "code": code, "message": "no"});
+                let response = http::Response::builder()
+                    .status(code)
+                    .body(kube::client::Body::from(status.to_string().into_bytes()));
+                std::future::ready(response)
+            });
+            let client = kube::Client::new(service, "default");
+            api_rights(&client, "n1", &CancellationToken::new()).await;
+            assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), expected, "{answers:?}");
+        }
+        check(&[200], 1).await;
+        check(&[404], 1).await;
+        check(&[503], 1).await;
+        check(&[403, 403, 404], 3).await;
     }
 
     #[test]

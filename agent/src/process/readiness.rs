@@ -21,6 +21,15 @@ impl Default for Readiness {
 }
 
 impl Readiness {
+    /// Names parts that will register: until they do, nothing is ready as a whole.
+    pub fn expect(&self, names: &[&'static str]) {
+        self.parts.send_modify(|parts| {
+            for name in names {
+                parts.entry(name).or_insert_with(|| Err("starting".to_owned()));
+            }
+        });
+    }
+
     /// Adds a part, not ready yet.
     pub fn register(&self, name: &'static str) -> Part {
         let part = Part { name, parts: self.parts.clone() };
@@ -79,6 +88,8 @@ mod tests {
     fn ready_when_every_part_is() {
         let readiness = Readiness::default();
         assert!(readiness.all());
+        readiness.expect(&["a"]);
+        assert!(!readiness.all());
         let (a, b) = (readiness.register("a"), readiness.register("b"));
         assert!(!readiness.all());
         a.ready();

@@ -27,15 +27,26 @@ const LOOK: Duration = Duration::from_secs(10);
 const LOOK_UNREADY: Duration = Duration::from_millis(250);
 /// How often the list of images is fetched.
 const LOOK_IMAGES: Duration = Duration::from_secs(60);
-/// How long the runtime may take to answer before the node is not ready.
+/// How long the runtime may take to answer.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
+/// A runtime that answered so lately is taken to be restarting: its containers run on, and the node stays ready.
+const RUNTIME_RESTART: Duration = Duration::from_secs(30);
+/// A node that was ready stays so while an agent starts, for its parts come up one after the other; but not for longer.
+const START: Duration = Duration::from_secs(30);
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// A pressure is reported for so long after it was last seen.
 const PRESSURE_TRANSITION: SignedDuration = SignedDuration::from_mins(5);
 
 struct Reporter {
     context: Arc<NodeContext>,
+    started: Instant,
+    /// The node was ready once, or the time for that is over.
+    settled: bool,
+    /// The API server has the node as ready from before this agent, and that is left alone until it is settled.
+    held: bool,
     pressure: PressureClock,
+    /// The runtime as it answered last, and when.
+    runtime: Option<(RuntimeState, Instant)>,
     image_dir: Option<PathBuf>,
     images: Vec<Image>,
     images_at: Option<Instant>,
@@ -45,6 +56,14 @@ struct Reporter {
     written: Counter,
     /// For `/debug/state`.
     shown: Arc<Mutex<Value>>,
+}
+
+/// What the API server has been told.
+enum Told {
+    /// Nothing: what it says is kept until this agent has started.
+    Held,
+    /// All there is to tell. Before that it said the node to be ready, or not, or nothing of it.
+    All { was_ready: Option<bool> },
 }
 
 /// Keeps the Node true until cancelled. An API server that is away is tried again; nothing else stops it.
@@ -60,7 +79,11 @@ pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow
     });
     let mut changes = context.readiness.changes();
     let mut reporter = Reporter {
+        started: Instant::now(),
+        settled: false,
+        held: false,
         pressure: PressureClock::default(),
+        runtime: None,
         image_dir: None,
         images: Vec::new(),
         images_at: None,
@@ -93,19 +116,28 @@ impl Reporter {
         self.show(&facts);
         let ready = facts.runtime.problems.is_empty() && facts.missing.is_empty();
         let look = if ready { LOOK } else { LOOK_UNREADY };
+        self.settled |= ready || self.started.elapsed() >= START;
+        if self.held && !self.settled {
+            return look;
+        }
         // The server's own view is read now and then, for somebody else may have written; not at every look.
         if self.told.as_ref().is_some_and(|(told, at)| *told == facts && at.elapsed() < LOOK) {
             return look;
         }
         let tell = tokio::time::timeout(WRITE_PATIENCE, self.tell(&facts));
         match tell.await.context("no answer in time").flatten() {
-            Ok(was_ready) => {
+            Ok(told) => {
                 if self.failures > 0 {
                     tracing::info!(failures = self.failures, "the node's status is written again");
                 }
-                let before = self.told.replace((facts, Instant::now())).map(|(facts, _)| facts);
                 self.failures = 0;
-                self.announce(before.as_ref(), was_ready);
+                match told {
+                    Told::Held => self.held = true,
+                    Told::All { was_ready } => {
+                        let before = self.told.replace((facts, Instant::now())).map(|(facts, _)| facts);
+                        self.announce(before.as_ref(), was_ready);
+                    }
+                }
                 look
             }
             Err(error) => {
@@ -169,26 +201,25 @@ impl Reporter {
             }
             pagurus_cri_api::Result::Ok((version, status))
         });
-        match looked.await {
-            Ok(Ok((version, status))) => runtime_state(&version, status),
-            Ok(Err(error)) => self.unknown_runtime(format!("container runtime is down: {error}")),
-            Err(_) => {
-                let seconds = RUNTIME_PATIENCE.as_secs();
-                self.unknown_runtime(format!(
-                    "container runtime is down: it did not answer within {seconds} s"
-                ))
+        let problem = match looked.await {
+            Ok(Ok((version, status))) => {
+                let state = runtime_state(&version, status);
+                self.runtime = Some((state.clone(), Instant::now()));
+                return state;
             }
-        }
+            Ok(Err(error)) => format!("container runtime is down: {error}"),
+            Err(_) => {
+                format!(
+                    "container runtime is down: it did not answer within {} s",
+                    RUNTIME_PATIENCE.as_secs()
+                )
+            }
+        };
+        silent_runtime(self.runtime.as_ref(), problem, Instant::now())
     }
 
-    /// The runtime as it was known, with this problem.
-    fn unknown_runtime(&self, problem: String) -> RuntimeState {
-        let known = self.told.as_ref().map(|(told, _)| told.runtime.clone()).unwrap_or_default();
-        RuntimeState { problems: vec![problem], ..known }
-    }
-
-    /// Makes the Node in the API server say these facts. Answers whether it said that the node is ready.
-    async fn tell(&self, facts: &Facts) -> anyhow::Result<Option<bool>> {
+    /// Makes the Node in the API server say these facts.
+    async fn tell(&self, facts: &Facts) -> anyhow::Result<Told> {
         let client = &self.context.client;
         let name = &self.context.node_name;
         let requests = kube::core::Request::new(NODES);
@@ -212,6 +243,9 @@ impl Reporter {
         let now = Timestamp::now();
         let before = node.get("status").unwrap_or(&Value::Null);
         let was_ready = conditions::status(&node, "Ready").map(|status| status == "True");
+        if was_ready == Some(true) && !self.settled {
+            return Ok(Told::Held);
+        }
         let wanted = node::status(facts, before, now);
         let interval = SignedDuration::try_from(self.context.config.status_report_interval)?;
         if let Some(patch) = node::patch(before, &wanted, now, interval) {
@@ -220,7 +254,7 @@ impl Reporter {
             client.request::<Value>(request).await.context("patch status of node")?;
             self.written.inc();
         }
-        Ok(was_ready)
+        Ok(Told::All { was_ready })
     }
 
     /// The Node as it is created.
@@ -301,6 +335,15 @@ fn label_patch(node: &Value, facts: &Facts) -> Option<Value> {
     (!wrong.is_empty()).then(|| json!({"metadata": {"labels": wrong}}))
 }
 
+/// The runtime that does not answer: as it was, if that was lately; after that, and if it never answered, with this problem.
+fn silent_runtime(last: Option<&(RuntimeState, Instant)>, problem: String, now: Instant) -> RuntimeState {
+    match last {
+        Some((state, at)) if now.duration_since(*at) < RUNTIME_RESTART => state.clone(),
+        Some((state, _)) => RuntimeState { problems: vec![problem], ..state.clone() },
+        None => RuntimeState { problems: vec![problem], ..RuntimeState::default() },
+    }
+}
+
 fn image(image: v1::Image) -> Image {
     let mut names = image.repo_digests;
     names.extend(image.repo_tags);
@@ -371,5 +414,25 @@ mod tests {
             &["container runtime network not ready: NetworkReady=false reason:R message:m"],
         );
         check(vec![condition("NetworkReady", true)], &["container runtime status unknown"]);
+    }
+
+    #[test]
+    fn a_runtime_may_restart() {
+        let good = RuntimeState { version: "containerd://1".to_owned(), ..RuntimeState::default() };
+        let start = Instant::now();
+        let check = |last: Option<&RuntimeState>, seconds: u64, version: &str, problems: &[&str]| {
+            let last = last.map(|state| (state.clone(), start));
+            let state =
+                silent_runtime(last.as_ref(), "down".to_owned(), start + Duration::from_secs(seconds));
+            assert_eq!(state.version, version, "{seconds} s");
+            assert_eq!(state.problems, problems, "{seconds} s");
+        };
+        check(None, 0, "", &["down"]);
+        check(Some(&good), 1, "containerd://1", &[]);
+        check(Some(&good), 29, "containerd://1", &[]);
+        check(Some(&good), 30, "containerd://1", &["down"]);
+        // What it said of itself holds, too.
+        let bad = RuntimeState { problems: vec!["network".to_owned()], ..good.clone() };
+        check(Some(&bad), 1, "containerd://1", &["network"]);
     }
 }

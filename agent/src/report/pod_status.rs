@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::GroupVersionKind;
 use pagurus_agent_core::names::{PodName, PodUid};
+use pagurus_agent_core::pods::admit::affinity::Labels;
 use pagurus_agent_core::pods::spec::{Pod, TokenProjection};
 use serde_json::{Value, json};
 
@@ -87,6 +88,8 @@ pub trait PodApi: Send + Sync + 'static {
     async fn token(&self, pod: &Pod, wanted: &TokenProjection) -> Result<Token, ApiFailure>;
     /// The runtime's handler of a runtime class.
     async fn runtime_handler(&self, class: &str) -> Result<String, ApiFailure>;
+    /// The labels of a node.
+    async fn node_labels(&self, node: &str) -> Result<Labels, ApiFailure>;
 }
 
 /// The API server behind a client.
@@ -200,5 +203,12 @@ impl PodApi for PodClient {
         let missing =
             || ApiFailure::Incomplete { operation: OPERATION, object: class.to_owned(), missing: "handler" };
         found.data["handler"].as_str().map(str::to_owned).ok_or_else(missing)
+    }
+
+    async fn node_labels(&self, node: &str) -> Result<Labels, ApiFailure> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+        let nodes: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let found = ask("get node", node.to_owned(), nodes.get(node)).await?;
+        Ok(found.metadata.labels.unwrap_or_default())
     }
 }

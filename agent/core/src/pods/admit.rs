@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use pagurus_controlplane_api::quantity::{Format, Quantity};
 use serde_json::Value;
 
+pub mod affinity;
+
 use super::resources::pod_ask;
 use super::spec::Pod;
 

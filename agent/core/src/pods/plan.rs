@@ -187,8 +187,12 @@ impl Planner<'_> {
         if current.ready {
             return Some(current.id.clone());
         }
-        let alive = self.s.observed.alive().any(|container| container.sandbox == current.id);
-        if alive || !self.s.progress.stopped.contains(&current.id) {
+        let alive: Vec<&ObservedContainer> =
+            self.s.observed.alive().filter(|container| container.sandbox == current.id).collect();
+        if self.stop_left_behind(&alive) {
+            return None;
+        }
+        if !alive.is_empty() || !self.s.progress.stopped.contains(&current.id) {
             let id = current.id.clone();
             self.offer(PodOp::StopSandbox { id });
         } else {
@@ -196,6 +200,24 @@ impl Planner<'_> {
             self.offer(PodOp::CreateSandbox { attempt });
         }
         None
+    }
+
+    /// Containers that outlive their sandbox end as gracefully as always. False when there are none; one that could not be
+    /// stopped ends with the sandbox.
+    fn stop_left_behind(&mut self, alive: &[&ObservedContainer]) -> bool {
+        let deadline = later(self.s.now, self.s.pod.grace());
+        let mut any = false;
+        for found in alive {
+            let slot = Slot::Container(found.name.clone());
+            if !self.s.progress.failures.contains_key(&slot) {
+                any = true;
+                match self.s.progress.in_flight.get(&slot) {
+                    Some(InFlight::Start) => self.plan.ops.push(PodOp::Cancel(slot)),
+                    _ => self.stop(found, deadline, Why::SandboxLost),
+                }
+            }
+        }
+        any
     }
 
     /// Ends containers whose liveness or startup probe has failed.
@@ -366,7 +388,7 @@ impl Planner<'_> {
             alive.iter().copied().filter(|found| !is_sidecar(found)).collect();
         if !ordinary.is_empty() {
             for found in ordinary {
-                self.stop(found, deadline);
+                self.stop(found, deadline, Why::PodEnds);
             }
             return;
         }
@@ -377,11 +399,11 @@ impl Planner<'_> {
             .rev()
             .find_map(|c| alive.iter().find(|found| found.name == c.name));
         if let Some(found) = last {
-            self.stop(found, deadline);
+            self.stop(found, deadline, Why::PodEnds);
         }
     }
 
-    fn stop(&mut self, found: &ObservedContainer, deadline: Timestamp) {
+    fn stop(&mut self, found: &ObservedContainer, deadline: Timestamp, why: Why) {
         let slot = Slot::Container(found.name.clone());
         match self.s.progress.in_flight.get(&slot) {
             // A shorter grace than the one under way: begin anew.
@@ -395,7 +417,7 @@ impl Planner<'_> {
             None => {}
         }
         let (id, container) = (found.id.clone(), found.name.clone());
-        self.offer(PodOp::Stop { id, container, deadline, why: Why::PodEnds });
+        self.offer(PodOp::Stop { id, container, deadline, why });
     }
 
     /// Stops each sandbox once. True when all are stopped.

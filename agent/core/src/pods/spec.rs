@@ -68,6 +68,10 @@ pub struct PodSpec {
     pub service_account_name: String,
     /// The node it runs on.
     pub node_name: String,
+    /// Labels of the nodes it may run on.
+    pub node_selector: BTreeMap<String, String>,
+    /// The nodes it may run on, and what others are there, as the API has it.
+    pub affinity: Value,
     /// The pod uses the node's network.
     pub host_network: bool,
     /// The pod sees the node's processes.

@@ -125,6 +125,10 @@ impl PodApi for FakeApi {
     async fn runtime_handler(&self, class: &str) -> Result<String, ApiFailure> {
         Ok(class.to_owned())
     }
+
+    async fn node_labels(&self, _: &str) -> Result<BTreeMap<String, String>, ApiFailure> {
+        Ok(BTreeMap::from([("disk".to_owned(), "fast".to_owned())]))
+    }
 }
 
 /// Config maps and secrets of the test.
@@ -272,6 +276,7 @@ impl Node {
             host_ips: vec!["192.0.2.1".parse().expect("an address")],
             cluster_dns: ClusterDns { servers: Vec::new(), domain: "cluster.local".into() },
             cgroups_per_qos: fake.is_none(),
+            serves_host_ports: true,
             memory: 1 << 30,
             allocatable: BTreeMap::new(),
         };

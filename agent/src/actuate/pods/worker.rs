@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::operations::{self, Effect, Job, Outcome};
-use super::{Desired, Host};
+use super::{Desired, Host, placement};
 use crate::actuate::probes::Running;
 use crate::observe::pods::PodView;
 
@@ -95,7 +95,11 @@ async fn work_once(
     let first = desired.borrow_and_update().clone();
     let uid = first.pod.uid.clone();
     let facts = NodeFacts { host_ips: host.host_ips.clone(), runtime: host.runtime_name.clone() };
-    let first_rejection = first.rejected.clone();
+    let misplaced = tokio::select! {
+        misplaced = placement::rejection(&host, &first) => misplaced,
+        () = cancel.cancelled() => return uid,
+    };
+    let first_rejection = first.rejected.clone().or(misplaced);
     let is_new = matches!(first.pod.reported_phase(), "" | "Pending");
     let mut worker = Worker {
         host,

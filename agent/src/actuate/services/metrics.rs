@@ -6,16 +6,22 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 
 use pagurus_agent_core::services::plan::Table;
 
 use crate::process::metrics::Metrics;
 
+/// Seconds; close together up to 5 ms, which a change may take at most.
+const BUCKETS: [f64; 26] = [
+    0.000_05, 0.000_1, 0.000_15, 0.000_2, 0.000_25, 0.000_3, 0.000_4, 0.000_5, 0.000_75, 0.001, 0.001_25,
+    0.001_5, 0.002, 0.002_5, 0.003, 0.003_5, 0.004, 0.004_5, 0.005, 0.006, 0.008, 0.01, 0.02, 0.05, 0.2, 1.0,
+];
+
 /// What is counted in user space.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceMetrics {
-    /// From the moment the agent sees an event until the maps are written.
+    /// From the arrival of a change, before it is decoded, until the maps are written.
     pub(super) event_to_maps: Histogram,
     /// Map operations carried out.
     pub(super) operations: Counter,
@@ -33,7 +39,7 @@ impl ServiceMetrics {
         metrics.register_unprefixed(|registry| {
             registry.register(
                 "pagurus_dataplane_sync_duration_seconds",
-                "From seeing a change of a Service or EndpointSlice until the maps are written",
+                "From the arrival of a change of a Service or EndpointSlice until its last map entry is written",
                 this.event_to_maps.clone(),
             );
         });
@@ -62,8 +68,7 @@ impl ServiceMetrics {
 impl Default for ServiceMetrics {
     fn default() -> Self {
         Self {
-            // 10 us to 1.3 s.
-            event_to_maps: Histogram::new(exponential_buckets(0.000_01, 2.0, 18)),
+            event_to_maps: Histogram::new(BUCKETS),
             operations: Counter::default(),
             failures: Counter::default(),
             frontends: Gauge::default(),

@@ -172,7 +172,23 @@ fn failures_are_waited_out() {
 #[test]
 fn sandboxes() {
     case(one(), "s a:exit=137").expect("sandbox#1");
-    case(one(), "s a:run").with(|c| c.progress.stopped.clear()).expect("stop-sandbox:s0");
+    // What outlived it ends with its grace; what cannot be stopped ends with the sandbox.
+    let orphaned = || case(one(), "s a:run").with(|c| c.progress.stopped.clear());
+    orphaned().expect("stop:a0@30");
+    let busy = |what| {
+        move |c: &mut Case| {
+            c.progress.in_flight.insert(Slot::Container("a".into()), what);
+        }
+    };
+    orphaned().with(busy(InFlight::Start)).expect("cancel:Container(\"a\")");
+    let stopping = InFlight::Stop { deadline: at(NOW + 20) };
+    orphaned().with(busy(stopping)).expect("");
+    let unstoppable = |c: &mut Case| {
+        let limits = (SignedDuration::from_secs(5), SignedDuration::from_secs(5));
+        let failure = Failure::after(None, "KillContainerError", String::new(), at(NOW), limits);
+        c.progress.failures.insert(Slot::Container("a".into()), failure);
+    };
+    orphaned().with(unstoppable).expect("stop-sandbox:s0");
     case(one(), "s a:exit=137").with(|c| c.progress.stopped.clear()).expect("stop-sandbox:s0");
     case(one(), "s a:exit=137 S").expect("start:a#1");
     case(one(), "s a:exit=137#0 S a:run#1").expect("");

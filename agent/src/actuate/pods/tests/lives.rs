@@ -278,7 +278,14 @@ async fn what_does_not_fit_is_refused() {
     })
     .await;
     assert!(is_ready(&node.until("one", "ready", is_ready).await));
-    for name in ["one", "two"] {
+    // Labels that this node does not have, or has.
+    let on = |disk: &str| json!({"containers": [shell("app", SLEEP)], "nodeSelector": {"disk": disk}, "terminationGracePeriodSeconds": 1});
+    node.create("elsewhere", on("slow"));
+    let pod = node.until("elsewhere", "refused", |pod| phase(pod) == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "NodeAffinity");
+    node.create("here", on("fast"));
+    node.until("here", "ready", is_ready).await;
+    for name in ["one", "two", "elsewhere", "here"] {
         node.delete(name, 1);
         node.until_gone(name).await;
         node.until_no_trace(name).await;
