@@ -3,3 +3,4 @@
 pub mod cluster;
 pub mod eventually;
 pub mod netns;
+pub mod witness;
