@@ -77,7 +77,9 @@ pub async fn start(
     let path = data_dir.path().join("store");
     let opened =
         tokio::task::spawn_blocking(move || embedded::Store::open(path, embedded::Options::default()));
-    let store: Arc<dyn Store> = Arc::new(opened.await.context("opening the store was interrupted")??);
+    let store = Arc::new(opened.await.context("opening the store was interrupted")??);
+    tasks.spawn(watch_over(store.clone(), cancel.clone(), faults.clone()));
+    let store: Arc<dyn Store> = store;
     let options = EngineOptions {
         service_cluster_ip_ranges: config.service_ranges.clone(),
         service_node_ports: config.node_ports.clone(),
@@ -130,6 +132,19 @@ pub async fn start(
     tasks.spawn(bootstrap.run(cancel.clone()));
     tasks.spawn(flow::keep_statuses(server.clone(), engine.clone(), cancel.clone()));
     Ok(Running { server, ca: pki.ca, roles, engine, data_dir })
+}
+
+/// A store that can no longer write ends the process: after a new start memory and disk agree again.
+async fn watch_over(
+    store: Arc<embedded::Store>,
+    cancel: CancellationToken,
+    faults: mpsc::Sender<anyhow::Error>,
+) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        // The receiver is gone only when the process ends anyway.
+        error = store.failed() => drop(faults.send(error.into()).await),
+    }
 }
 
 impl Running {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "serve/full_disk.rs"]
+mod full_disk;
 #[path = "serve/node.rs"]
 mod node;
 #[path = "serve/process.rs"]
@@ -235,13 +237,13 @@ async fn documents() {
         ("/api", 200, "\"APIVersions\""),
         ("/apis/apps/v1", 200, "\"deployments/scale\""),
         ("/apis/nope", 404, "404 page not found\n"),
-        ("/version", 200, "v1.37.1+pagurus"),
+        ("/version", 200, "\n  \"gitVersion\": \"v1.37.1+pagurus\","),
         ("/openapi/v3", 200, "openapi/v3/apis/apps/v1?hash="),
         ("/openapi/v3/apis/apps/v1", 200, "Deployment enables declarative updates"),
         ("/openapi/v2", 200, "io.k8s.api.core.v1.Pod"),
         ("/openid/v1/jwks", 200, "\"P-256\""),
         ("/readyz?verbose", 200, "[+]poststarthook/rbac/bootstrap-roles ok"),
-        ("/metrics", 200, "apiserver_request_total{verb=\"LIST\""),
+        ("/metrics", 200, "# TYPE apiserver_request_total counter\napiserver_request_total{"),
     ];
     get(&admin, "/api/v1/pods").await.unwrap();
     for (path, want, part) in rows {

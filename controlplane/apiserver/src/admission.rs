@@ -5,6 +5,7 @@
 mod classes;
 mod escalation;
 mod namespace_lifecycle;
+mod pod_resize;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -122,6 +123,7 @@ impl Chain {
             Box::new(classes::StorageObjectInUseProtection),
             Box::new(classes::RuntimeClass { objects: objects() }),
             Box::new(classes::DefaultIngressClass { objects: objects() }),
+            Box::new(pod_resize::PodResize { objects: objects() }),
             Box::new(escalation::NoEscalation { authorizer: authorizer.clone() }),
         ])
     }

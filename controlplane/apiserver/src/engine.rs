@@ -81,28 +81,32 @@ pub struct Engine {
     options: EngineOptions,
     admission: OnceLock<Chain>,
     special: OnceLock<Arc<dyn Special>>,
+    /// Watches end with it, and no new work begins.
     cancel: CancellationToken,
+    /// The tasks end with it: after the last request, which may wait for what they bring.
+    stop: CancellationToken,
     feeds: TaskTracker,
 }
 
 impl Engine {
-    /// An engine over a store, with all caches loaded. Its tasks end with `cancel`.
+    /// An engine over a store, with all caches loaded. Its watches end with `cancel`; its caches follow the store until
+    /// [`Self::ended`] is called, so that requests that are being answered then still see what they wrote.
     pub async fn start(
         store: Arc<dyn Store>,
         options: EngineOptions,
         cancel: CancellationToken,
     ) -> Result<Arc<Self>, CacheError> {
         let table = Table::builtin();
-        let feeds = TaskTracker::new();
+        let (feeds, stop) = (TaskTracker::new(), CancellationToken::new());
         let stored =
             table.resources().iter().filter(|r| is_stored(r) && std::ptr::eq(table.storage_of(r), *r));
         let started = futures::future::try_join_all(stored.map(|resource| {
             let strategy = crate::resources::strategy(&resource.group, &resource.plural);
             let prefix = store_prefix(&resource.group, &resource.plural);
-            let (store, cancel) = (store.clone(), cancel.clone());
+            let (store, stop) = (store.clone(), stop.clone());
             let feeds = &feeds;
             async move {
-                let (cache, feed) = Cache::start(resource, strategy, prefix, store, cancel).await?;
+                let (cache, feed) = Cache::start(resource, strategy, prefix, store, stop).await?;
                 feeds.spawn(feed);
                 Ok::<_, CacheError>((group_resource(resource), Kind { resource, strategy, cache }))
             }
@@ -120,11 +124,12 @@ impl Engine {
             admission: OnceLock::new(),
             special: OnceLock::new(),
             cancel,
+            stop,
             feeds,
         };
         engine.restore_allocations();
         let engine = Arc::new(engine);
-        engine.feeds.spawn(expiry::run(Arc::downgrade(&engine), engine.cancel.clone()));
+        engine.feeds.spawn(expiry::run(Arc::downgrade(&engine), engine.stop.clone()));
         Ok(engine)
     }
 }
@@ -174,8 +179,9 @@ impl Engine {
         self.cancel.clone()
     }
 
-    /// Resolves when all of the engine's tasks have ended, which they do after `cancel`.
+    /// Ends the engine's tasks and resolves when they have ended. Requests must not come any more.
     pub async fn ended(&self) {
+        self.stop.cancel();
         self.feeds.close();
         self.feeds.wait().await;
     }
@@ -299,6 +305,12 @@ impl Engine {
                 kind.strategy.restore(&self.allocators, &object.value());
             }
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::authn::Peer;
+use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::request::{UserInfo, full_body};
 use crate::server::Server;
@@ -27,6 +28,14 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn keep_statuses(server: Arc<Server>, engine: Arc<Engine>, cancel: CancellationToken) {
     let caches = engine.cache(GROUP, "flowschemas").zip(engine.cache(GROUP, "prioritylevelconfigurations"));
     let Some((schemas, levels)) = caches else { return };
+    let work = keep(&server, &schemas, &levels);
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = Box::pin(work) => {}
+    }
+}
+
+async fn keep(server: &Arc<Server>, schemas: &Cache, levels: &Cache) {
     let peer = Peer::Local(Arc::new(UserInfo::server()));
     loop {
         let seen = (schemas.revision(), levels.revision());
@@ -35,11 +44,10 @@ pub async fn keep_statuses(server: Arc<Server>, engine: Arc<Engine>, cancel: Can
             let value = schema.value();
             let exists = levels.get(None, level(&value)).is_some();
             if let Some(condition) = plan(&value, exists, &time::now_text()) {
-                failed |= !apply(&server, &peer, &schema.key.name, &condition).await;
+                failed |= !apply(server, &peer, &schema.key.name, &condition).await;
             }
         }
         tokio::select! {
-            () = cancel.cancelled() => return,
             _ = schemas.changed(seen.0) => {}
             _ = levels.changed(seen.1) => {}
             () = tokio::time::sleep(RETRY), if failed => {}

@@ -139,14 +139,38 @@ impl Metrics {
         }
         let mut out = String::new();
         match text::encode(&mut out, &self.registry) {
-            Ok(()) => reply::bytes(
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                out,
-            ),
+            Ok(()) => {
+                reply::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", exposition(&out))
+            }
             Err(fmt::Error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics\n"),
         }
     }
+}
+
+/// OpenMetrics text in the older format that upstream answers with: there a counter's description bears the name of its
+/// samples, and nothing marks the end.
+fn exposition(open: &str) -> String {
+    let mut out = String::with_capacity(open.len());
+    let mut help: Option<(&str, &str)> = None;
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name), Some(text)) => help = Some((name, text)),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let suffix = if kind == "counter" { "_total" } else { "" };
+                if let Some((_, text)) = help.take().filter(|(helped, _)| *helped == name) {
+                    out.push_str(&format!("# HELP {name}{suffix} {text}\n"));
+                }
+                out.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            }
+            (Some("#"), ..) => {}
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
 }
 
 impl fmt::Debug for Metrics {
@@ -319,5 +343,24 @@ impl ProcessUsage {
             resident: fields.get(21)?.parse::<i64>().ok()? * PAGE,
             open_fds: i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_bear_the_names_of_their_samples() {
+        let mut registry = Registry::default();
+        let counter: Counter = Counter::default();
+        counter.inc();
+        registry.register("asked", "How often", counter);
+        registry.register("open", "How many", Gauge::<i64>::default());
+        let mut open = String::new();
+        text::encode(&mut open, &registry).expect("memory");
+        let want = "# HELP asked_total How often.\n# TYPE asked_total counter\nasked_total 1\n\
+                    # HELP open How many.\n# TYPE open gauge\nopen 0\n";
+        assert_eq!(exposition(&open), want);
     }
 }

@@ -49,8 +49,8 @@ impl Paths {
     pub async fn serve(&self, call: &Call) -> Response<Body> {
         let path = call.info.path.as_str();
         let answer = match path {
-            "/" => Some(reply::json(StatusCode::OK, &self.index())),
-            "/version" | "/version/" => Some(reply::json(StatusCode::OK, &version())),
+            "/" => Some(reply::pretty_json(StatusCode::OK, &self.index())),
+            "/version" | "/version/" => Some(reply::pretty_json(StatusCode::OK, &version())),
             "/metrics" => Some(self.metrics.serve()),
             "/openid/v1/jwks" => Some(reply::bytes(
                 StatusCode::OK,

@@ -29,6 +29,11 @@ pub fn json(code: StatusCode, body: &Value) -> Response<Body> {
     bytes(code, "application/json", body.to_string())
 }
 
+/// A JSON document for people to read.
+pub fn pretty_json(code: StatusCode, body: &Value) -> Response<Body> {
+    bytes(code, "application/json", format!("{body:#}"))
+}
+
 /// The `Status` of an error.
 pub fn error(error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -89,6 +89,11 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
+    /// Annotations that stand for a field of the kind, and so are not among those of its metadata alone.
+    fn field_annotations(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The cells of the object's table row, one per column of the resource.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         generic_cells(object, now)

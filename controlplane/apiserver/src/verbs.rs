@@ -172,11 +172,7 @@ impl From<CacheError> for ApiError {
 
 /// What a client hears when the store fails.
 fn store_error(error: &pagurus_controlplane_store::Error) -> ApiError {
-    use pagurus_controlplane_store::Error;
-    match error {
-        Error::DiskFull { .. } => ApiError::new(507, Reason::InternalError, error.to_string()),
-        _ => ApiError::internal(error),
-    }
+    ApiError::internal(error)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as latch};
 
 use crate::{Current, Error, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult, WatchStream};
 use directory::{DataFile, Directory};
@@ -81,6 +81,8 @@ struct Shared {
     next_file: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
+    /// Why nothing is written any more, once that is so.
+    fault: latch::Sender<Option<Arc<str>>>,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +141,7 @@ impl Store {
             next_file: AtomicU32::new(found.next_file),
             state: Mutex::default(),
             changed: Condvar::new(),
+            fault: latch::Sender::new(None),
         });
         let (requests, receiver) = mpsc::channel(QUEUE);
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -157,6 +160,17 @@ impl Store {
     /// The directory.
     pub fn path(&self) -> &Path {
         self.shared.directory.path()
+    }
+
+    /// Resolves with the reason when the store had a fault after which it writes nothing any more: its process should end and
+    /// begin anew.
+    pub async fn failed(&self) -> Error {
+        let mut fault = self.shared.fault.subscribe();
+        let found = fault.wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone());
+        match found {
+            Some(why) => Error::Closed(why),
+            None => std::future::pending().await,
+        }
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
@@ -217,6 +231,9 @@ impl crate::Store for Store {
     }
 
     async fn revision(&self) -> Result<Revision> {
+        if let Some(why) = &*self.shared.fault.borrow() {
+            return Err(Error::Closed(why.clone()));
+        }
         Ok(self.shared.index.read().revision)
     }
 

@@ -62,9 +62,8 @@ impl ControlPlane {
 
     /// The same, with one more listening socket handed over.
     pub(crate) async fn start_with(listener: Option<&TcpListener>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = command(&dir, &["--secure-port", "0"]);
-        if let Some(listener) = listener {
+        Self::start_as(|command| {
+            let Some(listener) = listener else { return };
             let socket = listener.as_raw_fd();
             command.env("LISTEN_FDS", "1");
             // SAFETY: between fork and exec only a system call on a descriptor that is open.
@@ -74,7 +73,41 @@ impl ControlPlane {
                     _ => Err(std::io::Error::last_os_error()),
                 });
             }
-        }
+        })
+        .await
+    }
+
+    /// The same with no file longer than so many bytes, which fails writes as a full disk does and needs no privileges.
+    pub(crate) async fn start_with_files_of(bytes: u64) -> Self {
+        Self::start_as(|command| {
+            // SAFETY: between fork and exec only system calls on values of the closure.
+            unsafe {
+                command.pre_exec(move || {
+                    // Ignored signals stay ignored across exec; the write then fails instead.
+                    libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+                    match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                });
+            }
+        })
+        .await
+    }
+
+    /// Lets files grow again.
+    pub(crate) fn lift_limit(&self) {
+        let pid = i32::try_from(self.process.0.id()).unwrap();
+        let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: sets a limit of the child, which has not been waited for, from a live value.
+        assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) }, 0);
+    }
+
+    async fn start_as(change: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = command(&dir, &["--secure-port", "0"]);
+        change(&mut command);
         let process = Process(command.spawn().unwrap());
         let plane = Self { dir, process };
         plane.ready().await;

@@ -71,7 +71,8 @@ pub(crate) fn in_range(errors: &mut Errors, path: &Path, number: i64, low: i64, 
 /// A field must be as it was.
 pub(crate) fn immutable(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
     if !same(new, old) {
-        errors.push(FieldError::invalid(path, shown(new), IMMUTABLE));
+        let value = if new.is_null() { nothing() } else { shown(new) };
+        errors.push(FieldError::invalid(path, value, IMMUTABLE));
     }
 }
 

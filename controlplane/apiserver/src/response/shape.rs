@@ -43,7 +43,7 @@ impl ListMeta {
 pub fn view(output: &Output, target: &Target<'_>, object: &Arc<Cached>) -> Result<Value, ApiError> {
     match output.shape {
         Shape::Object => target.to_request_version(object.value()),
-        Shape::Metadata(version) => Ok(metadata(version, object.value())),
+        Shape::Metadata(version) => Ok(metadata(target, version, object.value())),
         Shape::MetadataList(_) => Err(not_a_list(target)),
         Shape::Table(version, include) => {
             let meta = ListMeta { revision: object.revision, ..ListMeta::default() };
@@ -77,7 +77,7 @@ pub fn list_value<'a>(
             }))
         }
         Shape::MetadataList(version) => {
-            let items: Vec<Value> = objects.map(|o| metadata(version, o.value())).collect();
+            let items: Vec<Value> = objects.map(|o| metadata(target, version, o.value())).collect();
             Ok(json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": meta.to_value(), "items": items,
@@ -133,7 +133,7 @@ pub fn event(
             let rows = vec![row(target, version, include, object)?];
             table(target, version, &meta, rows, first)
         }
-        Shape::MetadataList(version) => metadata(version, object.value()),
+        Shape::MetadataList(version) => metadata(target, version, object.value()),
         _ => view(&Output { format: Format::Json, ..*output }, target, object)?,
     };
     let line = json!({"type": kind.as_str(), "object": object});
@@ -175,7 +175,17 @@ fn form(output: &Output, target: &Target<'_>, first: bool) -> u64 {
     hasher.finish().max(1)
 }
 
-fn metadata(version: &str, mut object: Value) -> Value {
+fn metadata(target: &Target<'_>, version: &str, mut object: Value) -> Value {
+    let hidden = target.kind.strategy.field_annotations();
+    if !hidden.is_empty()
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.retain(|name, _| !hidden.contains(&name.as_str()));
+        if annotations.is_empty() {
+            metadata.remove("annotations");
+        }
+    }
     json!({
         "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object["metadata"].take(),
@@ -192,7 +202,7 @@ fn row(
     let cells = target.kind.strategy.cells(&value, time::now());
     let included = match include {
         Include::None => Value::Null,
-        Include::Metadata => metadata(version, value),
+        Include::Metadata => metadata(target, version, value),
         Include::Object => target.to_request_version(value)?,
     };
     Ok(json!({"cells": cells, "object": included}))

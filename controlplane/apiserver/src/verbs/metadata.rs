@@ -1,5 +1,7 @@
 //! The rules of `metadata`, the same for every kind: what the server sets, what may be given, what may change.
 
+use std::collections::HashSet;
+
 use pagurus_controlplane_api::field::{BadValue, FieldError, Path};
 use pagurus_controlplane_api::{go, labels, time};
 use rand::Rng;
@@ -69,16 +71,16 @@ pub(super) fn dedup_owners(object: &mut Value) -> Vec<String> {
     let Some(list) = of(object).get_mut("ownerReferences").and_then(Value::as_array_mut) else {
         return Vec::new();
     };
-    let mut seen: Vec<Value> = Vec::with_capacity(list.len());
+    let mut seen = HashSet::with_capacity(list.len());
     let mut twice = Vec::new();
     list.retain(|owner| {
-        let new = !seen.contains(owner);
-        if new {
-            seen.push(owner.clone());
-        } else if let Some(uid) = owner.get("uid").and_then(Value::as_str) {
+        if seen.insert(owner.to_string()) {
+            return true;
+        }
+        if let Some(uid) = owner.get("uid").and_then(Value::as_str) {
             twice.push(uid.to_owned());
         }
-        new
+        false
     });
     twice
 }

@@ -17,6 +17,10 @@ use crate::cache::{Cached, stored_bytes};
 use crate::engine::{Engine, Kind, Target};
 use crate::strategy::Context;
 
+/// What is stored must be read again, and the JSON reader does not go deeper than 127 levels. Clients' documents are
+/// checked for that, but patches and the list of managed fields can go deeper than each document did.
+const MOST_DEPTH: usize = 120;
+
 /// What strategies may know of a request.
 pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
     Context { resource: request.target.kind.resource, user: request.user, now: time::now() }
@@ -161,6 +165,10 @@ async fn put_as(
     expected: u64,
     object: &Value,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
+    if is_deeper_than(object, MOST_DEPTH) {
+        let text = format!("the object nests more than {MOST_DEPTH} levels deep and cannot be stored");
+        return Err(ApiError::bad_request(text));
+    }
     let bytes = stored_bytes(object);
     let cached = Arc::new(Cached::index(object, &bytes, kind.strategy));
     let guard = kind.cache.expect(cached.clone());
@@ -168,6 +176,16 @@ async fn put_as(
     drop(guard);
     let result = result.map_err(|e| store_error(&e))?;
     Ok(result.committed.then(|| Arc::new(cached.at_revision(result.revision))))
+}
+
+/// Whether lists and objects nest deeper than that.
+fn is_deeper_than(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Array(_) | Value::Object(_), None) => true,
+        (Value::Array(items), Some(left)) => items.iter().any(|item| is_deeper_than(item, left)),
+        (Value::Object(fields), Some(left)) => fields.values().any(|value| is_deeper_than(value, left)),
+        _ => false,
+    }
 }
 
 /// The same with something reserved for the object, which it then keeps.

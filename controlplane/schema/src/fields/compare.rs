@@ -2,8 +2,10 @@
 
 use super::set::Set;
 use super::view::{Place, Shape};
+use crate::table::TypeId;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The fields that came, changed and went.
 #[derive(Debug, Default)]
@@ -57,26 +59,19 @@ impl Comparison {
                 self.entries(old, new, path, &none, |_| Some(next));
             }
             Shape::Values => {
-                let steps = |list: Option<&Value>| -> Vec<String> {
+                let steps = |list: Option<&Value>| -> BTreeSet<String> {
                     items(list).iter().map(|item| format!("v:{item}")).collect()
                 };
                 let (old, new) = (steps(old), steps(new));
-                old.iter()
-                    .filter(|s| !new.contains(s))
-                    .for_each(|s| insert_below(&mut self.removed, path, s));
-                new.iter().filter(|s| !old.contains(s)).for_each(|s| insert_below(&mut self.added, path, s));
+                old.difference(&new).for_each(|s| insert_below(&mut self.removed, path, s));
+                new.difference(&old).for_each(|s| insert_below(&mut self.added, path, s));
             }
             Shape::Items(id, keys) => {
-                let by_step = |list: Option<&'_ Value>| -> BTreeMap<String, Value> {
-                    items(list).iter().map(|item| (place.step_of(id, keys, item), item.clone())).collect()
-                };
-                let (old, new) = (by_step(old), by_step(new));
-                let mut steps: Vec<&String> = old.keys().chain(new.keys()).collect();
-                steps.sort();
-                steps.dedup();
+                let (old, new) = (by_step(place, id, keys, old), by_step(place, id, keys, new));
+                let steps: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
                 for step in steps {
                     path.push(step.clone());
-                    self.walk(&place.item(id), old.get(step), new.get(step), path);
+                    self.walk(&place.item(id), old.get(step).copied(), new.get(step).copied(), path);
                     path.pop();
                 }
             }
@@ -106,6 +101,16 @@ impl Comparison {
             path.pop();
         }
     }
+}
+
+/// The items of a list by their steps.
+fn by_step<'v>(
+    place: &Place<'_>,
+    id: TypeId,
+    keys: &[Arc<str>],
+    list: Option<&'v Value>,
+) -> BTreeMap<String, &'v Value> {
+    items(list).iter().map(|item| (place.step_of(id, keys, item), item)).collect()
 }
 
 fn insert_below(set: &mut Set, path: &mut Vec<String>, step: &str) {

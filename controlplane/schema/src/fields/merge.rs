@@ -3,6 +3,7 @@
 use super::compare::items;
 use super::view::{Place, Shape};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 /// The live object with the configuration laid over it.
 pub(crate) fn merge(place: &Place<'_>, live: &Value, config: &Value) -> Value {
@@ -40,38 +41,43 @@ fn entries<'p>(live: &Value, config: &Value, place: impl Fn(&str) -> Option<Plac
     Value::Object(merged)
 }
 
-/// Merges two lists whose items have names. The configuration's order holds for what it names; what only the live list has keeps its
-/// place before the next item that both have.
+/// Merges two lists whose items have names. The configuration's order holds for what it names; what only the live list has comes
+/// where it is met on the way through the live list, which is before what only the configuration has.
 fn list(
     live: &[Value],
     config: &[Value],
     step: impl Fn(&Value) -> String,
     each: impl Fn(&Value, &Value) -> Value,
 ) -> Value {
-    let live: Vec<(String, &Value)> = live.iter().map(|item| (step(item), item)).collect();
-    let config: Vec<(String, &Value)> = config.iter().map(|item| (step(item), item)).collect();
-    let named = |list: &[(String, &Value)], step: &str| list.iter().any(|(other, _)| other == step);
-    let mut merged = Vec::with_capacity(live.len() + config.len());
-    let mut rest = live.iter().peekable();
-    for (name, new) in &config {
-        // Live items before the next shared one keep their place before it.
-        if named(&live, name) {
-            while let Some((other, item)) = rest.peek() {
-                if named(&config, other) {
-                    break;
-                }
-                merged.push((*item).clone());
-                rest.next();
-            }
-            if rest.peek().is_some_and(|(other, _)| named(&config, other)) {
-                rest.next();
-            }
+    let steps = |items: &[Value]| items.iter().map(&step).collect::<Vec<_>>();
+    let (live_steps, config_steps) = (steps(live), steps(config));
+    let (in_live, in_config) = (places(&live_steps), places(&config_steps));
+    let merged = |at: usize| {
+        let old = in_live.get(config_steps[at].as_str()).map_or(&Value::Null, |at| &live[*at]);
+        each(old, &config[at])
+    };
+    let mut out = Vec::with_capacity(live.len() + config.len());
+    let mut shared =
+        (0..config.len()).filter(|at| in_live.contains_key(config_steps[*at].as_str())).peekable();
+    let mut next = 0;
+    for (step, item) in live_steps.iter().zip(live) {
+        let Some(at) = in_config.get(step.as_str()) else {
+            out.push(item.clone());
+            continue;
+        };
+        // Items that both have, but in another order, come where the configuration has them.
+        if shared.next_if_eq(at).is_some() {
+            out.extend((next..=*at).map(merged));
+            next = at + 1;
         }
-        let old = live.iter().find(|(other, _)| other == name).map(|(_, item)| *item);
-        merged.push(each(old.unwrap_or(&Value::Null), new));
     }
-    merged.extend(rest.filter(|(other, _)| !named(&config, other)).map(|(_, item)| (*item).clone()));
-    Value::Array(merged)
+    out.extend((next..config.len()).map(merged));
+    Value::Array(out)
+}
+
+/// Where each step comes first.
+fn places(steps: &[String]) -> HashMap<&str, usize> {
+    steps.iter().enumerate().rev().map(|(at, step)| (step.as_str(), at)).collect()
 }
 
 /// An empty object, for what is not there yet.

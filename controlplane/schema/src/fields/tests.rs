@@ -174,3 +174,39 @@ fn many_updaters_become_ancient() {
     assert_eq!(owners.len(), 10);
     assert!(owners.contains_key("ancient-changes"));
 }
+
+#[test]
+fn lists_keep_the_order_of_both() {
+    let finalizers = |names: &str| {
+        let list: Vec<String> = names.split_whitespace().map(|name| format!("x.io/{name}")).collect();
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "finalizers": list}})
+    };
+    for (live, config, want) in [
+        ("a", "b", "a b"),
+        ("a b", "a c", "a b c"),
+        ("a b", "b c", "a b c"),
+        ("a b", "c b", "a c b"),
+        ("a b c", "c a", "b c a"),
+        ("a b c d", "d x b", "a c d x b"),
+        ("a", "", "a"),
+        ("", "b a", "b a"),
+    ] {
+        let made = written("ConfigMap", None, finalizers(live), "other");
+        let got = applied("ConfigMap", Some(&made), finalizers(config), "me", true).unwrap();
+        assert_eq!(
+            got["metadata"]["finalizers"],
+            finalizers(want)["metadata"]["finalizers"],
+            "{live} + {config}"
+        );
+    }
+}
+
+#[test]
+fn the_last_applied_field_leaves_the_name() {
+    let config = |finalizers: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "finalizers": finalizers}});
+    let mut made = applied("ConfigMap", None, config(json!(["x.io/a"])), "me", false).unwrap();
+    made["metadata"]["uid"] = "u".into();
+    let bare = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+    let left = applied("ConfigMap", Some(&made), bare, "me", false).unwrap();
+    assert_eq!(left, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "uid": "u"}}));
+}

@@ -70,7 +70,7 @@ impl<'t> Place<'t> {
                 },
                 ListType::Unset | ListType::Atomic => Shape::Whole,
             },
-            Some(FieldKind::Raw | FieldKind::Json | FieldKind::Either(_)) | None => match value {
+            Some(FieldKind::Json | FieldKind::Either(_)) | None => match value {
                 Some(Value::Object(_)) => Shape::Entries(Self::free(self.table)),
                 _ => Shape::Whole,
             },

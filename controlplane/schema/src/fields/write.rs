@@ -292,7 +292,7 @@ fn prune(place: &Place<'_>, merged: &Value, managed: &Managed, last: &Set) -> Re
     let pruned = remove(place, merged, &last);
     // What somebody owns stays, this manager's new configuration included.
     let owned =
-        managed.entries.iter().fold(Set::default(), |owned, entry| owned.union(&whole(&entry.fields)));
+        managed.entries.iter().fold(UNMANAGED.clone(), |owned, entry| owned.union(&whole(&entry.fields)));
     let left = whole(&place.fields_of(&pruned)?);
     let pruned = remove(place, merged, &all.difference(&left.union(&owned)));
     // So does what the manager never applied, though it lies in something it did.

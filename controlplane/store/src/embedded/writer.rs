@@ -195,9 +195,16 @@ impl Writer {
         // Nothing of the frame may come back after a restart, since its writers hear that it failed.
         let undone = file.set_len(offset).and_then(|()| file.sync_all());
         if !matches!(error, Error::DiskFull { .. }) || undone.is_err() {
-            self.closed = Some(format!("{error}; start it again").into());
+            self.close(&error);
         }
         Err(error)
+    }
+
+    /// Writes nothing any more: what is on the disk and what is in memory may differ.
+    fn close(&mut self, error: &Error) {
+        let why: Arc<str> = format!("{error}; start it again").into();
+        self.closed = Some(why.clone());
+        self.shared.fault.send_replace(Some(why));
     }
 
     fn publish(&self, group: &Group, offset: u64) {

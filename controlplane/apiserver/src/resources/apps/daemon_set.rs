@@ -110,6 +110,10 @@ impl Strategy for DaemonSets {
         true
     }
 
+    fn field_annotations(&self) -> &'static [&'static str] {
+        &[TEMPLATE_GENERATION]
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let [names, images] = cells::containers(object, "spec.template.spec.containers");
         let number = |name: &str| json!(object.at("status").int(name));

@@ -22,6 +22,9 @@ impl Strategy for Pods {
         let spec = object_at(object, "spec");
         defaults::spec(spec);
         defaults::pod(spec);
+        if object.has("status") {
+            agree_on_ips(object_at(object, "status"));
+        }
     }
 
     fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {
@@ -48,7 +51,6 @@ impl Strategy for Pods {
                 if let Some(class) = old.some_text("status.qosClass").map(str::to_owned) {
                     object_at(object, "status")["qosClass"] = class.into();
                 }
-                agree_on_ips(object_at(object, "status"));
             }
             "ephemeralcontainers" => {
                 let containers = object.at("spec.ephemeralContainers").clone();

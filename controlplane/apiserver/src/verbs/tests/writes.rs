@@ -325,3 +325,35 @@ async fn service_addresses_survive_restarts() {
     f.post(&format!("{all}?dryRun=All"), service("c", json!({"clusterIP": "10.96.7.7"}))).await.expect(201);
     f.post(all, service("c", json!({"clusterIP": "10.96.7.7"}))).await.expect(201);
 }
+
+#[tokio::test]
+async fn what_nests_too_deep_is_not_stored() {
+    let f = fixture().await;
+    let all = "/apis/apps/v1/namespaces/n/controllerrevisions";
+    let nest = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let revision = |name: &str, data: &str| {
+        format!(
+            "{{apiVersion: apps/v1, kind: ControllerRevision, metadata: {{name: {name}}}, revision: 1, data: {{a: {data}}}}}"
+        )
+    };
+    let yaml = [("content-type", "application/yaml")];
+    let refused = f.with("POST", all, &yaml, &revision("x", &nest(200))).await;
+    assert!(refused.error(400, "BadRequest").contains("levels deep"), "{}", refused.body);
+    f.with("POST", all, &yaml, &revision("x", &nest(100))).await.expect(201);
+    let one = format!("{all}/x");
+    f.merge(&one, json!({"revision": 2})).await.expect(200);
+    let f = f.restart().await;
+    assert_eq!(f.get(&one).await.expect(200).body["revision"], 2);
+}
+
+#[tokio::test]
+async fn requests_that_are_answered_while_the_engine_ends_see_what_they_wrote() {
+    let f = fixture().await;
+    f.cancel.cancel();
+    let begun = std::time::Instant::now();
+    f.config_map("a", json!({})).await;
+    let one = format!("{CONFIG_MAPS}/a");
+    f.merge(&one, json!({"data": {"b": "c"}})).await.expect(200);
+    assert_eq!(f.get(&one).await.expect(200).body["data"]["b"], "c");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
