@@ -1,5 +1,6 @@
 //! Door of the binary: parses, runs, and turns an error into one line and an exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use pagurus_controlplane::args::Args;
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match run::main(Args::parse_command_line()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Where nobody can read it, the exit code has to say it.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

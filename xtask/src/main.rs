@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up, builds, clusters, tests and benches of this workspace. One module and one `Options` per subcommand.
 
 use clap::{Parser, Subcommand};
+use std::io::Write as _;
 
 mod bench;
 mod build;
@@ -77,7 +78,8 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Where nobody can read it, the exit code has to say it.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             std::process::ExitCode::FAILURE
         }
     }

@@ -71,10 +71,30 @@ impl Api {
         Ok(Watch { child, lines: BufReader::new(stdout) })
     }
 
+    /// Whether the API server is ready; asked again and again, so it has little time to answer.
+    pub fn ready(&self) -> Result<()> {
+        let answer = self.call_within("2", "GET", "/readyz", None, "")?;
+        match answer.code {
+            200 => Ok(()),
+            code => bail!("/readyz answers {code}: {}", answer.body),
+        }
+    }
+
     /// Sends one request.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>, content: &str) -> Result<Answer> {
+        self.call_within("20", method, path, body, content)
+    }
+
+    fn call_within(
+        &self,
+        seconds: &str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        content: &str,
+    ) -> Result<Answer> {
         let mut command = self.curl();
-        command.args(["--max-time", "20", "--request", method, "--write-out", "\n%{http_code}"]);
+        command.args(["--max-time", seconds, "--request", method, "--write-out", "\n%{http_code}"]);
         if body.is_some() {
             command.args(["--header", &format!("Content-Type: {content}"), "--data-binary", "@-"]);
         }

@@ -78,9 +78,42 @@ fn verdict(facts: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to go on without root; `what` says what needs it.
+pub fn root(what: &str) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("{what} needs root; run this command as root");
+    }
+    Ok(())
+}
+
 /// The first reason why no cluster can run here.
 pub fn machine() -> Result<()> {
     verdict(&Facts::of_this_machine()?)
+}
+
+/// What a node takes no pods without (its eviction threshold, see `node`), with room to work above it.
+const ROOM_MIB: u64 = 640;
+/// Images and containers of one node.
+const NODE_MIB: u64 = 64;
+
+/// Refuses a disk on which the nodes would be under pressure from the start.
+pub fn room(directory: &Path, nodes: u8) -> Result<()> {
+    // The first directory above that is there: this one is yet to be made.
+    let there = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let disk = nix::sys::statvfs::statvfs(there)
+        .with_context(|| format!("cannot ask for the room on the disk of {}", there.display()))?;
+    enough(there, disk.blocks_available() * disk.fragment_size() / (1024 * 1024), nodes)
+}
+
+fn enough(directory: &Path, free_mib: u64, nodes: u8) -> Result<()> {
+    let needed = ROOM_MIB + NODE_MIB * u64::from(nodes);
+    if free_mib < needed {
+        bail!(
+            "the disk of {} has {free_mib} MiB left and {nodes} node(s) need {needed}; make room, or use a checkout on another disk",
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -117,6 +150,9 @@ mod tests {
         check(Facts { btf: false, ..fit() }, Some("no BTF"));
         check(Facts { cgroup2: false, ..fit() }, Some("mount -t cgroup2"));
         check(Facts { namespaces: vec!["net".into()], ..fit() }, Some("no mnt namespaces"));
+        assert!(enough(Path::new("/d"), 704, 1).is_ok());
+        let said = enough(Path::new("/d"), 703, 1).expect_err("too little").to_string();
+        assert!(said.contains("/d has 703 MiB left and 1 node(s) need 704"), "{said}");
         // The first thing to mend comes first.
         check(Facts { root: false, btf: false, ..fit() }, Some("root"));
     }

@@ -2,8 +2,8 @@
 //! that a cluster's parts have, and what is already gone is fine.
 
 use super::claim::{self, Claim};
-use super::{Cluster, cgroups, check_name, network};
-use anyhow::{Context as _, Result, bail};
+use super::{Cluster, cgroups, check_name, checks, network};
+use anyhow::{Context as _, Result};
 use std::path::Path;
 
 /// Flags of `down`.
@@ -18,9 +18,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let name = &options.name;
     check_name(name)?;
-    if !nix::unistd::geteuid().is_root() {
-        bail!("removing a cluster needs root, like making one; run this command as root");
-    }
+    checks::root("removing a cluster")?;
     let directory = Cluster::directory_of(name);
     let claim = Claim::take(name)?;
     claim.check(&directory)?;

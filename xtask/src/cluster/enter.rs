@@ -1,6 +1,6 @@
 //! `cargo xtask enter`: a shell or a command inside a node's namespaces.
 
-use super::{Cluster, Node, Process, cgroups};
+use super::{Cluster, Node, Process, cgroups, checks};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -49,6 +49,7 @@ pub fn command(node: &Node, words: &[&str]) -> Result<Command> {
 
 /// Replaces this process.
 pub fn run(options: &Options) -> Result<()> {
+    checks::root("entering a node")?;
     let node = Cluster::load(&options.name)?.node(&options.node)?;
     let words: Vec<&str> = if options.command.is_empty() {
         vec!["/bin/sh"]

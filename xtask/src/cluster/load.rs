@@ -1,6 +1,6 @@
 //! `cargo xtask load`: image archives into every node's runtime, all nodes at once.
 
-use super::{Cluster, Node, enter};
+use super::{Cluster, Node, checks, enter};
 use crate::process::line;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
@@ -19,6 +19,7 @@ pub struct Options {
 
 /// Loads archives into every node.
 pub fn run(options: &Options) -> Result<()> {
+    checks::root("loading images")?;
     let cluster = Cluster::load(&options.name)?;
     for file in &options.files {
         if !file.is_file() {

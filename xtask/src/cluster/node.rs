@@ -1,6 +1,7 @@
 //! First process of a node's namespaces: mounts what a machine of its own would have, then keeps the container runtime and the agent
 //! running and reaps orphans. When it ends, the kernel ends every process of the node.
 
+use super::supervise::say;
 use super::{Cluster, Node, cgroups};
 use crate::{images, workspace};
 use anyhow::{Context, Result};
@@ -197,7 +198,7 @@ impl Service {
             Ok(child) => self.pid = Some(child.id() as i32),
             Err(error) => {
                 self.failures += 1;
-                eprintln!("cannot start {}: {error}", self.name);
+                say(format_args!("cannot start {}: {error}", self.name));
             }
         }
     }
@@ -205,7 +206,7 @@ impl Service {
     fn ended(&mut self, status: ExitStatus) {
         self.pid = None;
         self.failures = if self.started.elapsed() < Duration::from_secs(10) { self.failures + 1 } else { 0 };
-        eprintln!("{} ended ({status}); starting it again", self.name);
+        say(format_args!("{} ended ({status}); starting it again", self.name));
     }
 }
 
@@ -273,7 +274,10 @@ pub fn run(options: &Options) -> Result<()> {
         // The agent's identity comes from the control plane's CA, which appears with its first start.
         if services.len() == 1 && identity.is_none_or(|last| last.elapsed() > Duration::from_millis(100)) {
             identity = Some(Instant::now());
-            if write_identity(&node).inspect_err(|error| eprintln!("no identity yet: {error:#}")).is_ok() {
+            if write_identity(&node)
+                .inspect_err(|error| say(format_args!("no identity yet: {error:#}")))
+                .is_ok()
+            {
                 services.push(Service::new("pagurus-agent", agent(&node)?));
             }
         }

@@ -6,6 +6,7 @@ use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -75,6 +76,11 @@ pub fn lock(cluster: &Cluster) -> Result<Option<File>> {
     Ok(taken.then_some(file))
 }
 
+/// Says something in the log. A log on a full disk must not end the cluster, so nothing is said then.
+pub fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 /// Opens a log for appending.
 pub fn log(path: &Path) -> Result<File> {
     OpenOptions::new()
@@ -110,7 +116,7 @@ pub fn run(options: &Options) -> Result<()> {
             if let Some(mut ended) = unit.running.take() {
                 let short = unit.started.elapsed() < Duration::from_secs(10);
                 unit.failures = if short { unit.failures + 1 } else { 0 };
-                eprintln!("{} ended{}; starting it again", unit_name(number), ended.status());
+                say(format_args!("{} ended{}; starting it again", unit_name(number), ended.status()));
             }
             // The first restart is immediate, later ones wait: a program that cannot start must not spin.
             if unit.failures > 1
@@ -133,7 +139,7 @@ pub fn run(options: &Options) -> Result<()> {
                 Ok(running) => unit.running = Some(running),
                 Err(error) => {
                     unit.failures += 1;
-                    eprintln!("{}: {error:#}", unit_name(number));
+                    say(format_args!("{}: {error:#}", unit_name(number)));
                 }
             }
         }

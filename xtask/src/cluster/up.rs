@@ -178,6 +178,8 @@ fn plan(options: &Options, claim: &Claim) -> Result<Plan> {
             println!("removing what a cluster {name} without its directory left");
             down::remove(name)?;
         }
+        let nodes = options.nodes.unwrap_or(1);
+        checks::room(&directory, nodes)?;
         let (port, listener) = free_port()?;
         let cluster =
             Cluster { name: name.clone(), nodes: options.nodes.unwrap_or(1), port, release: options.release };
@@ -231,10 +233,7 @@ fn bring_up(
             return Ok(Some(Err(why)));
         }
         let api = Api::open(cluster)?;
-        let answer = api.call("GET", "/readyz", None, "")?;
-        if answer.code != 200 {
-            bail!("/readyz answers {}: {}", answer.code, answer.body);
-        }
+        api.ready()?;
         Ok(Some(Ok(api)))
     })??;
     write_kubeconfig(cluster)?;
@@ -250,7 +249,11 @@ fn bring_up(
         yet(cluster.nodes().iter().all(running), || Ok(hindrance::of_runtimes(cluster, &said)))
     })?;
     progress.say("nodes: loading images");
-    until("the nodes take images", minutes(2), || load::load(&cluster.nodes(), archives).map(Some))?;
+    until("the nodes take images", minutes(2), || match load::load(&cluster.nodes(), archives) {
+        // Will not pass by itself, unlike a runtime that is not there yet.
+        Err(error) if format!("{error:#}").contains("no space left on device") => Ok(Some(Err(error))),
+        other => other.map(|()| Some(Ok(()))),
+    })??;
     let wanted = cluster.nodes.into();
     until("the nodes are Ready", minutes(2), || {
         let ready = ready_nodes(&api)?;
