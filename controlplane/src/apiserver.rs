@@ -1,6 +1,7 @@
 //! Puts the API server together in start-up order: directory, socket, keys, store, engine, front, bootstrap.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,15 +56,22 @@ pub struct Running {
 pub fn prepare(config: ApiserverConfig) -> Result<Prepared> {
     // The socket first: if the port is taken, no directory is made.
     let mut listeners = vec![sockets::bind(config.bind)?];
-    let data_dir = DataDir::open(&config.data_dir)?;
     listeners.extend(sockets::inherited()?);
     let port = listeners[0].local_addr().context("cannot ask for the socket's address")?.port();
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let made = keys(&config, data_dir.path(), port);
+    let (data_dir, pki) = data_dir.or_undo(made)?;
+    Ok(Prepared { config, data_dir, listeners, port, pki })
+}
+
+/// Keys, certificates and the administrator's kubeconfig.
+fn keys(config: &ApiserverConfig, directory: &Path, port: u16) -> Result<Pki> {
     let names =
         pki::serving_names(config.advertise, config.bind.ip(), &config.service_addresses(), &hostname());
-    let pki = Pki::load_or_make(data_dir.path(), &names)?;
+    let pki = Pki::load_or_make(directory, &names)?;
     let host = if config.bind.ip().is_unspecified() { config.advertise } else { config.bind.ip() };
-    kubeconfig::write_admin(data_dir.path(), &format!("https://{}", std::net::SocketAddr::new(host, port)))?;
-    Ok(Prepared { config, data_dir, listeners, port, pki })
+    kubeconfig::write_admin(directory, &format!("https://{}", std::net::SocketAddr::new(host, port)))?;
+    Ok(pki)
 }
 
 /// Starts serving. A task that fails tells so on `faults`.

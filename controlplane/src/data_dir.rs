@@ -17,12 +17,17 @@ const LOCK_FILE: &str = "lock";
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    /// The directories that were not there before.
+    made: Vec<PathBuf>,
+    /// It held nothing before.
+    fresh: bool,
 }
 
 impl DataDir {
     /// Makes the directory if need be, checks that it is ours, and locks it until drop.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
+        let made = path.ancestors().take_while(|above| !above.exists()).map(Path::to_owned).collect();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -45,10 +50,36 @@ impl DataDir {
                 return Err(e).with_context(|| format!("cannot lock {}", lock_path.display()));
             }
         }
-        if !path.join(VERSION_FILE).exists() {
-            write_file(&path.join(VERSION_FILE), format!("{FORMAT}\n").as_bytes(), 0o644)?;
+        let fresh = !path.join(VERSION_FILE).exists();
+        let this = Self { path: path.to_owned(), _lock: lock, made, fresh };
+        if fresh {
+            let written = write_file(&path.join(VERSION_FILE), format!("{FORMAT}\n").as_bytes(), 0o644);
+            return this.or_undo(written).map(|(this, ())| this);
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(this)
+    }
+
+    /// Itself and the outcome if that is good; else a directory that was new is taken away again, for half of one would be neither.
+    pub fn or_undo<T>(self, outcome: Result<T>) -> Result<(Self, T)> {
+        let error = match outcome {
+            Ok(value) => return Ok((self, value)),
+            Err(error) => error,
+        };
+        if self.fresh {
+            // What was written here is a handful of files and the directory of keys; what cannot be removed was not made by us.
+            for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let _ = if path.is_dir() && path.ends_with("pki") {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+            }
+            for directory in &self.made {
+                let _ = fs::remove_dir(directory);
+            }
+        }
+        Err(error)
     }
 
     /// Checks that the directory is ours, without locking or changing it.
@@ -115,7 +146,14 @@ pub fn write_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         fs::rename(&temporary, path)?;
         File::open(dir)?.sync_all()
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    match write() {
+        Err(e) if e.kind() == ErrorKind::StorageFull => {
+            // The little that was written is not kept either.
+            let _ = fs::remove_file(&temporary);
+            bail!("cannot write {}: the disk is full; make room or choose another --data-dir", path.display())
+        }
+        written => written.with_context(|| format!("cannot write {}", path.display())),
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +183,28 @@ mod tests {
             let error = DataDir::open(dir.path()).expect_err("foreign").to_string();
             assert!(error.contains(want), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_begun_is_taken_back() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let begin = |path: &Path| {
+            let opened = DataDir::open(path).expect("opened");
+            fs::create_dir_all(path.join("pki")).expect("directory");
+            fs::write(path.join("pki/ca.key"), "").expect("write");
+            let error =
+                opened.or_undo::<()>(Err(anyhow::anyhow!("no room"))).expect_err("failed").to_string();
+            assert_eq!(error, "no room");
+        };
+        begin(&dir.path().join("a/b"));
+        assert!(!dir.path().join("a").exists(), "new directories go");
+        let given = dir.path().join("given");
+        fs::create_dir(&given).expect("directory");
+        begin(&given);
+        assert_eq!(fs::read_dir(&given).expect("stays").count(), 0);
+        drop(DataDir::open(&given).expect("made"));
+        begin(&given);
+        assert!(given.join("version").exists(), "one that was there before is not touched");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Why a cluster is not up yet, in one line: what its nodes and pods say of themselves. Reads only.
 
-use super::Cluster;
 use super::api::Api;
+use super::{Cluster, supervise};
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -85,6 +85,7 @@ fn last_error_of(text: &str) -> String {
 
 /// What the processes of a cluster have said since a moment: logs are appended to, and what is older explains nothing now.
 pub struct Said {
+    cluster: Cluster,
     logs: PathBuf,
     lengths: BTreeMap<String, u64>,
 }
@@ -100,7 +101,7 @@ impl Said {
         let length = |entry: std::fs::DirEntry| {
             Some((entry.file_name().to_string_lossy().into_owned(), entry.metadata().ok()?.len()))
         };
-        Self { lengths: entries.filter_map(length).collect(), logs }
+        Self { lengths: entries.filter_map(length).collect(), logs, cluster: cluster.clone() }
     }
 
     /// What a log has got since.
@@ -120,6 +121,8 @@ impl Said {
     pub fn hopeless(&self, supervisor: Option<&mut Child>) -> Result<Option<anyhow::Error>> {
         if let Some(supervisor) = supervisor
             && let Some(status) = supervisor.try_wait()?
+            // One that an `up` which was killed has started may have been faster than ours.
+            && supervise::lock(&self.cluster)?.is_some()
         {
             let said = last_error_of(&self.text("supervisor.log"));
             return Ok(Some(anyhow::anyhow!("the supervisor ended ({status}): {}", bare(&said))));
