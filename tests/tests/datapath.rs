@@ -25,6 +25,8 @@ const ROOMY: Capacity = Capacity { services: 1 << 16, slots: 1 << 18, backends: 
 struct Node {
     datapath: Datapath,
     table: Table,
+    /// Seconds for which clients of Services served from now on stay with their backend.
+    affinity: u32,
 }
 
 impl Node {
@@ -41,7 +43,7 @@ impl Node {
         let mut datapath = Datapath::load(config)?;
         let table = Table::new(&datapath.services().observe()?, ROOMY);
         let attached = datapath.attach()?;
-        Ok((Self { datapath, table }, attached))
+        Ok((Self { datapath, table, affinity: 0 }, attached))
     }
 
     /// Makes a Service lead to these backends.
@@ -60,6 +62,7 @@ impl Node {
                 .iter()
                 .map(|at| Backend { ip: at.ip(), port: at.port(), protocol: first.protocol })
                 .collect(),
+            affinity: self.affinity,
         };
         self.write(&pool.key.service, std::slice::from_ref(&pool))
     }
@@ -301,6 +304,61 @@ fn udp_connected_and_unconnected() {
 }
 
 #[test]
+fn clients_stay_with_their_backend() {
+    with_node("datapath::clients_stay_with_their_backend", |_, _, mut node| {
+        let ips: Vec<String> = (1..=8).map(|host| format!("127.0.1.{host}")).collect();
+        let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
+        let backends = tcp_servers(&ips)?;
+        let service = frontend(V4, 80, Protocol::Tcp)?;
+        let vip: SocketAddr = format!("{V4}:80").parse()?;
+        node.affinity = 60;
+        node.serve(&[service], &backends)?;
+        let one = |times| -> Result<SocketAddr> {
+            let seen = spread(vip, times)?;
+            ensure!(seen.len() == 1, "more than one answered: {seen:?}");
+            seen.into_keys().next().context("nobody answered")
+        };
+        let kept = one(40)?;
+        // Others leave, and what was in the last slot moves into theirs: the client stays all the same.
+        let mut rest = backends.clone();
+        while rest.len() > 1 {
+            let other = rest.iter().position(|backend| *backend != kept).context("another backend")?;
+            rest.remove(other);
+            node.serve(&[service], &rest)?;
+            ensure!(one(10)? == kept);
+        }
+        node.serve(&[service], &backends)?;
+        ensure!(one(10)? == kept);
+        // Its backend leaves: another one, and that from then on.
+        let others: Vec<SocketAddr> = backends.iter().copied().filter(|backend| *backend != kept).collect();
+        node.serve(&[service], &others)?;
+        let next = one(40)?;
+        ensure!(next != kept);
+        node.serve(&[service], &backends)?;
+        ensure!(one(20)? == next);
+        // A datagram's client, too.
+        let answering = udp_servers(&["127.0.2.1", "127.0.2.2", "127.0.2.3", "127.0.2.4"])?;
+        node.serve(&[frontend(V4, 53, Protocol::Udp)?], &answering)?;
+        let asked: Result<BTreeSet<SocketAddr>> =
+            (0..20).map(|_| ask(&UdpSocket::bind("127.0.0.1:0")?, format!("{V4}:53").parse()?)).collect();
+        ensure!(asked?.len() == 1);
+        // The time is over: any of them again.
+        node.affinity = 1;
+        node.serve(&[service], &backends)?;
+        let first = one(3)?;
+        eventually("the client is given another backend", Duration::from_secs(60), || {
+            // Every connection begins the time anew: only silence ends it.
+            thread::sleep(Duration::from_millis(1200));
+            Ok((one(1)? != first).then_some(()))
+        })?;
+        node.affinity = 0;
+        node.serve(&[service], &backends)?;
+        ensure!(spread(vip, 100)?.len() > 1);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_service_without_endpoints_refuses_at_once() {
     with_node("datapath::a_service_without_endpoints_refuses_at_once", |_, _, mut node| {
         for vip in [V4, V6] {
@@ -413,7 +471,7 @@ fn another_capacity_replaces_the_maps_without_a_gap() {
         ensure!(observed.services.is_empty(), "the new maps are not empty");
         // Until the new programs are attached the old ones go on with the old maps.
         spread(vip, 5)?;
-        let mut node = Node { datapath, table: Table::new(&observed, ROOMY) };
+        let mut node = Node { datapath, table: Table::new(&observed, ROOMY), affinity: 0 };
         node.serve(&[service], &backends)?;
         ensure!(node.datapath.attach()? == Attached { created: 0, replaced: 8 });
         spread(vip, 5)?;

@@ -129,6 +129,31 @@ fn no_rules(cluster: &Cluster, node: &str) -> Result<()> {
 }
 
 #[test]
+fn a_client_stays_where_the_service_says_so() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "services-affinity")?;
+    let (addresses, clients) = setting(&cluster, &ns.name, 3)?;
+    let affinity = |kind: &str| {
+        let patch = json!({"spec": {"sessionAffinity": kind}}).to_string();
+        cluster.ok(&["-n", &ns.name, "patch", "service", "echo", "-p", &patch])
+    };
+    let servers = |client: &str, address: &str| -> Result<usize> {
+        let words = ["-n", &ns.name, "exec", client, "--", "/probe", "spread", "60", address, "80"];
+        Ok(cluster.ok(&words)?.lines().count())
+    };
+    affinity("ClientIP")?;
+    for (client, address) in clients.iter().flat_map(|c| addresses.iter().map(move |a| (c, a))) {
+        cluster.wait("one server answers this client", 20, |_| Ok(servers(client, address)? == 1))?;
+        assert_eq!(servers(client, address)?, 1);
+    }
+    affinity("None")?;
+    for (client, address) in clients.iter().flat_map(|c| addresses.iter().map(move |a| (c, a))) {
+        cluster.wait("all servers answer this client", 20, |_| Ok(servers(client, address)? == 3))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn no_endpoints_is_a_refusal_at_once() -> Result<()> {
     let Some(cluster) = Cluster::shared() else { return Ok(()) };
     let ns = Namespace::new(&cluster, "services-zero")?;

@@ -46,6 +46,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `internalTrafficPolicy: Local`: clients at the cluster IP reach only endpoints of their own node.
     pub internal_local: bool,
+    /// `sessionAffinity: ClientIP`: for so many seconds a client stays with its backend. 0: it does not.
+    pub affinity: u32,
 }
 
 /// A port of a Service.
@@ -133,6 +135,8 @@ pub struct Pool {
     pub frontends: Vec<Frontend>,
     /// In order, each once.
     pub backends: Vec<Backend>,
+    /// For so many seconds a client stays with its backend; 0: it does not.
+    pub affinity: u32,
 }
 
 /// All Services and EndpointSlices, as last seen.
@@ -234,7 +238,7 @@ impl Desired {
                     };
                     let backends =
                         slices.map_or_else(Vec::new, |slices| select::backends(&key, slices.values()));
-                    Pool { key, frontends, backends }
+                    Pool { key, frontends, backends, affinity: service.affinity }
                 };
                 if service.internal_local {
                     pools.push(pool(Scope::Local, vec![own]));

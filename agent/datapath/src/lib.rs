@@ -40,7 +40,7 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
 }
 
-/// Capacities of the maps. Memory of all but the last two grows with what is in them.
+/// Capacities of the maps. Memory of all but the last three grows with what is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapCapacity {
     /// Frontends: Service addresses times ports.
@@ -55,6 +55,8 @@ pub struct MapCapacity {
     pub reverse: u32,
     /// Unconnected UDP sockets whose backend is remembered, oldest out first.
     pub flows: u32,
+    /// Clients and Services whose backend is remembered for session affinity.
+    pub clients: u32,
 }
 
 impl Default for MapCapacity {
@@ -66,6 +68,7 @@ impl Default for MapCapacity {
             nodes: 16_384,
             reverse: 65_536,
             flows: 16_384,
+            clients: 16_384,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::fmt;
 
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod};
-use pagurus_ebpf_abi::{FlowKey, FlowValue, ReverseKey, ReverseValue, maps, programs};
+use pagurus_ebpf_abi::{
+    ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey, ReverseValue, maps, programs,
+};
 
 use crate::features::{self, Missing};
 use crate::pins::{PinError, Pins, Place};
@@ -121,6 +123,7 @@ impl Datapath {
         let counters = PerCpuArray::try_from(counters).map_err(|source| map_error(maps::COUNTERS, source))?;
         carry_over::<ReverseKey, ReverseValue>(&mut ebpf, &places, maps::REVERSE)?;
         carry_over::<FlowKey, FlowValue>(&mut ebpf, &places, maps::FLOWS)?;
+        carry_over::<ClientKey, ClientValue>(&mut ebpf, &places, maps::CLIENTS)?;
         Ok(Self { ebpf, pins, places, config: config.clone(), services, counters })
     }
 

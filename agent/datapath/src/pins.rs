@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use aya::maps::MapInfo;
 use pagurus_ebpf_abi::{
-    Address, Backend, FlowKey, FlowValue, LAYOUT_VERSION, ReverseKey, ReverseValue, ServiceKey, ServiceValue,
-    SlotKey, maps,
+    Address, Backend, ClientKey, ClientValue, FlowKey, FlowValue, LAYOUT_VERSION, ReverseKey, ReverseValue,
+    ServiceKey, ServiceValue, SlotKey, maps,
 };
 
 use crate::{Config, MapCapacity};
@@ -46,7 +46,7 @@ pub(crate) struct Shape {
 }
 
 /// The shapes of all pinned maps.
-pub(crate) fn shapes(capacity: &MapCapacity) -> [Shape; 6] {
+pub(crate) fn shapes(capacity: &MapCapacity) -> [Shape; 7] {
     let shape = |name, key, value, capacity, linked| Shape { name, key, value, capacity, linked };
     let word = size_of::<u32>();
     [
@@ -56,6 +56,7 @@ pub(crate) fn shapes(capacity: &MapCapacity) -> [Shape; 6] {
         shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, true),
         shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse, false),
         shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows, false),
+        shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients, false),
     ]
 }
 

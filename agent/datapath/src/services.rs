@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData, MapError as AyaMapError};
 use pagurus_agent_core::addr::{Backend, BackendId, Family, Frontend, PoolId, Protocol, ServiceIp};
-use pagurus_agent_core::services::plan::{MapOp, Observed};
+use pagurus_agent_core::services::plan::{MapOp, Observed, Spread};
 use pagurus_ebpf_abi as abi;
 
 /// A map operation that the kernel refused.
@@ -49,7 +49,9 @@ impl ServiceMaps for KernelMaps {
         let mut foreign = Vec::new();
         for (key, value) in read(&self.services, abi::maps::SERVICES)? {
             match frontend(&key) {
-                Some(frontend) => observed.services.push((frontend, PoolId(value.id), value.count)),
+                Some(frontend) => {
+                    observed.services.push((frontend, PoolId(value.id), spread(&value)));
+                }
                 None => foreign.push(key),
             }
         }
@@ -86,8 +88,8 @@ impl ServiceMaps for KernelMaps {
             MapOp::PutSlot(pool, slot, id) => {
                 insert(&mut self.slots, abi::maps::SLOTS, slot_key(pool, slot), id.0)
             }
-            MapOp::PutService(frontend, pool, count) => {
-                let value = abi::ServiceValue { id: pool.0, count, flags: 0, affinity_seconds: 0 };
+            MapOp::PutService(frontend, pool, spread) => {
+                let value = service_value(pool, spread);
                 insert(&mut self.services, abi::maps::SERVICES, service_key(&frontend), value)
             }
             MapOp::PutNode(ip, local) => {
@@ -177,6 +179,16 @@ fn frontend(key: &abi::ServiceKey) -> Option<Frontend> {
     Some(Frontend { ip, port: key.port.number(), protocol })
 }
 
+fn service_value(pool: PoolId, spread: Spread) -> abi::ServiceValue {
+    let flags = if spread.affinity > 0 { abi::SERVICE_AFFINITY } else { 0 };
+    abi::ServiceValue { id: pool.0, count: spread.slots, flags, affinity_seconds: spread.affinity }
+}
+
+fn spread(value: &abi::ServiceValue) -> Spread {
+    let affinity = if value.flags & abi::SERVICE_AFFINITY == 0 { 0 } else { value.affinity_seconds };
+    Spread { slots: value.count, affinity }
+}
+
 fn slot_key(pool: PoolId, slot: u32) -> abi::SlotKey {
     abi::SlotKey { service: pool.0, slot }
 }
@@ -219,6 +231,14 @@ mod tests {
         for ip in ["10.0.0.1", "fd01::5"] {
             let one = Backend { ip: ip.parse().expect("an address"), port: 53, protocol: Protocol::Tcp };
             assert_eq!(backend(&backend_value(&one)), Some(one));
+        }
+    }
+
+    #[test]
+    fn spreads_come_back_from_their_values() {
+        for affinity in [0, 1, 10_800] {
+            let one = Spread { slots: 3, affinity };
+            assert_eq!(spread(&service_value(PoolId(7), one)), one);
         }
     }
 

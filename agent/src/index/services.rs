@@ -11,6 +11,9 @@ use pagurus_agent_core::services::{Service, ServiceName, ServicePort};
 /// Label that hands a Service to another load balancer.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
+/// Seconds of session affinity where nothing else is said.
+const AFFINITY: i32 = 10_800;
+
 /// The Service, if it has addresses of its own that are ours to serve.
 pub fn service(object: &api::Service) -> Option<Service> {
     let metadata = &object.metadata;
@@ -29,7 +32,17 @@ pub fn service(object: &api::Service) -> Option<Service> {
     let ports =
         spec.ports.iter().flatten().filter_map(|port| self::port(&name, port, has_node_ports)).collect();
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
-    Some(Service { name, cluster_ips, ports, internal_local })
+    Some(Service { name, cluster_ips, ports, internal_local, affinity: affinity(spec) })
+}
+
+/// For how many seconds a client stays with its backend; 0 if it does not.
+fn affinity(spec: &api::ServiceSpec) -> u32 {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return 0;
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(AFFINITY);
+    u32::try_from(seconds).unwrap_or(0)
 }
 
 /// The cluster IPs; none for a headless Service.
@@ -87,7 +100,8 @@ mod tests {
                 })
                 .collect();
             let local = if service.internal_local { " local" } else { "" };
-            format!("{} {}{local}", ips.join(","), ports.join(","))
+            let sticky = if service.affinity > 0 { format!(" {}s", service.affinity) } else { String::new() };
+            format!("{} {}{local}{sticky}", ips.join(","), ports.join(","))
         });
         assert_eq!(text.as_deref(), expected);
     }
@@ -115,6 +129,17 @@ mod tests {
             json!({ "clusterIP": "None", "clusterIPs": ["None"], "ports": [{ "port": 80 }] }),
             json!({}),
             None,
+        );
+        check(
+            json!({ "clusterIP": "10.96.0.1", "ports": [{ "port": 80 }], "sessionAffinity": "ClientIP" }),
+            json!({}),
+            Some("10.96.0.1 :80/TCP 10800s"),
+        );
+        check(
+            json!({ "clusterIP": "10.96.0.1", "ports": [{ "port": 80 }], "sessionAffinity": "ClientIP",
+                    "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 5 } } }),
+            json!({}),
+            Some("10.96.0.1 :80/TCP 5s"),
         );
         check(json!({ "type": "ExternalName", "externalName": "example.org" }), json!({}), None);
         check(json!({ "clusterIP": "10.96.0.1" }), json!({ OTHER_PROXY: "mine" }), None);

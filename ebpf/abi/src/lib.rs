@@ -16,8 +16,8 @@ pub use counter::{
     COUNTER_RETRY, COUNTER_REVERSE_UDP, COUNTER_SEND_UDP, COUNTER_TABLE_FULL, COUNTERS,
 };
 pub use service::{
-    Backend, FlowKey, FlowValue, NODE_ADDRESS_LOCAL, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, ReverseKey,
-    ReverseValue, SERVICE_AFFINITY, ServiceKey, ServiceValue, SlotKey,
+    Backend, ClientKey, ClientValue, FlowKey, FlowValue, NODE_ADDRESS_LOCAL, PROTOCOL_SCTP, PROTOCOL_TCP,
+    PROTOCOL_UDP, ReverseKey, ReverseValue, SERVICE_AFFINITY, ServiceKey, ServiceValue, SlotKey,
 };
 
 /// Version of the layout of every map here. A change of any type above raises it; pins of another version are
@@ -38,6 +38,8 @@ pub mod maps {
     pub const REVERSE: &str = "REVERSE";
     /// [`FlowKey`](crate::FlowKey) to [`FlowValue`](crate::FlowValue), least recently used out first.
     pub const FLOWS: &str = "FLOWS";
+    /// [`ClientKey`](crate::ClientKey) to [`ClientValue`](crate::ClientValue), least recently used out first.
+    pub const CLIENTS: &str = "CLIENTS";
     /// Counter index to `u64`, one per CPU.
     pub const COUNTERS: &str = "COUNTERS";
 }

@@ -129,6 +129,32 @@ pub struct FlowValue {
     pub reserved: u32,
 }
 
+/// A client and a Service that wants it to stay with one backend ([`SERVICE_AFFINITY`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey {
+    /// The kernel's cookie of the client's network namespace: every pod has one, and so has the node itself.
+    pub client: u64,
+    /// [`ServiceValue::id`].
+    pub service: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// The backend a [`ClientKey`] was given last; valid while a slot of the Service still holds it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientValue {
+    /// When, in nanoseconds since the machine was started.
+    pub last: u64,
+    /// The backend's id.
+    pub backend: u32,
+    /// Slot the backend was found in.
+    pub slot: u32,
+}
+
+const _: () = assert!(size_of::<ClientKey>() == 16);
+const _: () = assert!(size_of::<ClientValue>() == 16);
 const _: () = assert!(size_of::<ServiceKey>() == 20);
 const _: () = assert!(size_of::<ServiceValue>() == 16);
 const _: () = assert!(size_of::<SlotKey>() == 8);
@@ -141,7 +167,10 @@ const _: () = assert!(size_of::<FlowValue>() == 16);
 /// The types may be keys and values of maps: integers only, no padding (asserted above).
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Backend, FlowKey, FlowValue, ReverseKey, ReverseValue, ServiceKey, ServiceValue, SlotKey};
+    use super::{
+        Backend, ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey, ReverseValue, ServiceKey,
+        ServiceValue, SlotKey,
+    };
     use crate::Address;
 
     // SAFETY: `repr(C)`, every byte belongs to an integer field, every bit pattern is a value.
@@ -162,4 +191,8 @@ mod pod {
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClientKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClientValue {}
 }

@@ -11,6 +11,7 @@ use pagurus_ebpf_abi::{
     SlotKey,
 };
 
+use crate::affinity;
 use crate::maps::{BACKENDS, FLOWS, NODES, SERVICES, SLOTS, count, is_node_port};
 
 /// How often a look-up disturbed by a change is done again.
@@ -61,17 +62,26 @@ fn random_below(count: u32) -> u32 {
     ((u64::from(random) * u64::from(count)) >> 32) as u32
 }
 
-/// Chooses a backend at random for each call.
+/// The slot for a client that is to be given a backend: that of its last one if the Service wants that, or any. Asked only
+/// at the first attempt: each more would have the verifier walk through the search once more.
 #[inline(always)]
-pub(crate) fn pick(key: &ServiceKey) -> Route {
-    for _ in 0..ATTEMPTS {
+fn any_slot(service: &ServiceValue, client: u64, attempt: u32) -> u32 {
+    let last = if attempt == 0 { affinity::slot(service, client) } else { None };
+    last.unwrap_or_else(|| random_below(service.count))
+}
+
+/// Chooses a backend anew for each call.
+#[inline(always)]
+pub(crate) fn pick(key: &ServiceKey, client: u64) -> Route {
+    for attempt in 0..ATTEMPTS {
         let Some(first) = service(key) else { return Route::Elsewhere };
         if first.count == 0 {
             return Route::Nowhere;
         }
-        let slot = random_below(first.count);
-        if let Some(found) = settled(key, &first, slot) {
-            return Route::To(first.id, found.1);
+        let slot = any_slot(&first, client, attempt);
+        if let Some((id, backend)) = settled(key, &first, slot) {
+            affinity::note(&first, client, slot, id);
+            return Route::To(first.id, backend);
         }
         count(COUNTER_RETRY);
     }
@@ -80,21 +90,25 @@ pub(crate) fn pick(key: &ServiceKey) -> Route {
 
 /// Chooses a backend once for a socket and Service, and again when that backend has left.
 #[inline(always)]
-pub(crate) fn stay(key: &ServiceKey, cookie: u64) -> Route {
+pub(crate) fn stay(key: &ServiceKey, cookie: u64, client: u64) -> Route {
     let flow = FlowKey { cookie, address: key.address, port: key.port, reserved: [0; 3] };
     // SAFETY: the value is copied at once and checked against the slot.
     let mut known = unsafe { FLOWS.get(&flow) }.copied();
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let Some(first) = service(key) else { return Route::Elsewhere };
         if first.count == 0 {
             return Route::Nowhere;
         }
         let kept = known.take().filter(|known| known.service == first.id && known.slot < first.count);
-        let slot = kept.map_or_else(|| random_below(first.count), |known| known.slot);
+        let slot = match kept {
+            Some(known) => known.slot,
+            None => any_slot(&first, client, attempt),
+        };
         if let Some((id, backend)) = settled(key, &first, slot)
             && kept.is_none_or(|known| known.backend == id)
         {
             if kept.is_none() {
+                affinity::note(&first, client, slot, id);
                 let value = FlowValue { service: first.id, slot, backend: id, reserved: 0 };
                 if FLOWS.insert(&flow, &value, 0).is_err() {
                     count(COUNTER_TABLE_FULL);

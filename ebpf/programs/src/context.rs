@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
 use pagurus_ebpf_abi::{Address, Port};
@@ -119,4 +119,12 @@ pub(crate) fn protocol(ctx: &SockAddrContext) -> u8 {
 pub(crate) fn cookie(ctx: &SockAddrContext) -> u64 {
     // SAFETY: the helper takes this program type's context.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The kernel's name for the network namespace of the socket, unique while the machine is up. It stands for the client's
+/// address: a pod has one of its own, and everything on the node's network shares the node's.
+#[inline(always)]
+pub(crate) fn client(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the helper takes this program type's context.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
 }

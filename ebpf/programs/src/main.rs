@@ -11,6 +11,7 @@
     reason = "the attribute macros make the exported functions from these"
 )]
 
+mod affinity;
 mod balance;
 mod context;
 mod maps;

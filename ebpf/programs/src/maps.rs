@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap, PerCpuArray},
 };
 use pagurus_ebpf_abi::{
-    Address, Backend, COUNTERS as COUNTERS_LEN, FlowKey, FlowValue, ReverseKey, ReverseValue, ServiceKey,
-    ServiceValue, SlotKey,
+    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey,
+    ReverseValue, ServiceKey, ServiceValue, SlotKey,
 };
 
 /// What clients connect to.
@@ -36,6 +36,10 @@ pub(crate) static REVERSE: LruHashMap<ReverseKey, ReverseValue> = LruHashMap::wi
 /// Which backend the datagrams of an unconnected socket go to.
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Which backend a client stays with, for Services that want that.
+#[map]
+pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientValue> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Counters.
 #[map]

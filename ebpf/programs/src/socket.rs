@@ -25,7 +25,7 @@ pub(crate) fn connect<F: Family>(ctx: &SockAddrContext) -> Verdict {
         _ => return Verdict::PASS,
     };
     let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, scope: 0 };
-    let route = balance::pick(&key);
+    let route = balance::pick(&key, context::client(ctx));
     if let Route::Elsewhere = route
         && protocol == PROTOCOL_UDP
     {
@@ -42,7 +42,7 @@ pub(crate) fn send<F: Family>(ctx: &SockAddrContext) -> Verdict {
         return Verdict::PASS;
     }
     let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, scope: 0 };
-    let route = balance::stay(&key, context::cookie(ctx));
+    let route = balance::stay(&key, context::cookie(ctx), context::client(ctx));
     translate::<F>(ctx, &key, route, COUNTER_SEND_UDP)
 }
 

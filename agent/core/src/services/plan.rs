@@ -22,8 +22,8 @@ pub enum MapOp {
     PutBackend(BackendId, Backend),
     /// A slot of a pool.
     PutSlot(PoolId, u32, BackendId),
-    /// A frontend: its pool and how many slots that has.
-    PutService(Frontend, PoolId, u32),
+    /// A frontend: its pool and how clients spread over that.
+    PutService(Frontend, PoolId, Spread),
     /// An address of a node, and whether it is this node.
     PutNode(IpAddr, bool),
     /// A frontend goes.
@@ -34,6 +34,15 @@ pub enum MapOp {
     DeleteBackend(BackendId),
     /// A node's address goes.
     DeleteNode(IpAddr),
+}
+
+/// How the clients of a frontend spread over its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spread {
+    /// How many slots the pool has.
+    pub slots: u32,
+    /// For so many seconds a client stays with its backend; 0: it does not.
+    pub affinity: u32,
 }
 
 /// A Service that does not fit into the maps.
@@ -52,6 +61,8 @@ pub struct Table {
     mirror: Mirror,
     /// Pools that have an id.
     pools: HashMap<PoolKey, PoolId>,
+    /// Pools whose clients stay with their backend, and for how long.
+    affinities: HashMap<PoolId, u32>,
     /// Ids that have a name; all others are left over from before a restart.
     named: HashSet<PoolId>,
     /// Pools of each Service and their frontends, as last planned.
@@ -72,6 +83,7 @@ impl Table {
         Self {
             mirror,
             pools: HashMap::new(),
+            affinities: HashMap::new(),
             named: HashSet::new(),
             of_service: HashMap::new(),
             owners: HashMap::new(),
@@ -104,11 +116,15 @@ impl Table {
         let mut draft = Draft::new(&self.mirror, self.next_backend);
         for (pool, id) in pools.iter().zip(&ids) {
             let granted = pool.frontends.iter().filter(|f| claims.granted.get(f) == Some(&&pool.key));
-            draft.fill(*id, &pool.backends, granted, &claims.granted);
+            draft.fill(*id, pool, granted, &claims.granted);
         }
         for (frontend, heir) in &claims.released {
             match heir.as_ref().and_then(|heir| self.pools.get(heir)) {
-                Some(id) => draft.put_service(*frontend, *id, self.mirror.filled(*id)),
+                Some(id) => {
+                    let affinity = self.affinities.get(id).copied().unwrap_or(0);
+                    let slots = index(self.mirror.filled(*id));
+                    draft.put_service(*frontend, *id, Spread { slots, affinity });
+                }
                 None => draft.delete_service(*frontend),
             }
         }
@@ -123,6 +139,9 @@ impl Table {
         }
         let (ops, next_backend) = draft.finish()?;
         self.next_backend = next_backend;
+        for (pool, id) in pools.iter().zip(ids) {
+            self.affinities.insert(id, pool.affinity);
+        }
         self.adopt(name, pools, claims, &gone);
         Ok(ops)
     }
@@ -236,6 +255,7 @@ impl Table {
         for key in gone {
             if let Some(id) = self.pools.remove(key) {
                 self.named.remove(&id);
+                self.affinities.remove(&id);
             }
         }
         if pools.is_empty() {
@@ -294,11 +314,12 @@ impl<'a> Draft<'a> {
     fn fill<'b>(
         &mut self,
         pool: PoolId,
-        backends: &[Backend],
+        content: &Pool,
         frontends: impl Iterator<Item = &'b Frontend>,
         moving: &BTreeMap<Frontend, &PoolKey>,
     ) {
-        let wanted: Vec<BackendId> = backends.iter().map(|backend| self.backend_id(backend)).collect();
+        let wanted: Vec<BackendId> =
+            content.backends.iter().map(|backend| self.backend_id(backend)).collect();
         let count = wanted.len();
         let mut rest: HashSet<BackendId> = wanted.iter().copied().collect();
         let mut slots: Vec<Option<BackendId>> = Vec::with_capacity(count);
@@ -316,8 +337,9 @@ impl<'a> Draft<'a> {
         let own: Vec<Frontend> = frontends.copied().collect();
         // Frontends that still show this pool and go later must not point beyond its end until then.
         let fading = self.mirror.frontends_of(pool).filter(|f| !own.contains(f) && !moving.contains_key(f));
+        let spread = Spread { slots: index(count), affinity: content.affinity };
         for frontend in own.iter().chain(fading) {
-            self.put_service(*frontend, pool, count);
+            self.put_service(*frontend, pool, spread);
         }
     }
 
@@ -346,13 +368,13 @@ impl<'a> Draft<'a> {
         self.puts.push(MapOp::PutSlot(pool, index(slot), id));
     }
 
-    fn put_service(&mut self, frontend: Frontend, pool: PoolId, count: usize) {
+    fn put_service(&mut self, frontend: Frontend, pool: PoolId, spread: Spread) {
         let entry = self.mirror.service(&frontend);
-        if entry.is_some_and(|entry| entry.pool == pool && entry.count == index(count)) {
+        if entry.is_some_and(|entry| entry.pool == pool && entry.spread == spread) {
             return;
         }
         self.new_services += usize::from(entry.is_none());
-        self.puts.push(MapOp::PutService(frontend, pool, index(count)));
+        self.puts.push(MapOp::PutService(frontend, pool, spread));
     }
 
     fn delete_service(&mut self, frontend: Frontend) {

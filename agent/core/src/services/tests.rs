@@ -29,6 +29,7 @@ fn service(ips: &[&str], node_port: Option<u16>, internal_local: bool) -> Servic
         cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port }],
         internal_local,
+        affinity: 0,
     }
 }
 

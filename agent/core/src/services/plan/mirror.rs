@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::addr::{Backend, BackendId, Frontend, PoolId};
-use crate::services::plan::MapOp;
+use crate::services::plan::{MapOp, Spread};
 
 /// How many entries each map can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub struct Capacity {
 /// The entries read from the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Frontends: pool and number of slots.
-    pub services: Vec<(Frontend, PoolId, u32)>,
+    /// Frontends: pool, and how clients spread over it.
+    pub services: Vec<(Frontend, PoolId, Spread)>,
     /// Slots.
     pub slots: Vec<(PoolId, u32, BackendId)>,
     /// Backends.
@@ -36,7 +36,7 @@ pub struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) pool: PoolId,
-    pub(super) count: u32,
+    pub(super) spread: Spread,
 }
 
 /// A copy of the maps.
@@ -73,8 +73,8 @@ impl Mirror {
         for (pool, slot, id) in &observed.slots {
             mirror.record(&MapOp::PutSlot(*pool, *slot, *id));
         }
-        for (frontend, pool, count) in &observed.services {
-            mirror.record(&MapOp::PutService(*frontend, *pool, *count));
+        for (frontend, pool, spread) in &observed.services {
+            mirror.record(&MapOp::PutService(*frontend, *pool, *spread));
         }
         mirror
     }
@@ -87,9 +87,9 @@ impl Mirror {
                 self.backend_ids.insert(backend, id);
             }
             MapOp::PutSlot(pool, slot, id) => self.set_slot(pool, slot as usize, id.0),
-            MapOp::PutService(frontend, pool, count) => {
+            MapOp::PutService(frontend, pool, spread) => {
                 self.forget_frontend(&frontend);
-                self.services.insert(frontend, Entry { pool, count });
+                self.services.insert(frontend, Entry { pool, spread });
                 self.frontends_of.entry(pool).or_default().insert(frontend);
             }
             MapOp::DeleteService(frontend) => self.forget_frontend(&frontend),
@@ -147,7 +147,7 @@ impl Mirror {
     /// Everything the copy holds, sorted.
     pub fn contents(&self) -> Observed {
         let mut observed = Observed {
-            services: self.services.iter().map(|(f, entry)| (*f, entry.pool, entry.count)).collect(),
+            services: self.services.iter().map(|(f, entry)| (*f, entry.pool, entry.spread)).collect(),
             slots: Vec::with_capacity(self.slot_count),
             backends: self.backends.iter().map(|(id, backend)| (*id, *backend)).collect(),
             nodes: self.nodes.iter().map(|(ip, local)| (*ip, *local)).collect(),

@@ -15,7 +15,7 @@ const ROOMY: Capacity = Capacity { services: 1 << 16, slots: 1 << 16, backends: 
 /// The maps as the kernel has them.
 #[derive(Clone, Default)]
 struct Maps {
-    services: BTreeMap<Frontend, (PoolId, u32)>,
+    services: BTreeMap<Frontend, (PoolId, Spread)>,
     slots: BTreeMap<(PoolId, u32), BackendId>,
     backends: BTreeMap<BackendId, Backend>,
 }
@@ -25,7 +25,7 @@ impl Maps {
         match *op {
             MapOp::PutBackend(id, backend) => drop(self.backends.insert(id, backend)),
             MapOp::PutSlot(pool, slot, id) => drop(self.slots.insert((pool, slot), id)),
-            MapOp::PutService(frontend, pool, count) => drop(self.services.insert(frontend, (pool, count))),
+            MapOp::PutService(frontend, pool, spread) => drop(self.services.insert(frontend, (pool, spread))),
             MapOp::DeleteService(frontend) => assert!(self.services.remove(&frontend).is_some()),
             MapOp::DeleteSlot(pool, slot) => assert!(self.slots.remove(&(pool, slot)).is_some()),
             MapOp::DeleteBackend(id) => assert!(self.backends.remove(&id).is_some()),
@@ -35,7 +35,7 @@ impl Maps {
 
     fn observed(&self) -> Observed {
         Observed {
-            services: self.services.iter().map(|(f, (pool, count))| (*f, *pool, *count)).collect(),
+            services: self.services.iter().map(|(f, (pool, spread))| (*f, *pool, *spread)).collect(),
             slots: self.slots.iter().map(|((pool, slot), id)| (*pool, *slot, *id)).collect(),
             backends: self.backends.iter().map(|(id, backend)| (*id, *backend)).collect(),
             nodes: Vec::new(),
@@ -47,7 +47,10 @@ impl Maps {
         let route = |pool, count| {
             (0..count).map(|slot| self.backends[&self.slots[&(pool, slot)]]).collect::<BTreeSet<_>>()
         };
-        self.services.iter().map(|(frontend, (pool, count))| (*frontend, route(*pool, *count))).collect()
+        self.services
+            .iter()
+            .map(|(frontend, (pool, spread))| (*frontend, route(*pool, spread.slots)))
+            .collect()
     }
 }
 
@@ -101,6 +104,7 @@ fn service(index: u8, ports: u8, node_port: bool, local: bool, ip: u8) -> Servic
             })
             .collect(),
         internal_local: local,
+        affinity: 0,
     }
 }
 
@@ -256,6 +260,7 @@ fn pool(name: &str, ip: &str, hosts: &[u8]) -> Pool {
             .iter()
             .map(|host| Backend { ip: [10, 0, 0, *host].into(), port: 80, protocol: Protocol::Tcp })
             .collect(),
+        affinity: 0,
     }
 }
 
@@ -278,12 +283,26 @@ fn one_endpoint_less_writes_its_slot_and_the_count() {
         ops,
         [
             MapOp::PutSlot(pool_id, 0, BackendId(3)),
-            MapOp::PutService(frontend, pool_id, 2),
+            MapOp::PutService(frontend, pool_id, Spread { slots: 2, affinity: 0 }),
             MapOp::DeleteSlot(pool_id, 2),
             MapOp::DeleteBackend(BackendId(1)),
         ]
     );
     assert_eq!(run(&mut table, &pool("web", "10.96.0.1", &[2, 3])), []);
+}
+
+#[test]
+fn affinity_is_one_write() {
+    let mut table = Table::new(&Observed::default(), ROOMY);
+    let plain = pool("web", "10.96.0.1", &[1, 2]);
+    run(&mut table, &plain);
+    let sticky = Pool { affinity: 10_800, ..plain.clone() };
+    let put = |affinity| [MapOp::PutService(plain.frontends[0], PoolId(1), Spread { slots: 2, affinity })];
+    assert_eq!(run(&mut table, &sticky), put(10_800));
+    assert_eq!(run(&mut table, &sticky), []);
+    let mut again = Table::new(&table.mirror().contents(), ROOMY);
+    assert_eq!(run(&mut again, &sticky), [], "a restart writes nothing");
+    assert_eq!(run(&mut again, &plain), put(0));
 }
 
 #[test]
@@ -323,12 +342,12 @@ fn what_left_during_a_restart_is_swept() {
 fn a_claimed_frontend_goes_to_the_one_who_waits() {
     let mut table = Table::new(&Observed::default(), ROOMY);
     run(&mut table, &pool("first", "10.96.0.1", &[1]));
-    run(&mut table, &pool("second", "10.96.0.1", &[2]));
+    run(&mut table, &Pool { affinity: 60, ..pool("second", "10.96.0.1", &[2]) });
     assert_eq!(table.contested().count(), 1);
     let frontend = pool("first", "10.96.0.1", &[]).frontends[0];
     assert_eq!(table.mirror().service(&frontend).unwrap().pool, PoolId(1));
     let ops = table.plan(&ServiceName::new("ns", "first"), &[]).unwrap();
-    assert!(ops.contains(&MapOp::PutService(frontend, PoolId(2), 1)));
+    assert!(ops.contains(&MapOp::PutService(frontend, PoolId(2), Spread { slots: 1, affinity: 60 })));
     for op in &ops {
         table.record(op);
     }
