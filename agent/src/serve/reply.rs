@@ -38,7 +38,7 @@ impl Refusal {
 
     /// For a client that wanted to upgrade: it reads the answer as an object if it can, and one of the lines with `: ` in
     /// them that errors are made of is an object to it (YAML), without a message. Such a line goes as a `Status`.
-    pub(super) fn to_upgrading(self) -> Self {
+    pub(super) fn into_upgrading(self) -> Self {
         if !self.message.contains(": ") {
             return self;
         }
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn clients_that_upgrade_can_read_every_refusal() {
-        let plain = Refusal::internal("container not found (\"c\")").to_upgrading();
+        let plain = Refusal::internal("container not found (\"c\")").into_upgrading();
         assert_eq!(plain.message, "container not found (\"c\")");
-        let status = Refusal::bad_request("cannot attach: no terminal").to_upgrading();
+        let status = Refusal::bad_request("cannot attach: no terminal").into_upgrading();
         let object: serde_json::Value = serde_json::from_str(&status.message).expect("a Status");
         assert_eq!(
             (&object["message"], &object["reason"], &object["code"]),

@@ -61,7 +61,7 @@ impl Server {
                 None => Err(Refusal::not_found("404 page not found")),
             },
         };
-        answered.map_err(|refusal| if upgrades { refusal.to_upgrading() } else { refusal })
+        answered.map_err(|refusal| if upgrades { refusal.into_upgrading() } else { refusal })
     }
 
     async fn exec(
