@@ -46,6 +46,8 @@ pub struct Running {
     pub server: Arc<Server>,
     /// The CA of the cluster, PEM.
     pub ca: String,
+    /// Its key, PEM.
+    pub ca_key: String,
     /// Done when the components have their roles.
     pub roles: Hook,
     engine: Arc<Engine>,
@@ -139,7 +141,7 @@ pub async fn start(
     let roles = bootstrap.roles();
     tasks.spawn(bootstrap.run(cancel.clone()));
     tasks.spawn(flow::keep_statuses(server.clone(), engine.clone(), cancel.clone()));
-    Ok(Running { server, ca: pki.ca, roles, engine, data_dir })
+    Ok(Running { server, ca: pki.ca, ca_key: pki.ca_key, roles, engine, data_dir })
 }
 
 /// A store that can no longer write ends the process: after a new start memory and disk agree again.

@@ -18,6 +18,8 @@ use crate::data_dir::write_file;
 pub struct Pki {
     /// The CA that clients trust and that signs every client of the cluster.
     pub ca: String,
+    /// Its key.
+    pub ca_key: String,
     /// What the API server shows to its clients.
     pub serving: Identity,
     /// What the API server shows to the nodes' agents.
@@ -58,6 +60,7 @@ impl Pki {
                 None,
                 &[],
             )?,
+            ca_key: ca.key_pem(),
             ca: ca.pem().to_owned(),
             front_proxy_ca: front_proxy.pem().to_owned(),
             service_account_key,

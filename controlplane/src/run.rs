@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use pagurus_controlplane_apiserver::request::UserInfo;
-use pagurus_controlplane_controllers::{self as controllers, ClientFor};
+use pagurus_controlplane_controllers::{self as controllers, ClientFor, SigningCa};
 use pagurus_controlplane_scheduler as scheduler;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,8 @@ struct Clients {
     scheduler: Client,
     controllers: ClientFor,
     ca: String,
+    /// The key of the CA, where it is in this process.
+    signing: Option<SigningCa>,
 }
 
 impl Clients {
@@ -110,12 +112,13 @@ impl Clients {
                     client::local(server.clone(), user, CONTROLLERS_AGENT)
                 }),
                 ca: running.ca.clone(),
+                signing: Some(SigningCa { certificate: running.ca.clone(), key: running.ca_key.clone() }),
             });
         }
         let kubeconfig = config.kubeconfig.as_deref().context("--kubeconfig is required")?;
         let (client, ca) = client::remote(kubeconfig).await?;
         let shared = client.clone();
-        Ok(Self { scheduler: client, controllers: Arc::new(move |_| shared.clone()), ca })
+        Ok(Self { scheduler: client, controllers: Arc::new(move |_| shared.clone()), ca, signing: None })
     }
 }
 
@@ -138,6 +141,7 @@ fn start_components(
             node_cidr_mask_v4: node_mask_v4,
             node_cidr_mask_v6: node_mask_v6,
             service_account_ca: clients.ca,
+            signing_ca: clients.signing,
         };
         let controlling = controllers::run(clients.controllers, config, cancel.clone());
         watch_over("controllers", controlling, tasks, cancel, faults);

@@ -2,6 +2,7 @@
 //!
 //! A plugin sees one object at a time and the caches; it must not write to the store.
 
+mod certificates;
 mod classes;
 mod escalation;
 mod namespace_lifecycle;
@@ -124,6 +125,9 @@ impl Chain {
             Box::new(classes::RuntimeClass { objects: objects() }),
             Box::new(classes::DefaultIngressClass { objects: objects() }),
             Box::new(pod_resize::PodResize { objects: objects() }),
+            Box::new(certificates::CertificateApproval { authorizer: authorizer.clone() }),
+            Box::new(certificates::CertificateSigning { authorizer: authorizer.clone() }),
+            Box::new(certificates::CertificateSubjectRestriction),
             Box::new(escalation::NoEscalation { authorizer: authorizer.clone() }),
         ])
     }

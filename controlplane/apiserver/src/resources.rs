@@ -27,6 +27,8 @@ mod rules;
 mod scheduling;
 mod storage;
 
+pub(crate) use certificates::signing_request::decoded as signing_request_der;
+
 use crate::strategy::{Generic, Strategy};
 
 /// The strategy of a resource. Resources without rules of their own get the generic one.
@@ -90,7 +92,9 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
         ("apiextensions.k8s.io", "customresourcedefinitions") => &extensions::DEFINITIONS,
         ("apiregistration.k8s.io", "apiservices") => &extensions::API_SERVICES,
         ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HORIZONTAL_POD_AUTOSCALERS,
-        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::SIGNING_REQUESTS,
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            &certificates::signing_request::SigningRequest
+        }
         ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLES,
         ("coordination.k8s.io", "leases") => &coordination::LEASES,
         ("discovery.k8s.io", "endpointslices") => &discovery::ENDPOINT_SLICES,

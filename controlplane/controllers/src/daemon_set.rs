@@ -36,6 +36,8 @@ const IDENTITY: &str = "daemon-set-controller";
 const WIDTH: usize = 4;
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(900);
+/// A failure so long ago counts no more.
+const FORGOTTEN: Duration = Duration::from_secs(1800);
 
 struct Controller {
     daemon_sets: Arc<Store<DaemonSet>>,
@@ -168,6 +170,7 @@ impl Controller {
         }
         for node in &plan.failed_on {
             let mut failures = self.failures.lock();
+            failures.retain(|_, (_, last)| last.elapsed() <= FORGOTTEN);
             let entry =
                 failures.entry((uid(&set.metadata).to_owned(), node.clone())).or_insert((0, Instant::now()));
             *entry = (entry.0 + 1, Instant::now());
@@ -187,7 +190,7 @@ impl Controller {
         let key = (set.to_owned(), node.to_owned());
         let (count, last) = *failures.get(&key)?;
         let rest = FIRST_REST.saturating_mul(1 << (count - 1).min(16)).min(LONGEST_REST);
-        if last.elapsed() > LONGEST_REST * 2 {
+        if last.elapsed() > FORGOTTEN {
             failures.remove(&key);
             return None;
         }

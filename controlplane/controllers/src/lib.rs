@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 mod context;
 pub mod runtime;
 
+mod certificates;
 mod cluster_role;
 mod cron_job;
 mod daemon_set;
@@ -49,6 +50,23 @@ pub struct ControllersConfig {
     pub node_cidr_mask_v6: u8,
     /// The cluster's root certificates in PEM, published in every namespace.
     pub service_account_ca: String,
+    /// What signs approved CertificateSigningRequests; without it nobody does.
+    pub signing_ca: Option<SigningCa>,
+}
+
+/// The cluster's CA with its key, as PEM texts.
+#[derive(Clone)]
+pub struct SigningCa {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for SigningCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningCa").finish_non_exhaustive()
+    }
 }
 
 impl Default for ControllersConfig {
@@ -58,6 +76,7 @@ impl Default for ControllersConfig {
             node_cidr_mask_v4: 24,
             node_cidr_mask_v6: 64,
             service_account_ca: String::new(),
+            signing_ca: None,
         }
     }
 }
@@ -75,6 +94,7 @@ pub async fn run(
         ("replicationcontroller", replica_set::start_replication(&context)),
         ("daemonset", daemon_set::start(&context)),
         ("endpointslice", endpoint_slice::start(&context)),
+        ("certificates", certificates::start(&context)?),
         ("clusterrole-aggregation", cluster_role::start(&context)),
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),

@@ -72,7 +72,14 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
     index_by_node(&controller.pods);
     let queue = Arc::new(Queue::default());
     let sink = queue.clone();
-    controller.nodes.on_change(move |change| sink.add(key_of(&change.object().metadata)));
+    let teller = controller.recorder.clone();
+    controller.nodes.on_change(move |change| {
+        let node = change.object();
+        if matches!(change, Change::Deleted(_)) {
+            teller.note(&**node, &node_event(node, "RemovingNode", "Removing", "from"));
+        }
+        sink.add(key_of(&node.metadata));
+    });
     // A renewed lease needs no answer, unless it is the first sign of life of a node given up.
     let (sink, nodes, health) = (queue.clone(), controller.nodes.clone(), controller.health.clone());
     controller.leases.on_change(move |change| {
@@ -95,6 +102,12 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
+/// `Node n event: Registered Node n in Controller`.
+fn node_event(node: &Node, reason: &'static str, verb: &str, place: &str) -> Note {
+    let name = name(&node.metadata);
+    Note::normal(reason, format!("Node {name} event: {verb} Node {name} {place} Controller"))
+}
+
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> Outcome {
         let Some(node) = self.nodes.get(&key) else {
@@ -107,7 +120,10 @@ impl Controller {
         let lease = self.leases.get(&ObjectKey::namespaced("kube-node-lease", &key.name));
         let (silent, left) = {
             let mut all = self.health.lock();
-            let health = all.entry(key.name.clone()).or_default();
+            let health = all.entry(key.name.clone()).or_insert_with(|| {
+                self.recorder.note(&*node, &node_event(&node, "RegisteredNode", "Registered", "in"));
+                Health::default()
+            });
             health.see(&node, lease.as_deref(), Instant::now())
         };
         let mut node = (*node).clone();

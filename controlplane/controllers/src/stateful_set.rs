@@ -177,6 +177,9 @@ impl Controller {
         current: &ControllerRevision,
         update: &ControllerRevision,
     ) -> anyhow::Result<()> {
+        for note in &plan.notes {
+            self.recorder.note(set, note);
+        }
         for pod in &plan.relabel {
             self.relabel(set, pod).await?;
         }

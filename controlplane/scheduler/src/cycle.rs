@@ -1,11 +1,13 @@
 //! One decision: which node a pod goes to, or why to none. Pure.
 
-use std::collections::BTreeMap;
+mod preemption;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::plugins::{Candidate, Prepared, Reason, fits, prepare, scores};
+use crate::plugins::{Candidate, Prepared, fits, prepare, scores};
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
+use preemption::Objections;
 
 /// Below so many feasible nodes the search never stops early.
 const ENOUGH_AT_LEAST: usize = 100;
@@ -25,17 +27,14 @@ pub(crate) fn schedule(pod: &PodInfo, snapshot: &Snapshot, start: usize) -> (Dec
     if snapshot.len() == 0 {
         return (Decision::Nowhere("no nodes available to schedule pods".to_owned()), start);
     }
-    let mut objections: BTreeMap<Reason, usize> = BTreeMap::new();
+    let mut objections = Objections::default();
     let prepared = match prepare(pod, snapshot) {
         Ok(prepared) => prepared,
-        Err(why) => {
-            let message = format!("0/{} nodes are available: {why}.", snapshot.len());
-            return (Decision::Nowhere(message), start);
-        }
+        Err(why) => return (Decision::Nowhere(preemption::hopeless(pod, snapshot.len(), &why)), start),
     };
     let (feasible, next) = feasible(pod, &prepared, snapshot, start, &mut objections);
     if feasible.is_empty() {
-        return (Decision::Nowhere(message(snapshot.len(), &objections)), next);
+        return (Decision::Nowhere(objections.message(pod, snapshot.len())), next);
     }
     (Decision::Node(best(pod, &prepared, &feasible).node.name.clone()), next)
 }
@@ -46,7 +45,7 @@ fn feasible<'s>(
     prepared: &Prepared,
     snapshot: &'s Snapshot,
     start: usize,
-    objections: &mut BTreeMap<Reason, usize>,
+    objections: &mut Objections,
 ) -> (Vec<Candidate<'s>>, usize) {
     let nodes = snapshot.nodes();
     let mut found = Vec::new();
@@ -57,9 +56,7 @@ fn feasible<'s>(
         if fits(pod, prepared, candidate, &mut reasons) {
             found.push(candidate);
         } else {
-            for reason in reasons.drain(..) {
-                *objections.entry(reason).or_default() += 1;
-            }
+            objections.add(pod, candidate, reasons.drain(..));
         }
     };
     if let Some(only) = &pod.required.only {
@@ -70,8 +67,7 @@ fn feasible<'s>(
         }
         let others = snapshot.len().saturating_sub(known);
         if others > 0 && found.is_empty() {
-            *objections.entry("node(s) didn't match Pod's node affinity/selector".into()).or_default() +=
-                others;
+            objections.add_unexamined("node(s) didn't satisfy plugin(s) [NodeAffinity]", others);
         }
         return (found, start);
     }
@@ -107,14 +103,6 @@ fn best<'s>(pod: &PodInfo, prepared: &Prepared, candidates: &[Candidate<'s>]) ->
     let ties: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] == highest).collect();
     let pick = usize::try_from(hasher.finish() % ties.len() as u64).unwrap_or(0);
     candidates[ties[pick]]
-}
-
-/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s).`
-fn message(nodes: usize, objections: &BTreeMap<Reason, usize>) -> String {
-    let mut parts: Vec<String> =
-        objections.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    parts.sort();
-    format!("0/{nodes} nodes are available: {}.", parts.join(", "))
 }
 
 #[cfg(test)]

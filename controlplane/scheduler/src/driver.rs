@@ -36,12 +36,27 @@ enum Done {
     Reported,
 }
 
+/// So many failures of a watch in a row are worth a warning.
+const PATIENCE: u32 = 5;
+
 /// The event, unless the watch is in trouble, which it settles by itself; a watch never ends.
-fn taken<K>(what: &str, event: Option<Result<Event<K>, watcher::Error>>) -> anyhow::Result<Option<Event<K>>> {
+fn taken<K>(
+    what: &str,
+    failures: &mut u32,
+    event: Option<Result<Event<K>, watcher::Error>>,
+) -> anyhow::Result<Option<Event<K>>> {
     match event {
-        Some(Ok(event)) => Ok(Some(event)),
+        Some(Ok(event)) => {
+            *failures = 0;
+            Ok(Some(event))
+        }
         Some(Err(error)) => {
-            tracing::debug!("watching {what}: {error}");
+            *failures += 1;
+            if *failures > PATIENCE {
+                tracing::warn!(what, failures, "watch: {error}");
+            } else {
+                tracing::debug!(what, failures, "watch: {error}");
+            }
             Ok(None)
         }
         None => bail!("the watch of {what} ended"),
@@ -94,6 +109,7 @@ impl Driver {
         let mut namespaces = watch::<NamespaceMeta>(&self.client);
         let mut claims = watch::<PersistentVolumeClaim>(&self.client);
         let mut volumes = watch::<PersistentVolume>(&self.client);
+        let mut failures = [0_u32; 5];
         loop {
             let ready = self.known() && self.writes.len() < WRITES;
             let due = self.queue.next_due().filter(|_| ready);
@@ -109,19 +125,19 @@ impl Driver {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(done) = self.writes.join_next(), if !self.writes.is_empty() => self.finish(done?, &recorder),
-                event = nodes.next() => if let Some(event) = taken("nodes", event)? {
+                event = nodes.next() => if let Some(event) = taken("nodes", &mut failures[0], event)? {
                     self.on_node(event);
                 },
-                event = namespaces.next() => if let Some(event) = taken("namespaces", event)? {
+                event = namespaces.next() => if let Some(event) = taken("namespaces", &mut failures[1], event)? {
                     self.on_namespace(event);
                 },
-                event = claims.next() => if let Some(event) = taken("persistentvolumeclaims", event)? {
+                event = claims.next() => if let Some(event) = taken("persistentvolumeclaims", &mut failures[2], event)? {
                     self.on_claim(event);
                 },
-                event = volumes.next() => if let Some(event) = taken("persistentvolumes", event)? {
+                event = volumes.next() => if let Some(event) = taken("persistentvolumes", &mut failures[3], event)? {
                     self.on_volume(event);
                 },
-                event = pods.next() => if let Some(event) = taken("pods", event)? {
+                event = pods.next() => if let Some(event) = taken("pods", &mut failures[4], event)? {
                     self.on_pod(event);
                 },
                 () = &mut events => bail!("the writer of events ended"),

@@ -21,8 +21,26 @@ pub(crate) mod taint_toleration;
 pub(crate) mod topology_spread;
 pub(crate) mod volumes;
 
-/// Why a node does not do, in the words that users know.
-pub(crate) type Reason = Cow<'static, str>;
+/// Why a node does not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// In the words that users know.
+    pub(crate) text: Cow<'static, str>,
+    /// It would be so without the pods on the node too.
+    pub(crate) lasting: bool,
+}
+
+impl Reason {
+    /// The node itself is the reason.
+    pub(crate) const fn lasting(text: &'static str) -> Self {
+        Self { text: Cow::Borrowed(text), lasting: true }
+    }
+
+    /// Other pods are the reason.
+    pub(crate) const fn passing(text: &'static str) -> Self {
+        Self { text: Cow::Borrowed(text), lasting: false }
+    }
+}
 
 /// A node under examination.
 #[derive(Clone, Copy)]

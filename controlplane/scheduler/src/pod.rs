@@ -29,6 +29,8 @@ pub(crate) struct PodInfo {
     pub(crate) key: ObjectKey,
     pub(crate) uid: String,
     pub(crate) priority: i32,
+    /// Its preemptionPolicy is Never.
+    pub(crate) never_preempts: bool,
     pub(crate) scheduler: String,
     /// Empty before it is bound.
     pub(crate) node: String,
@@ -65,6 +67,7 @@ impl PodInfo {
             key: ObjectKey { namespace: meta.namespace.clone(), name: text(&meta.name) },
             uid: text(&meta.uid),
             priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".to_owned()),
             node: text(&spec.node_name),
             deleting: meta.deletion_timestamp.is_some(),

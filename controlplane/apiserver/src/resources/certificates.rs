@@ -1,5 +1,7 @@
 //! CertificateSigningRequests, ClusterTrustBundles and PodCertificateRequests.
 
+pub(crate) mod signing_request;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::{conditions, time};
 use serde_json::Value;
@@ -7,10 +9,6 @@ use serde_json::Value;
 use super::cells;
 use super::fields::Fields;
 use super::plain::Plain;
-
-/// The strategy of `certificatesigningrequests`.
-pub(crate) static SIGNING_REQUESTS: Plain =
-    Plain { cells: request_cells, fields: &["spec.signerName"], ..Plain::NEW };
 
 /// The strategy of `clustertrustbundles`.
 pub(crate) static TRUST_BUNDLES: Plain = Plain {

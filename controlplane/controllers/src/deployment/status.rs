@@ -96,8 +96,10 @@ pub(super) fn rolling(rollout: &Rollout<'_>) -> (DeploymentStatus, Option<Durati
         Some(failure) => set(&mut conditions, failure),
         None => remove(&mut conditions, REPLICA_FAILURE),
     }
+    // A rollout that has come to its end, well or not, cannot be late any more.
+    let ended = |c: &DeploymentCondition| matches!(c.reason.as_deref(), Some(TIMED_OUT | NEW_SET_AVAILABLE));
     let again = get(&conditions, PROGRESSING)
-        .filter(|c| !complete(deployment, &status) && c.reason.as_deref() != Some(TIMED_OUT))
+        .filter(|c| !complete(deployment, &status) && !ended(c))
         .and_then(|c| due(deployment, c))
         .map(|due| {
             let wait = Duration::try_from(due.duration_since(rollout.now())).unwrap_or_default();

@@ -281,6 +281,21 @@ fn scaling_in_the_middle_is_in_proportion() {
 }
 
 #[test]
+fn a_finished_rollout_is_not_watched_for_lateness() {
+    let mut world = World::new(deployment(3, int(1), int(0)));
+    world.settle();
+    world.clock += 100_000;
+    world.sets[0].pods[0] = false;
+    world.report(0);
+    world.pass();
+    assert_eq!(world.condition("Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
+    assert!(!world.complete(), "a pod is down");
+    let plan = world.plan();
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.again, None, "nothing will change by time alone");
+}
+
+#[test]
 fn a_stuck_rollout_is_late_after_the_deadline() {
     let mut world = World::new(deployment(1, int(1), int(0)));
     world.settle();

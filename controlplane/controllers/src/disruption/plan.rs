@@ -10,7 +10,9 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::runtime::object::{Matcher, active, after_seconds, deleting, name, ready, scaled, time};
+use crate::runtime::object::{
+    Matcher, active, after_seconds, controller_of, deleting, name, ready, scaled, time,
+};
 
 const ALLOWED: &str = "DisruptionAllowed";
 /// An eviction that was allowed must be seen within this time, else it did not happen.
@@ -110,7 +112,8 @@ fn wanted(
     let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
     let by_scale = || -> Result<i32, String> {
         let mut scales = BTreeMap::new();
-        for pod in pods {
+        // Nobody wants a number of pods that nobody controls.
+        for pod in pods.iter().filter(|pod| controller_of(&pod.metadata).is_some()) {
             let (uid, replicas) = scale_of(pod)
                 .ok_or_else(|| format!("found no controllers for pod {:?}", name(&pod.metadata)))?;
             scales.insert(uid, replicas);
@@ -169,8 +172,11 @@ mod tests {
     fn pod(name: &str, ready: bool) -> Arc<Pod> {
         let status = if ready { "True" } else { "False" };
         Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": name}, "status": {"phase": "Running",
-                "conditions": [{"type": "Ready", "status": status}]}}))
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "ownerReferences": [
+                    {"apiVersion": "x/v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]},
+            }))
             .unwrap(),
         )
     }
@@ -219,5 +225,18 @@ mod tests {
         let plan = plan(&budget, &[pod("p", true)], &|_| None, Timestamp::UNIX_EPOCH);
         assert_eq!(plan.status.disruptions_allowed, Some(0));
         assert_eq!(plan.error.as_deref(), Some("found no controllers for pod \"p\""));
+    }
+
+    #[test]
+    fn pods_of_nobody_have_no_scale() {
+        let budget: PodDisruptionBudget =
+            serde_json::from_value(json!({"metadata": {}, "spec": {"maxUnavailable": 1}})).unwrap();
+        let mut bare = (*pod("bare", true)).clone();
+        bare.metadata.owner_references = None;
+        let pods = [pod("a", true), pod("b", true), Arc::new(bare)];
+        let scale = |pod: &Pod| controller_of(&pod.metadata).map(|o| (o.uid.clone(), 2));
+        let plan = plan(&budget, &pods, &scale, Timestamp::UNIX_EPOCH);
+        assert_eq!((plan.status.expected_pods, plan.error), (Some(2), None));
+        assert_eq!(plan.status.disruptions_allowed, Some(2));
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{BY_NODE, index_by_node};
 use crate::context::Context;
 use crate::runtime::object::{
-    ObjectKey, after_seconds, deleting, finished, key_of, name, node_name, now, uid,
+    ObjectKey, after_seconds, created, deleting, finished, key_of, name, node_name, now, pod_condition, uid,
 };
 use crate::runtime::outcome;
 use crate::runtime::queue::Queue;
@@ -71,6 +71,13 @@ fn no_execute(node: &Node) -> Vec<Taint> {
     taints.filter(|t| t.effect == "NoExecute").cloned().collect()
 }
 
+/// When a pod came to its node, as far as it tells.
+fn bound_at(pod: &Pod) -> Timestamp {
+    let scheduled = pod_condition(pod, "PodScheduled").filter(|c| c.status == "True");
+    let since = scheduled.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
+    since.unwrap_or_else(|| created(&pod.metadata))
+}
+
 /// When a pod must go: `None` if it may stay.
 pub(super) fn evict_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Timestamp> {
     let tolerations: &[Toleration] =
@@ -83,7 +90,8 @@ pub(super) fn evict_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Ti
         }
         // Of several tolerations of one taint the shortest counts; none means for ever.
         let Some(seconds) = covering.iter().filter_map(|t| t.toleration_seconds).min() else { continue };
-        let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+        // A pod that came after the taint has its time from then on.
+        let since = taint.time_added.as_ref().map_or(now, |t| t.0).max(bound_at(pod));
         let due = after_seconds(since, seconds.max(0));
         earliest = Some(earliest.map_or(due, |e| e.min(due)));
     }

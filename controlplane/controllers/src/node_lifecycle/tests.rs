@@ -171,6 +171,16 @@ fn when_pods_must_go() {
         assert_eq!(due.map(|d| d.as_second()), expected, "{tolerations}");
     }
     assert_eq!(eviction::evict_at(&pod(json!([])), &[], now), None);
+    // A pod that came to the node long after the taint has its full time: else its successors would never live.
+    let mut late = pod(json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 60}]));
+    late.metadata.creation_timestamp =
+        Some(crate::runtime::object::time(Timestamp::from_second(999_970).unwrap()));
+    let due = |pod: &Pod| eviction::evict_at(pod, std::slice::from_ref(&taint), now).map(|d| d.as_second());
+    assert_eq!(due(&late), Some(1_000_030));
+    late.status = serde_json::from_value(json!({"conditions": [{"type": "PodScheduled", "status": "True",
+        "lastTransitionTime": Timestamp::from_second(999_990).unwrap().to_string()}]}))
+    .unwrap();
+    assert_eq!(due(&late), Some(1_000_050));
 }
 
 #[test]

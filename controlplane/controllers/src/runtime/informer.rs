@@ -15,6 +15,7 @@ use kube::core::Status;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::object::{Object, revision};
@@ -24,6 +25,8 @@ use super::store::Store;
 /// Waits between tries to reach the API server.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Wait after an object that could not be read.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(1);
 /// A watch that has not ended by then is dead: the server ends it before.
 const WATCH_SECONDS: u32 = 290;
 const WATCH_DEADLINE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
@@ -86,11 +89,23 @@ pub struct Feed<K: Object> {
     pub trim: fn(&mut K),
 }
 
+/// Whether the answer came and could not be read. (The client takes a line of a watch that it cannot read for a
+/// `Status` in which nothing is set.)
+fn unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.reason.is_empty() && status.message.is_empty(),
+        _ => false,
+    }
+}
+
 enum End {
     /// Watch again from the last revision.
     Resume,
     /// The revision is gone: list again.
     Expired,
+    /// An object cannot be read: list again, without it.
+    Unreadable(String),
     Failed(String),
 }
 
@@ -115,6 +130,7 @@ impl<K: Object + DeserializeOwned> Feed<K> {
                         from = Some(at);
                         End::Resume
                     }
+                    Err(error) if unreadable(&error) => End::Unreadable(error.to_string()),
                     Err(error) => End::Failed(format!("list: {}", outcome::message(&error))),
                 },
                 Some(ref mut at) => self.watch(at).await,
@@ -122,6 +138,15 @@ impl<K: Object + DeserializeOwned> Feed<K> {
             match end {
                 End::Resume => (wait, failures) = (FIRST_WAIT, 0),
                 End::Expired => from = None,
+                End::Unreadable(error) => {
+                    tracing::warn!(%what, "informer: an object is skipped: {error}");
+                    match self.list_readable().await {
+                        Ok(at) => from = Some(at),
+                        Err(error) => tracing::debug!(%what, "informer: list: {}", outcome::message(&error)),
+                    }
+                    // The next change of such an object comes here again: not too often.
+                    tokio::time::sleep(UNREADABLE_WAIT).await;
+                }
                 End::Failed(error) => {
                     failures += 1;
                     if failures > 5 {
@@ -142,12 +167,34 @@ impl<K: Object + DeserializeOwned> Feed<K> {
         object
     }
 
-    async fn list(&self) -> Result<u64, kube::Error> {
-        let mut params = ListParams::default();
-        if !self.fields.is_empty() {
-            params = params.fields(&self.fields);
+    fn list_params(&self) -> ListParams {
+        let params = ListParams::default();
+        if self.fields.is_empty() { params } else { params.fields(&self.fields) }
+    }
+
+    /// Lists object by object, leaving out those that cannot be read: one bad object must not hide all others.
+    async fn list_readable(&self) -> Result<u64, kube::Error> {
+        let request = kube::core::Request::new(self.api.resource_url()).list(&self.list_params());
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let list: Value = self.api.clone().into_client().request(request).await?;
+        let at = list.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let at = at.and_then(|v| v.parse().ok()).unwrap_or(0);
+        let mut readable = Vec::new();
+        for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+            match K::deserialize(item) {
+                Ok(object) => readable.push(self.keep(object)),
+                Err(error) => {
+                    let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                    tracing::debug!(what = self.api.resource_url(), name, "informer: unreadable: {error}");
+                }
+            }
         }
-        let list = self.api.list(&params).await?;
+        self.store.replace(readable, at);
+        Ok(at)
+    }
+
+    async fn list(&self) -> Result<u64, kube::Error> {
+        let list = self.api.list(&self.list_params()).await?;
         let at = list.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
         self.store.replace(list.items.into_iter().map(|o| self.keep(o)).collect(), at);
         Ok(at)
@@ -171,6 +218,7 @@ impl<K: Object + DeserializeOwned> Feed<K> {
                 // A stream that ends at once, again and again, must not spin.
                 Ok(None) if !progress => return End::Failed("watch ended without an event".to_owned()),
                 Ok(None) | Err(_) => return End::Resume,
+                Ok(Some(Err(error))) if unreadable(&error) => return End::Unreadable(error.to_string()),
                 Ok(Some(Err(error))) => return End::Failed(format!("watch: {error}")),
                 Ok(Some(Ok(event))) => event,
             };
@@ -195,5 +243,58 @@ impl<K: Object + DeserializeOwned> Feed<K> {
 
     fn ended_by(status: &Status) -> End {
         if status.code == 410 { End::Expired } else { End::Failed(format!("watch: {}", status.message)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::fake::FakeApi;
+    use crate::runtime::object::name;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    async fn create(server: &Arc<FakeApi>, name: &str) {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        Api::<Pod>::namespaced(server.client(), "ns").create(&Default::default(), &pod).await.unwrap();
+    }
+
+    async fn until(store: &Store<Pod>, names: &[&str]) {
+        let have = || store.list().iter().map(|p| name(&p.metadata).to_owned()).collect::<Vec<_>>();
+        for _ in 0..1000 {
+            if have() == names {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never {names:?}, but {:?}", have());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreadable_object_hides_no_other() {
+        let server = FakeApi::new();
+        create(&server, "a").await;
+        create(&server, "b").await;
+        let cancel = CancellationToken::new();
+        let informers = Informers::new(server.client(), cancel.clone());
+        let pods = informers.all::<Pod>();
+        let tasks: Vec<_> = informers.take_tasks().into_iter().map(tokio::spawn).collect();
+        until(&pods, &["a", "b"]).await;
+        // By watch.
+        server.change("pods", "ns/a", |pod| pod["spec"] = json!("not a spec"));
+        create(&server, "c").await;
+        until(&pods, &["b", "c"]).await;
+        // By list.
+        let again = Informers::new(server.client(), cancel.clone());
+        let listed = again.all::<Pod>();
+        let more: Vec<_> = again.take_tasks().into_iter().map(tokio::spawn).collect();
+        until(&listed, &["b", "c"]).await;
+        // It comes back when it can be read.
+        server.change("pods", "ns/a", |pod| pod["spec"] = json!({"containers": []}));
+        until(&pods, &["a", "b", "c"]).await;
+        cancel.cancel();
+        for task in tasks.into_iter().chain(more) {
+            task.await.unwrap();
+        }
     }
 }

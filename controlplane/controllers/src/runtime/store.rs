@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::object::{Object, ObjectKey, controller_of, key_of, namespace, revision, uid};
@@ -120,6 +120,8 @@ fn orphans_of(namespace: &str) -> String {
 pub struct Store<K> {
     inner: RwLock<Inner<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
+    /// Held over a change and its telling, so that handlers hear of changes in the order in which they happened.
+    order: Mutex<()>,
     synced: watch::Sender<bool>,
 }
 
@@ -143,6 +145,7 @@ impl<K: Object> Default for Store<K> {
                 removed: HashSet::new(),
             }),
             handlers: RwLock::default(),
+            order: Mutex::default(),
             synced: watch::Sender::new(false),
         }
     }
@@ -162,7 +165,7 @@ impl<K: Object> Store<K> {
         inner.indexes.insert(name, index);
     }
 
-    /// Calls `handler` at each change from now on. It must be quick and must not write.
+    /// Calls `handler` at each change from now on, in the order of the changes. It must be quick and must not write.
     pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
         self.handlers.write().push(Arc::new(handler));
     }
@@ -224,6 +227,7 @@ impl<K: Object> Store<K> {
 
     /// The complete list at a revision. What we wrote later than that stays.
     pub fn replace(&self, objects: Vec<K>, at: u64) {
+        let _order = self.order.lock();
         let mut changes = Vec::new();
         {
             let mut inner = self.inner.write();
@@ -251,6 +255,7 @@ impl<K: Object> Store<K> {
 
     /// An object from the watch.
     pub fn apply(&self, object: K) {
+        let _order = self.order.lock();
         let object = Arc::new(object);
         let old = {
             let mut inner = self.inner.write();
@@ -265,6 +270,7 @@ impl<K: Object> Store<K> {
 
     /// A deletion from the watch.
     pub fn delete(&self, object: &K) {
+        let _order = self.order.lock();
         let meta = object.meta();
         let key = key_of(meta);
         let old = {
@@ -287,6 +293,7 @@ impl<K: Object> Store<K> {
 
     /// The answer to our own create or update. Ignored if the watch has already gone past it.
     pub fn written(&self, object: K) {
+        let _order = self.order.lock();
         let object = Arc::new(object);
         let old = {
             let mut inner = self.inner.write();
@@ -300,6 +307,7 @@ impl<K: Object> Store<K> {
 
     /// We deleted this object and the server has let it go.
     pub fn removed(&self, key: &ObjectKey, gone: &str) {
+        let _order = self.order.lock();
         let old = {
             let mut inner = self.inner.write();
             match inner.objects.get(key) {

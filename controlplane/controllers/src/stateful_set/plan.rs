@@ -8,8 +8,9 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::identity::{first, missing_labels, ordinal};
-use crate::runtime::object::{available_at, deleting, finished, label, phase, ready, scaled};
+use crate::runtime::object::{available_at, deleting, finished, key_of, label, name, phase, ready, scaled};
 use crate::runtime::pods::BURST;
+use crate::runtime::recorder::Note;
 use crate::runtime::revisions::REVISION_HASH;
 
 /// All that a plan looks at.
@@ -35,6 +36,7 @@ pub(super) struct Plan {
     pub(super) delete: Vec<Arc<Pod>>,
     /// Waiting pods whose claims may be missing.
     pub(super) claims_for: Vec<Arc<Pod>>,
+    pub(super) notes: Vec<Note>,
 }
 
 /// The lowest ordinal that is updated, counted from the first.
@@ -116,6 +118,7 @@ impl<'a> Work<'a> {
             };
             if finished(pod) {
                 if !deleting(&pod.metadata) {
+                    plan.notes.push(self.ended(pod));
                     plan.delete.push((*pod).clone());
                 }
                 if self.ordered {
@@ -131,6 +134,17 @@ impl<'a> Work<'a> {
             }
         }
         true
+    }
+
+    /// Says that an ended pod is replaced.
+    fn ended(&self, pod: &Pod) -> Note {
+        let (set, pod_name) = (key_of(&self.observed.set.metadata), name(&pod.metadata));
+        if phase(pod) == "Failed" {
+            let text = format!("StatefulSet {set} is recreating failed Pod {pod_name}");
+            return Note::warning("RecreatingFailedPod", text);
+        }
+        let text = format!("StatefulSet {set} is recreating terminated Pod {pod_name}");
+        Note::normal("RecreatingTerminatedPod", text)
     }
 
     /// Stops what is too much, from the top. True if nothing is left to stop.

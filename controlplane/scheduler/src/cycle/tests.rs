@@ -45,11 +45,21 @@ fn on(node: &str, name: &str, cpu: &str, extra: Value) -> Arc<PodInfo> {
 }
 
 fn decide(snapshot: &Snapshot, pod: &PodInfo) -> Decision {
-    schedule(pod, snapshot, 0).0
+    match full(snapshot, pod) {
+        Decision::Nowhere(text) => {
+            nowhere(text.split_once(" preemption: ").map_or(text.as_str(), |(reasons, _)| reasons))
+        }
+        node => node,
+    }
 }
 
+/// A refusal, without what it says of preemption.
 fn nowhere(text: &str) -> Decision {
     Decision::Nowhere(text.to_owned())
+}
+
+fn full(snapshot: &Snapshot, pod: &PodInfo) -> Decision {
+    schedule(pod, snapshot, 0).0
 }
 
 #[test]
@@ -82,6 +92,42 @@ fn messages_say_why() {
         ),
         Decision::Node("d".to_owned())
     );
+}
+
+#[test]
+fn messages_say_what_preemption_could_do() {
+    let check = |snapshot: &Snapshot, pod: &PodInfo, expected: &str| {
+        let Decision::Nowhere(text) = full(snapshot, pod) else { panic!("it fits") };
+        let (_, said) = text.split_once(" preemption: ").expect("something is said of preemption");
+        assert_eq!(said, expected);
+    };
+    let mut snapshot = Snapshot::default();
+    node(&mut snapshot, "a", "2", "1Gi", json!({}));
+    node(&mut snapshot, "b", "2", "1Gi", json!({}));
+    node(&mut snapshot, "c", "2", "1Gi", json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}));
+    for (name, priority) in [("a", 5), ("b", 0)] {
+        snapshot.add_pod(on(name, &format!("on-{name}"), "2", json!({"spec": {"priority": priority}})));
+    }
+    let of = |priority: i32, cpu: &str| pod("p", cpu, json!({"spec": {"priority": priority}}));
+    check(
+        &snapshot,
+        &of(0, "1"),
+        "0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found \
+         for incoming pod.",
+    );
+    check(
+        &snapshot,
+        &of(5, "1"),
+        "0/3 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for \
+         scheduling, 1 node(s) have pods of lower priority, which this scheduler does not preempt yet.",
+    );
+    // More than a whole node.
+    let none = "0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
+    check(&snapshot, &of(9, "3"), none);
+    let claim = json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
+    check(&snapshot, &pod("p", "1m", claim), none);
+    let never = json!({"spec": {"priority": 9, "preemptionPolicy": "Never"}});
+    check(&snapshot, &pod("p", "1", never), "not eligible due to preemptionPolicy=Never.");
 }
 
 #[test]
@@ -182,7 +228,7 @@ fn named_nodes_are_examined_alone() {
     assert_eq!(
         decide(&snapshot, &only("b", "9")),
         nowhere(
-            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector."
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]."
         )
     );
 }

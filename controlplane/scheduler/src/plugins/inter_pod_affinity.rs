@@ -159,19 +159,19 @@ pub(crate) fn filter(pod: &PodInfo, state: &State, candidate: Candidate<'_>, rea
     let labels = &candidate.facts.labels;
     let terms = &pod.affinity_terms;
     if !near_enough(terms, state, labels) {
-        reasons.push("node(s) didn't match pod affinity rules".into());
+        reasons.push(Reason::lasting("node(s) didn't match pod affinity rules"));
         return;
     }
     let met = |(term, counts): (&Term, &HashMap<String, i64>)| {
         labels.get(&term.key).is_some_and(|value| counts.contains_key(value))
     };
     if terms.away.iter().zip(&state.away).any(met) {
-        reasons.push("node(s) didn't match pod anti-affinity rules".into());
+        reasons.push(Reason::passing("node(s) didn't match pod anti-affinity rules"));
         return;
     }
     let closed = |(key, value): &(String, String)| labels.get(key) == Some(value);
     if state.closed.keys().any(closed) {
-        reasons.push("node(s) didn't satisfy existing pods anti-affinity rules".into());
+        reasons.push(Reason::passing("node(s) didn't satisfy existing pods anti-affinity rules"));
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn required(pod: &PodInfo, name: &str, labels: &BTreeMap<String, Stri
 
 pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
     if !required(pod, &candidate.node.name, &candidate.facts.labels) {
-        reasons.push("node(s) didn't match Pod's node affinity/selector".into());
+        reasons.push(Reason::lasting("node(s) didn't match Pod's node affinity/selector"));
     }
 }
 

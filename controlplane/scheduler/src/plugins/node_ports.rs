@@ -5,7 +5,7 @@ use crate::pod::{HostPort, PodInfo};
 
 pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
     if pod.ports.iter().any(|wanted| candidate.node.ports.keys().any(|taken| clash(wanted, taken))) {
-        reasons.push("node(s) didn't have free ports for the requested pod ports".into());
+        reasons.push(Reason::passing("node(s) didn't have free ports for the requested pod ports"));
     }
 }
 

@@ -16,6 +16,6 @@ pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<
         ..Taint::default()
     };
     if !tolerated(&taint, &pod.tolerations) {
-        reasons.push("node(s) were unschedulable".into());
+        reasons.push(Reason::lasting("node(s) were unschedulable"));
     }
 }

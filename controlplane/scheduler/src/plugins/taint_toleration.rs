@@ -14,7 +14,7 @@ pub(crate) fn admitted(pod: &PodInfo, facts: &NodeFacts) -> bool {
 
 pub(crate) fn filter(pod: &PodInfo, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
     if !admitted(pod, candidate.facts) {
-        reasons.push("node(s) had untolerated taint(s)".into());
+        reasons.push(Reason::lasting("node(s) had untolerated taint(s)"));
     }
 }
 

@@ -106,13 +106,13 @@ pub(crate) fn prepare(pod: &PodInfo, snapshot: &Snapshot) -> Option<State> {
 pub(crate) fn filter(pod: &PodInfo, state: &State, candidate: Candidate<'_>, reasons: &mut Vec<Reason>) {
     for (index, constraint) in pod.spread.iter().enumerate().filter(|(_, c)| c.hard) {
         let Some(value) = candidate.facts.labels.get(&constraint.key) else {
-            reasons
-                .push("node(s) didn't match pod topology spread constraints (missing required label)".into());
+            let text = "node(s) didn't match pod topology spread constraints (missing required label)";
+            reasons.push(Reason::lasting(text));
             return;
         };
         let here = state.counts[index].get(value).copied().unwrap_or(0);
         if here + i64::from(constraint.counts_itself) - state.lowest[index] > constraint.max_skew {
-            reasons.push("node(s) didn't match pod topology spread constraints".into());
+            reasons.push(Reason::passing("node(s) didn't match pod topology spread constraints"));
             return;
         }
     }

@@ -89,6 +89,6 @@ pub(crate) fn filter(reaches: &[Vec<NodeSelectorTerm>], candidate: Candidate<'_>
         terms.iter().any(|t| node_affinity::matches(t, &candidate.node.name, labels))
     };
     if !reaches.iter().all(reached) {
-        reasons.push("node(s) had volume node affinity conflict".into());
+        reasons.push(Reason::lasting("node(s) had volume node affinity conflict"));
     }
 }

@@ -133,3 +133,24 @@ fn indexes_follow() {
     assert_eq!(store.in_namespace("ns").len(), 1);
     assert!(store.in_namespace("n").is_empty());
 }
+
+#[test]
+fn changes_are_told_in_their_order() {
+    // A write's answer and the watch's news of the end race: who listens must never hear of the end first.
+    for round in 0..200 {
+        let store = Arc::new(Store::<ConfigMap>::default());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let sink = log.clone();
+        store.on_change(move |change| {
+            std::thread::yield_now();
+            sink.lock().push(matches!(change, Change::Deleted(_)));
+        });
+        store.apply(object("a", "u", 1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.written(object("a", "u", 2)));
+            scope.spawn(|| store.delete(&object("a", "u", 3)));
+        });
+        assert!(store.is_empty());
+        assert_eq!(log.lock().last(), Some(&true), "round {round}: {:?}", log.lock());
+    }
+}
