@@ -20,7 +20,10 @@ mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod endpoints;
+#[cfg(test)]
+mod endurance;
 mod garbage;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -98,6 +101,7 @@ pub async fn run(
         ("clusterrole-aggregation", cluster_role::start(&context)),
         ("endpoints", endpoints::start(&context)),
         ("garbage-collector", garbage::start(&context)),
+        ("horizontalpodautoscaler", horizontal_pod_autoscaler::start(&context)),
         ("job", job::start(&context)),
         ("cronjob", cron_job::start(&context)),
         ("ttl-after-finished", ttl_after_finished::start(&context)),

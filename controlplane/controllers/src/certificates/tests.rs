@@ -72,11 +72,14 @@ fn dns(name: &str) -> SanType {
 const CLIENT_USES: [&str; 2] = ["digital signature", "client auth"];
 const SERVER_USES: [&str; 3] = ["key encipherment", "digital signature", "server auth"];
 
+/// Signer, common name, organization, alternative names, usages, and what follows.
+type Row<'a> = (&'a str, &'a str, &'a str, &'a [SanType], &'a [&'a str], &'a str);
+
 #[test]
 fn what_each_signer_takes() {
     let uri = SanType::URI("spiffe://x".try_into().unwrap());
     let ip = SanType::IpAddress("10.0.0.1".parse().unwrap());
-    let rows: [(&str, &str, &str, &[SanType], &[&str], &str); 18] = [
+    let rows: [Row<'_>; 18] = [
         (CLIENT, "jane", "dev", &[], &CLIENT_USES, "sign"),
         (CLIENT, "jane", "", &[dns("x")], &["client auth"], "sign"),
         (CLIENT, "jane", "", &[], &["server auth"], "refuse usages did not match"),
@@ -119,7 +122,7 @@ fn what_each_signer_takes() {
             KUBELET,
             "system:node:a",
             "system:nodes",
-            &[ip.clone()],
+            std::slice::from_ref(&ip),
             &CLIENT_USES,
             "refuse IP subjectAltNames are not allowed",
         ),

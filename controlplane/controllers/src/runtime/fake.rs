@@ -1,10 +1,11 @@
-//! An API server in memory for tests: create, get, list, replace, delete and watch of any kind, with an order of
-//! revisions like the real one's, a watch that can be held back, and writes that can be made to fail.
+//! An API server in memory for tests: create, get, list, replace, patch, delete and watch of any kind, with an order of
+//! revisions like the real one's, a watch that can be held back, writes that can be made to fail, and clients that die
+//! in the middle of their work.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -35,6 +36,33 @@ pub(crate) struct FakeApi {
     /// Of so many creations one is refused (0: none).
     pub(crate) refuse_every: AtomicU64,
     creations: AtomicU64,
+    /// Whether a deleted pod stays until its node lets it go.
+    pub(crate) graceful: AtomicBool,
+}
+
+/// The life of a client: after so many writes it hears and says nothing any more.
+pub(crate) struct Life {
+    writes_left: AtomicI64,
+    /// Whether the last write arrives.
+    last_arrives: bool,
+    died: watch::Sender<bool>,
+}
+
+impl Life {
+    /// A life of so many writes; the last one arrives, though nobody hears the answer, or is lost.
+    pub(crate) fn of(writes: i64, last_arrives: bool) -> Arc<Self> {
+        Arc::new(Self { writes_left: AtomicI64::new(writes), last_arrives, died: watch::Sender::new(false) })
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        *self.died.borrow()
+    }
+
+    /// Resolves at its end.
+    pub(crate) async fn over(&self) {
+        let _ = self.died.subscribe().wait_for(|died| *died).await;
+    }
 }
 
 /// `/api/v1/namespaces/ns/pods/name/status` in parts.
@@ -72,6 +100,42 @@ fn failure(code: u16, reason: &str) -> (u16, Value) {
     (code, status)
 }
 
+/// Whether a pod is deleted, has ended, and is held by nobody.
+fn is_over(object: &Value) -> bool {
+    let held = object["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    !object["metadata"]["deletionTimestamp"].is_null()
+        && !held
+        && matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+/// As much of a patch as controllers use: maps are merged, lists replaced, owners merged by uid, finalizers removed by name.
+fn merge(into: &mut Value, patch: &Value) {
+    let (Some(object), Some(patch)) = (into.as_object_mut(), patch.as_object()) else {
+        *into = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().cloned().unwrap_or_default();
+            if let Some(held) = object.get_mut(list).and_then(Value::as_array_mut) {
+                held.retain(|item| !gone.contains(item));
+            }
+        } else if key == "ownerReferences" {
+            let held = object.entry(key).or_insert_with(|| json!([]));
+            let mut owners = held.as_array().cloned().unwrap_or_default();
+            for owner in value.as_array().into_iter().flatten() {
+                owners.retain(|o| o["uid"] != owner["uid"]);
+                if owner["$patch"] != "delete" {
+                    owners.push(owner.clone());
+                }
+            }
+            *held = Value::Array(owners);
+        } else {
+            merge(object.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
 impl FakeApi {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -80,7 +144,46 @@ impl FakeApi {
             hold_watches: AtomicBool::new(false),
             refuse_every: AtomicU64::new(0),
             creations: AtomicU64::new(0),
+            graceful: AtomicBool::new(false),
         })
+    }
+
+    /// A client with a life.
+    pub(crate) fn mortal_client(self: &Arc<Self>, life: &Arc<Life>) -> Client {
+        let (api, life) = (self.clone(), life.clone());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (api, life) = (api.clone(), life.clone());
+            async move {
+                let writes = request.method() != Method::GET && !request.uri().path().contains("/events");
+                let left = if writes { life.writes_left.fetch_sub(1, Ordering::SeqCst) } else { i64::MAX };
+                if left > 1 && !life.is_over() {
+                    return Ok::<_, Infallible>(api.serve(request).await);
+                }
+                if left == 1 && life.last_arrives {
+                    api.serve(request).await;
+                }
+                if left == 1 {
+                    life.died.send_replace(true);
+                }
+                std::future::pending().await
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// The simulated node lets go of a pod.
+    pub(crate) fn let_go(&self, collection: &str, key: &str) {
+        let mut state = self.state.lock();
+        let gone = state.objects.get_mut(collection).and_then(|m| m.remove(key));
+        if let Some(mut object) = gone {
+            self.commit(&mut state, collection, "DELETED", &mut object);
+        }
+    }
+
+    /// How many objects were ever created.
+    pub(crate) fn created(&self, collection: &str) -> usize {
+        let state = self.state.lock();
+        state.events.iter().filter(|(_, c, event)| c == collection && event["type"] == "ADDED").count()
     }
 
     /// A client of this server.
@@ -167,7 +270,39 @@ impl FakeApi {
                 }
                 let mut object = held;
                 let part = if place.subresource.is_some() { "status" } else { "spec" };
+                if part == "spec" && object[part] != body[part] {
+                    let generation = object["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+                    object["metadata"]["generation"] = json!(generation);
+                }
+                for field in ["annotations", "labels", "ownerReferences", "finalizers"] {
+                    object["metadata"][field] = body["metadata"][field].clone();
+                }
                 object[part] = body[part].clone();
+                self.commit(&mut state, &collection, "MODIFIED", &mut object);
+                state.objects.entry(collection).or_default().insert(named(name), object.clone());
+                (200, object)
+            }
+            (&Method::PATCH, Some(name)) => {
+                let held = state.objects.get(&collection).and_then(|m| m.get(&named(name))).cloned();
+                let Some(mut object) = held else { return failure(404, "NotFound") };
+                merge(&mut object, &body);
+                if is_over(&object) {
+                    state.objects.entry(collection.clone()).or_default().remove(&named(name));
+                    self.commit(&mut state, &collection, "DELETED", &mut object);
+                    return (200, object);
+                }
+                self.commit(&mut state, &collection, "MODIFIED", &mut object);
+                state.objects.entry(collection).or_default().insert(named(name), object.clone());
+                (200, object)
+            }
+            (&Method::DELETE, Some(name)) if self.graceful.load(Ordering::SeqCst) && collection == "pods" => {
+                let held = state.objects.get(&collection).and_then(|m| m.get(&named(name))).cloned();
+                let Some(mut object) = held else { return failure(404, "NotFound") };
+                if body["preconditions"]["uid"] != object["metadata"]["uid"] {
+                    return failure(409, "Conflict");
+                }
+                object["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+                object["metadata"]["deletionGracePeriodSeconds"] = json!(30);
                 self.commit(&mut state, &collection, "MODIFIED", &mut object);
                 state.objects.entry(collection).or_default().insert(named(name), object.clone());
                 (200, object)

@@ -1,7 +1,8 @@
 //! Events: what a controller tells the users about an object.
 //!
-//! `Recorder::event` never waits: a bounded queue leads to one task that writes. The same event about the same
-//! object within the hour is counted up instead of written again.
+//! `Recorder::note` never waits: a bounded queue leads to one task that writes. The same event about the same
+//! object within the hour is counted up instead of written again; and of many about one object, only the first few
+//! and then one in five minutes are written, as upstream's clients do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::object::{name, namespace, now, seconds_since, uid};
+use super::object::{after_seconds, name, namespace, now, seconds_since, uid};
 use super::outcome;
 
 const CAPACITY: usize = 1024;
@@ -23,6 +24,9 @@ const CAPACITY: usize = 1024;
 const REMEMBERED: usize = 4096;
 const REMEMBERED_SECONDS: i64 = 3600;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many events about one object are written at once, and then one in this time.
+const BURST: i64 = 25;
+const REFILL_SECONDS: i64 = 300;
 
 /// The two types of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,8 +137,35 @@ struct Identity {
     message: Option<String>,
 }
 
+/// How much may still be said about each object.
+#[derive(Default)]
+struct Allowance {
+    /// Events left, and since when.
+    left: HashMap<String, (i64, Timestamp)>,
+}
+
+impl Allowance {
+    fn admits(&mut self, object: &str, now: Timestamp) -> bool {
+        if self.left.len() >= REMEMBERED {
+            // Those that are full again are as good as new.
+            self.left.retain(|_, (left, since)| *left + seconds_since(*since, now) / REFILL_SECONDS < BURST);
+        }
+        let (left, since) = self.left.entry(object.to_owned()).or_insert((BURST, now));
+        let refilled = seconds_since(*since, now) / REFILL_SECONDS;
+        if *left + refilled >= BURST {
+            (*left, *since) = (BURST, now);
+        } else if refilled > 0 {
+            (*left, *since) = (*left + refilled, after_seconds(*since, refilled * REFILL_SECONDS));
+        }
+        let admitted = *left > 0;
+        *left -= i64::from(admitted);
+        admitted
+    }
+}
+
 async fn write_all(client: Client, mut receiver: mpsc::Receiver<Event>, cancel: CancellationToken) {
     let mut told: HashMap<Identity, Event> = HashMap::new();
+    let mut allowance = Allowance::default();
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
@@ -153,6 +184,9 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Event>, cancel: 
             reason: event.reason.clone(),
             message: event.message.clone(),
         };
+        if !allowance.admits(&identity.object, now()) {
+            continue;
+        }
         let before = told.remove(&identity).filter(fresh);
         match tokio::time::timeout(WRITE_TIMEOUT, write(&client, event, before)).await {
             Ok(Ok(written)) => {
@@ -188,4 +222,23 @@ async fn write(client: &Client, event: Event, before: Option<Event>) -> Result<E
         }
     }
     api.create(&PostParams::default(), &event).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_one_in_five_minutes() {
+        let mut allowance = Allowance::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let count = |allowance: &mut Allowance, object: &str, from: i64, to: i64| {
+            (from..to).filter(|second| allowance.admits(object, at(*second))).count()
+        };
+        assert_eq!(count(&mut allowance, "a", 0, 300), 25);
+        assert_eq!(count(&mut allowance, "b", 0, 10), 10, "each object has its own");
+        assert_eq!(count(&mut allowance, "a", 300, 1500), 4);
+        // After a long rest all is as new.
+        assert_eq!(count(&mut allowance, "a", 100_000, 100_100), 25);
+    }
 }

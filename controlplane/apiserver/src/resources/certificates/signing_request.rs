@@ -11,7 +11,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer as _;
 
 use super::request_cells;
-use crate::resources::fields::{Fields, items_mut, object_at, same, set};
+use crate::resources::fields::{Fields, object_at, same, set};
 use crate::resources::rules::{Errors, nothing, one_of, required};
 use crate::strategy::{Context, Strategy, drop_status, keep, keep_all_but, keep_status};
 
@@ -175,7 +175,7 @@ pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
         return Err(NO_PEM);
     }
     match X509CertificationRequest::from_der(&pem.contents) {
-        Ok((rest, _)) if rest.is_empty() => Ok(pem.contents),
+        Ok(([], _)) => Ok(pem.contents),
         Ok(_) => Err("asn1: syntax error: trailing data"),
         Err(x509_parser::nom::Err::Incomplete(_)) => Err("asn1: syntax error: data truncated"),
         Err(x509_parser::nom::Err::Error(e) | x509_parser::nom::Err::Failure(e)) => {
