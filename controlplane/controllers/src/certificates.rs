@@ -10,6 +10,7 @@ mod request;
 mod signer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
@@ -34,6 +35,8 @@ use plan::{Action, Approval};
 
 const IDENTITY: &str = "certificate-controller";
 const WIDTH: usize = 4;
+/// How often it is asked whether a right has been given meanwhile.
+const REVIEW_AGAIN: Duration = Duration::from_secs(30);
 
 struct Controller {
     requests: Arc<Store<CertificateSigningRequest>>,
@@ -81,7 +84,12 @@ impl Controller {
                 tracing::debug!(request = %key, why, "signing request removed");
                 self.delete(&request).await?;
             }
-            Action::Review(approvals) => self.review(&request, approvals).await?,
+            Action::Review(approvals) => {
+                if !self.review(&request, approvals).await? {
+                    // The right may be given later.
+                    return Ok(plan.again.map(|left| left.min(REVIEW_AGAIN)));
+                }
+            }
             Action::Refuse { reason, message } => {
                 let failed = condition("Failed", reason, &message, now());
                 self.report(&request, None, Some(failed)).await?;
@@ -106,12 +114,13 @@ impl Controller {
         outcome::gone_is_fine(self.api.delete(name, &params).await).map(drop)
     }
 
-    /// Approves the request if who made it has been given the right to such certificates.
+    /// Approves the request if who made it has been given the right to such certificates. False if not: then somebody
+    /// may still approve it by hand.
     async fn review(
         &self,
         request: &CertificateSigningRequest,
         approvals: Vec<Approval>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         for Approval { subresource, message } in approvals {
             let spec = &request.spec;
             let review = SubjectAccessReview {
@@ -138,10 +147,10 @@ impl Controller {
             let mut approved = request.clone();
             let conditions = approved.status.get_or_insert_default().conditions.get_or_insert_default();
             conditions.push(condition("Approved", "AutoApproved", message, now()));
-            return self.write("approval", approved).await;
+            self.write("approval", approved).await?;
+            return Ok(true);
         }
-        // Somebody may still approve it by hand.
-        Ok(())
+        Ok(false)
     }
 
     async fn report(

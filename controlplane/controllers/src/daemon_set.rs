@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::runtime::children::{follow, follow_self};
 use crate::runtime::claim::{claim, settle};
 use crate::runtime::object::{
-    Matcher, ObjectKey, available_at, deleting, key_of, label, name, namespace, now, uid,
+    Matcher, ObjectKey, available_at, deleting, key_of, label, namespace, now, uid,
 };
 use crate::runtime::outcome;
 use crate::runtime::pods::{create_all, delete_all};
@@ -112,7 +112,7 @@ impl Controller {
         let id = uid(&set.metadata);
         let orphans = self.pods.orphans(namespace(&set.metadata));
         let owned = claim(self.pods.owned_by(id), orphans, &selector, false);
-        let pods = settle(&*set, owned, &self.pod_writer, || self.alive(&set)).await?;
+        let pods = settle(&*set, owned, &self.pod_writer, || self.writer.lives(&set)).await?;
         let nodes = self.nodes.list();
         let plan = plan::plan(&plan::Observed {
             set: &set,
@@ -125,11 +125,6 @@ impl Controller {
         self.apply(&set, &hash, &plan).await?;
         self.clean_up(&set, &pods).await?;
         self.report(&set, &selector, &nodes, &hash, plan.again).await
-    }
-
-    async fn alive(&self, set: &DaemonSet) -> Result<bool, kube::Error> {
-        let fresh = self.writer.get(namespace(&set.metadata), name(&set.metadata)).await?;
-        Ok(fresh.is_some_and(|f| f.metadata.uid == set.metadata.uid && !deleting(&f.metadata)))
     }
 
     fn history(&self, set: &DaemonSet) -> Vec<Arc<ControllerRevision>> {
@@ -146,7 +141,7 @@ impl Controller {
     ) -> Result<Option<Arc<ControllerRevision>>, kube::Error> {
         let orphans = self.revisions.orphans(namespace(&set.metadata));
         let owned = claim(self.revisions.owned_by(uid(&set.metadata)), orphans, selector, false);
-        settle(set, owned, &self.revision_writer, || self.alive(set)).await?;
+        settle(set, owned, &self.revision_writer, || self.writer.lives(set)).await?;
         let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
         let wanted = revisions::revision(set, &set.spec.template, REVISION_HASH, 0, collisions);
         let step = revisions::step(&self.history(set), wanted);

@@ -98,7 +98,9 @@ impl Controller {
         }
         let owned = self.sets.owned_by(uid(meta));
         let claim = claim(owned, self.sets.orphans(namespace(meta)), &selector, deleting(meta));
-        let sets = settle(&*deployment, claim, &self.set_writer, || self.alive(&deployment)).await?;
+        let sets =
+            settle(&*deployment, claim, &self.set_writer, || self.deployment_writer.lives(&deployment))
+                .await?;
         let running =
             |set: &ReplicaSet| self.pods.owned_by(uid(&set.metadata)).iter().any(|pod| !finished(pod));
         let plan =
@@ -108,12 +110,6 @@ impl Controller {
             self.apply(&mut latest, action).await?;
         }
         Ok(plan.again)
-    }
-
-    async fn alive(&self, deployment: &Deployment) -> Result<bool, kube::Error> {
-        let meta = &deployment.metadata;
-        let fresh = self.deployment_writer.get(namespace(meta), name(meta)).await?;
-        Ok(fresh.is_some_and(|f| f.metadata.uid == meta.uid && !deleting(&f.metadata)))
     }
 
     async fn apply(&self, latest: &mut Deployment, action: Action) -> anyhow::Result<()> {

@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::runtime::children::{follow, follow_self};
 use crate::runtime::claim::{claim, settle};
-use crate::runtime::object::{Matcher, ObjectKey, deleting, name, namespace, now, uid};
+use crate::runtime::object::{Matcher, ObjectKey, deleting, namespace, now, uid};
 use crate::runtime::outcome;
 use crate::runtime::pods::{create_all, delete_all};
 use crate::runtime::queue::Queue;
@@ -90,14 +90,9 @@ impl Controller {
         for pod in &claim.release {
             self.release(pod).await?;
         }
-        let pods = settle(&*job, claim, &self.pod_writer, || self.alive(&job)).await?;
+        let pods = settle(&*job, claim, &self.pod_writer, || self.writer.lives(&job)).await?;
         let plan = plan::plan(&job, &pods, now());
         self.apply(&job, plan).await
-    }
-
-    async fn alive(&self, job: &Job) -> Result<bool, kube::Error> {
-        let fresh = self.writer.get(namespace(&job.metadata), name(&job.metadata)).await?;
-        Ok(fresh.is_some_and(|f| f.metadata.uid == job.metadata.uid && !deleting(&f.metadata)))
     }
 
     /// Removes the finalizer with which we hold a pod.

@@ -86,7 +86,7 @@ where
         let Some(selector) = set.matcher() else { return Ok(None) };
         let orphans = live_orphans(&self.pods, meta.namespace.as_deref().unwrap_or_default());
         let claim = claim(self.pods.owned_by(uid(meta)), orphans, &selector, deleting(meta));
-        settle(&*set, claim, &self.pod_writer, || self.alive(&set)).await?;
+        settle(&*set, claim, &self.pod_writer, || self.set_writer.lives(&set)).await?;
 
         let result = if deleting(meta) { Ok(()) } else { self.scale(&set).await };
         let failure = result.as_ref().err().filter(|e| !outcome::namespace_terminating(e)).map(|e| Failure {
@@ -111,12 +111,6 @@ where
         (self.pods.owned_by(uid(set.meta())).into_iter())
             .filter(|pod| active(pod) && selector.as_ref().is_some_and(|s| s.matches(&pod.metadata)))
             .collect()
-    }
-
-    async fn alive(&self, set: &S) -> Result<bool, kube::Error> {
-        let ObjectKey { namespace, name } = key_of(set.meta());
-        let fresh = self.set_writer.get(&namespace.unwrap_or_default(), &name).await?;
-        Ok(fresh.is_some_and(|f| uid(f.meta()) == uid(set.meta()) && !deleting(f.meta())))
     }
 
     async fn scale(&self, set: &S) -> Result<(), kube::Error> {

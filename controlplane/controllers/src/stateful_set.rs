@@ -107,12 +107,12 @@ impl Controller {
         let (id, dying) = (uid(&set.metadata), deleting(&set.metadata));
 
         let owned = claim(self.revisions.owned_by(id), self.revisions.orphans(place), &selector, dying);
-        settle(&*set, owned, &self.revision_writer, || self.alive(&set)).await?;
+        settle(&*set, owned, &self.revision_writer, || self.writer.lives(&set)).await?;
         // Only pods whose names say so can be its own.
         let mut orphans = self.pods.orphans(place);
         orphans.retain(|pod| ordinal(&set, pod).is_some());
         let owned = claim(self.pods.owned_by(id), orphans, &selector, dying);
-        let mut pods = settle(&*set, owned, &self.pod_writer, || self.alive(&set)).await?;
+        let mut pods = settle(&*set, owned, &self.pod_writer, || self.writer.lives(&set)).await?;
         pods.retain(|pod| ordinal(&set, pod).is_some());
 
         let Some((current, update)) = self.revision_pair(&set).await? else {
@@ -132,11 +132,6 @@ impl Controller {
             self.clean_up(&set, &pods, &current, &update).await?;
         }
         self.report(&set, &current, &update).await
-    }
-
-    async fn alive(&self, set: &StatefulSet) -> Result<bool, kube::Error> {
-        let fresh = self.writer.get(namespace(&set.metadata), name(&set.metadata)).await?;
-        Ok(fresh.is_some_and(|f| f.metadata.uid == set.metadata.uid && !deleting(&f.metadata)))
     }
 
     fn history(&self, set: &StatefulSet) -> Vec<Arc<ControllerRevision>> {

@@ -1,4 +1,4 @@
-//! The kinds that the collector watches: found by discovery, again and again, since kinds come and go.
+//! The kinds that the collector watches: found by discovery, anew when what makes kinds come and go has changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,9 @@ use crate::runtime::object::uid;
 use crate::runtime::queue::Queue;
 use crate::runtime::store::{Change, Store};
 
-const EVERY: Duration = Duration::from_secs(30);
+/// Discovery is asked so often whatever happens, and so long after a sign that kinds have come or gone.
+const EVERY: Duration = Duration::from_secs(300);
+const AFTER_CHANGE: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A kind under watch.
@@ -38,6 +40,16 @@ pub(super) struct Kinds {
     queue: Arc<Queue<String>>,
     watched: Mutex<BTreeMap<Name, Arc<Kind>>>,
     synced: watch::Sender<bool>,
+    /// Kinds may have come or gone.
+    changed: Notify,
+}
+
+/// Whether objects of a kind make other kinds.
+fn makes_kinds(found: &Found) -> bool {
+    matches!(
+        (found.resource.group.as_str(), found.resource.plural.as_str()),
+        ("apiextensions.k8s.io", "customresourcedefinitions") | ("apiregistration.k8s.io", "apiservices")
+    )
 }
 
 /// Keeps of an object's metadata what the collector reads.
@@ -58,7 +70,8 @@ fn watched(found: &Found) -> bool {
 
 impl Kinds {
     pub(super) fn new(client: Client, graph: Arc<Mutex<Graph>>, queue: Arc<Queue<String>>) -> Self {
-        Self { client, graph, queue, watched: Mutex::default(), synced: watch::Sender::new(false) }
+        let (watched, synced) = (Mutex::default(), watch::Sender::new(false));
+        Self { client, graph, queue, watched, synced, changed: Notify::new() }
     }
 
     /// The kind of that group and name.
@@ -101,6 +114,7 @@ impl Kinds {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                () = self.changed.notified() => tokio::time::sleep(AFTER_CHANGE).await,
             }
         }
         while feeds.join_next().await.is_some() {}
@@ -134,9 +148,13 @@ impl Kinds {
         let (store, stop) = (Arc::new(Store::default()), cancel.child_token());
         let kind = Arc::new(Kind { found, store: store.clone(), stop: stop.clone() });
         let (graph, queue) = (self.graph.clone(), self.queue.clone());
-        let weak = Arc::downgrade(&kind);
+        let (weak, all) = (Arc::downgrade(&kind), Arc::downgrade(self));
+        let makes_kinds = makes_kinds(&kind.found);
         store.on_change(move |change| {
             let Some(kind) = weak.upgrade() else { return };
+            if let Some(all) = all.upgrade().filter(|_| makes_kinds) {
+                all.changed.notify_one();
+            }
             let look = match change {
                 Change::Deleted(object) => graph.lock().remove(uid(&object.metadata)),
                 change => graph.lock().put(kind, change.object().clone()),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::object::{Object, key_of, name, namespace, uid};
+use super::object::{Object, deleting, key_of, name, namespace, uid};
 use super::store::Store;
 
 /// Writes to objects of one kind with one identity.
@@ -59,6 +59,14 @@ where
     pub async fn get(&self, object_namespace: &str, object_name: &str) -> Result<Option<K>, Error> {
         let found = self.api(object_namespace).get_opt(object_name).await?;
         Ok(found.map(|object| self.keep(object)))
+    }
+
+    /// Whether the object is really there, the same one, and not being deleted: asked before an adoption, since a stale
+    /// cache must not give children to the dead.
+    pub async fn lives(&self, object: &K) -> Result<bool, Error> {
+        let meta = object.meta();
+        let fresh = self.get(namespace(meta), name(meta)).await?;
+        Ok(fresh.is_some_and(|f| uid(f.meta()) == uid(meta) && !deleting(f.meta())))
     }
 
     /// Replaces an object, if its resource version is still the one given.
