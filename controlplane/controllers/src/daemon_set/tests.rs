@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::runtime::object::name;
 
 fn set(strategy: Value) -> DaemonSet {
     serde_json::from_value(json!({

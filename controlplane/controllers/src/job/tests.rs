@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::runtime::object::{phase, time};
+use crate::runtime::object::{name, phase, time};
 
 struct World {
     job: Job,
