@@ -6,6 +6,9 @@ use crate::process::{output, words};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 
+/// The bridge's hardware address: locally administered, and seen by nobody outside the fabric.
+const FABRIC_MAC: &str = "02:50:67:72:00:01";
+
 /// Where `ip netns` keeps names; its first use makes this directory, mounted on itself.
 const NAMES: &str = "/run/netns";
 /// Says that the directory was made for us, so that it goes with the last cluster.
@@ -38,6 +41,9 @@ pub fn fabric(cluster: &Cluster) -> Result<()> {
     if !has_link(&fabric, "br0") {
         output(&mut words(&format!("ip -n {fabric} link add br0 type bridge")))?;
     }
+    // Given, so that it stays: a bridge without one takes the lowest of its ports', which changes as nodes come, and the nodes that
+    // know the one before are not heard until they ask again, half a minute later.
+    output(&mut words(&format!("ip -n {fabric} link set br0 address {FABRIC_MAC}")))?;
     address(&fabric, "br0", FABRIC_V4, FABRIC_V6)
 }
 
