@@ -292,7 +292,7 @@ impl Planner<'_> {
             },
         };
         if let Some(failure) = self.s.progress.failures.get(&slot) {
-            let (waiting, until) = waiting_after(failure, self.s.now);
+            let (waiting, until) = waiting_after(failure, &container.image, self.s.now);
             self.plan.waiting.insert(container.name.clone(), waiting);
             if let Some(until) = until {
                 self.wake_at(until);
@@ -476,7 +476,7 @@ impl Planner<'_> {
 }
 
 /// The words for a start that failed, and until when they hold: its own at first, those of the wait a moment later.
-fn waiting_after(failure: &super::Failure, now: Timestamp) -> (Waiting, Option<Timestamp>) {
+fn waiting_after(failure: &super::Failure, image: &str, now: Timestamp) -> (Waiting, Option<Timestamp>) {
     let own = Waiting { reason: failure.reason.clone(), message: failure.message.clone() };
     if failure.reason != "ErrImagePull" {
         return (own, None);
@@ -485,7 +485,7 @@ fn waiting_after(failure: &super::Failure, now: Timestamp) -> (Waiting, Option<T
     if now < until {
         return (own, Some(until));
     }
-    let message = format!("Back-off pulling image: {}", failure.message);
+    let message = format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message);
     (Waiting { reason: "ImagePullBackOff".into(), message }, None)
 }
 

@@ -159,7 +159,17 @@ impl Writer<'_> {
     }
 
     fn statuses(&self, containers: &[Container], kind: impl Fn(&Container) -> ContainerKind) -> Vec<Value> {
-        containers.iter().map(|container| self.container(kind(container), container)).collect()
+        // A pod that the node did not take has no containers, and none are on their way.
+        let was_taken = |container: &&Container| {
+            !matches!(self.stage, Stage::Rejected | Stage::Terminal)
+                || self.s.observed.latest(&container.name).is_some()
+                || reported(self.s.pod, &container.name).is_some()
+        };
+        containers
+            .iter()
+            .filter(was_taken)
+            .map(|container| self.container(kind(container), container))
+            .collect()
     }
 
     fn container(&self, kind: ContainerKind, container: &Container) -> Value {

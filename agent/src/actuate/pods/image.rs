@@ -15,6 +15,9 @@ use super::sandbox;
 
 const PULL_RETRY: Limits = (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
 
+/// What every runtime says of a name that can never be an image's.
+const INVALID: &str = "invalid reference format";
+
 /// The image, fetched if need be; or how the start ends without it.
 pub(super) async fn ensure(job: &Job, container: &Container) -> Result<v1::Image, Outcome> {
     let about = about_container(&job.pod, &container.name);
@@ -52,6 +55,15 @@ pub(super) async fn ensure(job: &Job, container: &Container) -> Result<v1::Image
                 format!("Successfully pulled image \"{image}\" in {took:.3}s ({took:.3}s including waiting). Image size: {size} bytes."),
             );
             Ok(found)
+        }
+        Err(error) if error.contains(INVALID) => {
+            let why = &error[error.find(INVALID).unwrap_or_default()..];
+            let message = format!(
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}"
+            );
+            events.warning(&about, "InspectFailed", message.clone());
+            events.warning(&about, "Failed", "Error: InvalidImageName");
+            Err(Outcome::Failed { reason: "InvalidImageName", message, limits: PULL_RETRY })
         }
         Err(error) => {
             let message = format!("Failed to pull image \"{image}\": {error}");

@@ -277,9 +277,12 @@ fn rejected() {
         c.progress.rejected = Some(crate::pods::admit::Rejection { reason, message });
     };
     let case = case(two("Always"), nothing(), "").with(rejected);
-    case.expect("Failed IS a=ContainerCreating b=ContainerCreating");
+    case.expect("Failed IS ");
     assert_eq!(case.status()["reason"], "OutOfcpu");
     assert_eq!(case.status()["message"], "why");
+    // It stays so when that is told.
+    let told = json!({"phase": "Failed", "reason": "OutOfcpu"});
+    self::case(two("Always"), told, "").expect("Failed IS ");
 }
 
 #[test]

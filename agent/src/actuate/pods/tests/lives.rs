@@ -249,8 +249,17 @@ async fn images_that_cannot_be_had() {
     let pod = node.until("never", "waiting", |pod| reason(pod) == "ErrImageNeverPull").await;
     assert_eq!(phase(&pod), "Pending");
     node.until("always", "failed to pull", |pod| reason(pod) == "ErrImagePull").await;
-    node.until("always", "backing off", |pod| reason(pod) == "ImagePullBackOff").await;
-    for name in ["never", "always"] {
+    let pod = node.until("always", "backing off", |pod| reason(pod) == "ImagePullBackOff").await;
+    let message =
+        container(&pod, "app")["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.starts_with(&format!("Back-off pulling image \"{image}\": ErrImagePull: ")), "{message}");
+    if let Some(fake) = &node.fake {
+        let why = "failed to parse image reference \"X::\": invalid reference format";
+        fake.fail("PullImage", tonic::Code::Unknown, why);
+    }
+    node.create("invalid", json!({"containers": [{"name": "app", "image": "X::"}]}));
+    node.until("invalid", "told so", |pod| reason(pod) == "InvalidImageName").await;
+    for name in ["never", "always", "invalid"] {
         node.delete(name, 30);
         node.until_gone(name).await;
         node.until_no_trace(name).await;
