@@ -44,7 +44,6 @@ const STRUCTS: &[(&str, &str, bool)] = &[
     ("StatefulSetSpec", "selector", false),
     ("ScaleIOPersistentVolumeSource", "secretRef", false),
     ("ScaleIOVolumeSource", "secretRef", false),
-    ("IPAddressSpec", "parentRef", false),
     ("PodTemplate", "template", true),
     ("AdmissionResponse", "status", false),
     ("EphemeralVolumeSource", "volumeClaimTemplate", false),
@@ -320,10 +319,17 @@ pub(super) fn no_default(bare: &str) -> bool {
     matches!(bare, "ReplicationControllerSpec" | "LocalObjectReference")
 }
 
+/// Required fields that are dropped when empty all the same, and their flags.
+const DROPPED: &[(&str, &str, &str)] =
+    &[("IPAddressSpec", "parentRef", "p"), ("ValidatingAdmissionPolicyBindingSpec", "validationActions", "")];
+
 /// The presence flag: `w` always written, `n` null when absent, `p` pointer, empty for dropped-when-zero.
 pub(super) fn flag(full: &str, field: &str, kind: &str, required: bool) -> &'static str {
     let bare = full.rsplit('.').next().unwrap_or(full);
     let listed = |rows: &[(&str, &str)]| rows.iter().any(|(t, f)| *f == field && (*t == bare || *t == "*"));
+    if let Some((_, _, flag)) = DROPPED.iter().find(|(t, f, _)| *t == bare && *f == field) {
+        return flag;
+    }
     if listed(NULLABLE) {
         return "n";
     }

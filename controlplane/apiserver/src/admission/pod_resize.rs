@@ -26,7 +26,11 @@ impl Plugin for PodResize {
         if !of_pods || !resizes {
             return Ok(());
         }
-        let node = attributes.object.as_deref().and_then(|pod| pod.pointer("/spec/nodeName"));
+        let (pod, old) = (attributes.object.as_deref(), attributes.old);
+        if pod.map(resources) == old.map(resources) {
+            return Ok(());
+        }
+        let node = pod.and_then(|pod| pod.pointer("/spec/nodeName"));
         match node.and_then(Value::as_str).filter(|node| !node.is_empty()) {
             Some(node) if self.objects.get("", "nodes", "", node).is_none() => {
                 Err(attributes.forbidden(&format!("node {node:?} not found")))
@@ -34,6 +38,13 @@ impl Plugin for PodResize {
             _ => Ok(()),
         }
     }
+}
+
+/// What each of the containers is to get.
+fn resources(pod: &Value) -> Vec<&Value> {
+    let lists = ["/spec/initContainers", "/spec/containers"].map(|list| pod.pointer(list));
+    let containers = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
+    containers.map(|container| &container["resources"]).collect()
 }
 
 #[cfg(test)]
@@ -49,16 +60,19 @@ mod tests {
         let objects = Arc::new(FakeObjects::default());
         objects.put("/nodes", &json!({"metadata": {"name": "there"}}));
         let plugin = PodResize { objects };
-        for (sub, node, want) in [
-            (Some("resize"), json!("there"), ""),
-            (Some("resize"), json!("gone"), "pods \"p\" is forbidden: node \"gone\" not found"),
-            (Some("resize"), Value::Null, ""),
-            (None, json!("gone"), ""),
+        for (sub, node, cpu, want) in [
+            (Some("resize"), json!("there"), "2", ""),
+            (Some("resize"), json!("gone"), "2", "pods \"p\" is forbidden: node \"gone\" not found"),
+            (Some("resize"), json!("gone"), "1", ""),
+            (Some("resize"), Value::Null, "2", ""),
+            (None, json!("gone"), "2", ""),
         ] {
-            let mut pod = json!({"spec": {"nodeName": node}});
+            let of = |cpu: &str| json!({"spec": {"nodeName": node, "containers": [{"resources": {"requests": {"cpu": cpu}}}]}});
+            let (mut pod, old) = (of(cpu), of("1"));
             let mut attributes = attributes(Operation::Update, ("", "v1", "pods"), Some("ns"), "p", &mut pod);
             attributes.subresource = sub;
-            assert_eq!(validate(&plugin, attributes).await, want, "{sub:?} {node}");
+            attributes.old = Some(&old);
+            assert_eq!(validate(&plugin, attributes).await, want, "{sub:?} {node} {cpu}");
         }
     }
 }

@@ -76,11 +76,9 @@ impl Comparison {
                 }
             }
         }
-        // A null that stands for what is not there is not something that changed.
-        let there = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-        match (there(old), there(new)) {
-            (false, true) => self.added.insert(path),
-            (true, false) => self.removed.insert(path),
+        match (old, new) {
+            (None, Some(_)) => self.added.insert(path),
+            (Some(_), None) => self.removed.insert(path),
             _ => {}
         }
     }
