@@ -61,21 +61,21 @@ async fn run(config: Config, prepared: Option<apiserver::Prepared>, begun: Insta
         None => None,
     };
     let clients = Clients::new(&config, running.as_ref()).await?;
-    if let Some(running) = &running {
-        tokio::select! {
-            () = running.roles.wait() => {}
-            _ = signals.next() => cancel.cancel(),
+    let early = match &running {
+        Some(running) => tokio::select! {
+            () = running.roles.wait() => None,
+            end = ending(&mut signals, &mut faulty) => Some(end),
+        },
+        None => None,
+    };
+    let outcome = match early {
+        Some(outcome) => outcome,
+        None => {
+            start_components(&config, clients, &tasks, &cancel, &faults);
+            info!(after = ?begun.elapsed(), "started");
+            tasks.spawn(memory::give_back(cancel.clone()));
+            ending(&mut signals, &mut faulty).await
         }
-    }
-    start_components(&config, clients, &tasks, &cancel, &faults);
-    info!(after = ?begun.elapsed(), "started");
-    tasks.spawn(memory::give_back(cancel.clone()));
-    let outcome = tokio::select! {
-        signal = signals.next() => {
-            info!(signal, "shutting down");
-            Ok(())
-        }
-        fault = faulty.recv() => Err(fault.unwrap_or_else(|| anyhow::anyhow!("all parts ended"))),
     };
     let drained = signals.drain(&cancel, &tasks, GRACE).await;
     if let Some(running) = running {
@@ -87,6 +87,17 @@ async fn run(config: Config, prepared: Option<apiserver::Prepared>, begun: Insta
         Drain::Interrupted => bail!("interrupted while shutting down"),
     }
     outcome
+}
+
+/// Waits for what ends the process: a signal, or a part that failed.
+async fn ending(signals: &mut Signals, faulty: &mut mpsc::Receiver<anyhow::Error>) -> Result<()> {
+    tokio::select! {
+        signal = signals.next() => {
+            info!(signal, "shutting down");
+            Ok(())
+        }
+        fault = faulty.recv() => Err(fault.unwrap_or_else(|| anyhow::anyhow!("all parts ended"))),
+    }
 }
 
 /// How the components reach the API server.

@@ -31,7 +31,9 @@ const OBJECTS: &str = include_str!("bootstrap/v1_37.json");
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 /// How many objects are written at once; the store commits them together.
 const PARALLEL: usize = 64;
+/// After how long what failed is tried again: at first, and at most.
 const RETRY: Duration = Duration::from_millis(500);
+const MOST_RETRY: Duration = Duration::from_secs(15);
 
 /// What the cluster's own objects say.
 #[derive(Debug, Clone)]
@@ -123,29 +125,27 @@ impl Bootstrap {
     }
 
     async fn settle(&self, mut wanted: Vec<Value>) {
+        let mut pause = RETRY;
         loop {
             let outcomes = futures::stream::iter(wanted)
-                .map(async |object| match self.put_right(&object).await {
-                    Ok(()) => None,
-                    Err(error) => {
-                        let name =
-                            object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-                        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-                        warn!(
-                            kind,
-                            name,
-                            error = error.message,
-                            "cannot make one of the cluster's own objects yet"
-                        );
-                        Some(object)
-                    }
-                })
+                .map(async |object| self.put_right(&object).await.err().map(|error| (object, error)))
                 .buffer_unordered(PARALLEL);
-            wanted = outcomes.filter_map(async |failed| failed).collect().await;
-            if wanted.is_empty() {
-                return;
-            }
-            tokio::time::sleep(RETRY).await;
+            let failed: Vec<_> = outcomes.filter_map(async |failed| failed).collect().await;
+            let Some((object, error)) = failed.first() else { return };
+            // One line for all: what fails one of them mostly fails the others too.
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+            warn!(
+                count = failed.len(),
+                kind,
+                name,
+                error = error.message,
+                again_after = ?pause,
+                "cannot make the cluster's own objects yet"
+            );
+            wanted = failed.into_iter().map(|(object, _)| object).collect();
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MOST_RETRY);
         }
     }
 

@@ -33,6 +33,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 250;
+/// The name of HTTP/2 in the handshake.
+const HTTP2: &[u8] = b"h2";
 
 /// What the server shows, and whom it trusts.
 pub struct Tls {
@@ -58,7 +60,7 @@ impl Tls {
             .with_client_cert_verifier(clients.handshake_verifier())
             .with_single_cert(chain, key)
             .context("the serving certificate and key do not fit")?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), clients })
     }
 }
@@ -125,7 +127,10 @@ async fn connection(
             Err(_) => return debug!(%remote, "TLS handshake timed out"),
         },
     };
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let (_, session) = stream.get_ref();
+    // The handshake has settled the protocol: nobody needs to wait for bytes that tell it.
+    let http2 = session.alpn_protocol() == Some(HTTP2);
+    let chain = session.peer_certificates().unwrap_or_default();
     let peer = Peer::Tls { remote, certificate: tls.clients.judge(chain).map(Arc::new) };
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
@@ -141,6 +146,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .max_concurrent_streams(MAX_STREAMS);
+    let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,

@@ -132,3 +132,6 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
         _ => &Generic,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! A disk that is full: writes are refused in plain words, reads go on, nothing acknowledged is lost, and with space there is
 //! everything goes on.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 
-use super::process::ControlPlane;
+use super::process::{ControlPlane, eventually};
 use super::{code, from, get};
 
 /// Enough for what an empty cluster holds.
@@ -14,7 +16,7 @@ const LARGE: usize = 200_000;
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_nothing_else() {
-    let mut plane = ControlPlane::start_with_files_of(LIMIT).await;
+    let mut plane = ControlPlane::start_with_files_of(LIMIT).await.when_ready().await;
     let admin = plane.admin().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(admin.clone());
     let map = |name: &str, length: usize| -> ConfigMap {
@@ -48,4 +50,15 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     found.sort();
     kept.sort();
     assert_eq!(found, kept);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_from_the_start_can_be_left_and_emptied() {
+    let mut plane = ControlPlane::start_with_files_of(100_000).await;
+    eventually(async || plane.answers("/livez/ping").await).await;
+    assert!(!plane.answers("/readyz").await);
+    plane.terminate();
+    let status = plane.wait(Duration::from_secs(8)).await;
+    assert!(status.success(), "{status}");
+    plane.restart().await;
 }

@@ -75,9 +75,18 @@ impl ControlPlane {
             }
         })
         .await
+        .when_ready()
+        .await
     }
 
-    /// The same with no file longer than so many bytes, which fails writes as a full disk does and needs no privileges.
+    /// The same once it is ready.
+    pub(crate) async fn when_ready(self) -> Self {
+        self.ready().await;
+        self
+    }
+
+    /// One that may write no file longer than so many bytes, which fails writes as a full disk does and needs no privileges.
+    /// It may not become ready.
     pub(crate) async fn start_with_files_of(bytes: u64) -> Self {
         Self::start_as(|command| {
             // SAFETY: between fork and exec only system calls on values of the closure.
@@ -109,9 +118,7 @@ impl ControlPlane {
         let mut command = command(&dir, &["--secure-port", "0"]);
         change(&mut command);
         let process = Process(command.spawn().unwrap());
-        let plane = Self { dir, process };
-        plane.ready().await;
-        plane
+        Self { dir, process }
     }
 
     /// Other components in a process of their own.
@@ -134,16 +141,18 @@ impl ControlPlane {
     }
 
     async fn ready(&self) {
-        eventually(async || {
-            if !self.admin_file().exists() {
-                return false;
-            }
-            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
-            let client = self.admin().await;
-            let answer = tokio::time::timeout(ONE_TRY, client.request_text(request)).await;
-            matches!(answer, Ok(Ok(answer)) if answer == "ok")
-        })
-        .await;
+        eventually(async || self.answers("/readyz").await).await;
+    }
+
+    /// Whether a health check says "ok".
+    pub(crate) async fn answers(&self, check: &str) -> bool {
+        if !self.admin_file().exists() {
+            return false;
+        }
+        let request = http::Request::get(check).body(Vec::new()).unwrap();
+        let client = self.admin().await;
+        let answer = tokio::time::timeout(ONE_TRY, client.request_text(request)).await;
+        matches!(answer, Ok(Ok(answer)) if answer == "ok")
     }
 
     /// Begins the process anew on what it left; it has another port.

@@ -134,6 +134,7 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn terms_and_matching() {
@@ -165,6 +166,15 @@ mod tests {
             ("a=\\x", "invalid field selector: invalid escape sequence: \\x"),
         ] {
             assert_eq!(FieldSelector::parse(selector), Err(SelectorError(expected.to_owned())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "([a-c.=!,\\\\]|\\PC){0,30}") {
+            if let Ok(selector) = FieldSelector::parse(&text) {
+                selector.matches(|_| Some("a"));
+            }
         }
     }
 }

@@ -70,3 +70,14 @@ fn paths() {
         assert_eq!(summary(method, uri), want.trim_end(), "{method} {uri}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_path_is_read_or_refused(path in "(/|api|apis|v1|watch|proxy|namespaces|pods|%2f|%ff|%|\\.\\.|[a-z?&=+]){0,12}") {
+        let Ok(uri) = format!("/{path}").parse::<http::Uri>() else { return Ok(()) };
+        for method in [Method::GET, Method::DELETE, Method::POST] {
+            // What it says is another test's business.
+            let _ = RequestInfo::parse(&method, &uri);
+        }
+    }
+}

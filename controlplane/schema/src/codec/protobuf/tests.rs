@@ -3,6 +3,7 @@
 use super::{decode_as, encode, envelope};
 use crate::normalize;
 use crate::table::{Table, TypeId};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn id(name: &str) -> TypeId {
@@ -81,5 +82,17 @@ fn durations_are_gos() {
         (-1_000_000_000, "-1s"),
     ] {
         assert_eq!(super::decode::go_duration(nanos), text);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(prop_oneof![3 => 0u8..20, 1 => any::<u8>()], 0..80)) {
+        for kind in ["io.k8s.api.core.v1.Pod", "io.k8s.api.core.v1.Service", "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"] {
+            // What they say is another test's business.
+            let _ = decode_as(Table::builtin(), id(kind), &[b"k8s\0", bytes.as_slice()].concat());
+            let wrapped = [b"k8s\0\x12".as_slice(), &[bytes.len() as u8], &bytes].concat();
+            let _ = decode_as(Table::builtin(), id(kind), &wrapped);
+        }
     }
 }

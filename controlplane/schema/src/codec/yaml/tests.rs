@@ -105,3 +105,13 @@ proptest! {
         prop_assert_eq!(decoded.value, value, "{}", String::from_utf8_lossy(&text));
     }
 }
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "([-a-z0-9:#.'\" \\[\\]{}&*!|>%@,?~<=\t\n]|\\PC){0,60}", bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        // What it says is another test's business.
+        let _ = decode(text.as_bytes());
+        let _ = decode(&bytes);
+        let _ = crate::codec::json::decode(text.as_bytes());
+    }
+}
