@@ -1,7 +1,8 @@
 //! The words every component shares: keys, quantities, selectors, statuses.
 //!
 //! Objects are plain `serde_json::Value`s; the modules here read and write the parts that mean the same in every
-//! kind. Nothing in this crate does I/O, knows a kind's rules, or reads a clock other than through [`time::now`].
+//! kind. Nothing in this crate does I/O, knows a kind's rules (but for what quotas count), or reads a clock other than
+//! through [`time::now`].
 
 pub mod conditions;
 pub mod field;
@@ -10,6 +11,7 @@ pub mod key;
 pub mod labels;
 pub mod owner;
 pub mod quantity;
+pub mod quota;
 pub mod selectors;
 pub mod status;
 pub mod time;

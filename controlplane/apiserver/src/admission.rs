@@ -5,9 +5,11 @@
 mod certificates;
 mod classes;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod pod_resize;
 mod priority;
+mod resource_quota;
 mod service_account;
 mod tolerations;
 
@@ -111,11 +113,12 @@ impl Chain {
         Self { plugins }
     }
 
-    /// The plugins that are always on, in upstream's order, and last the check that nobody grants what they do not hold.
+    /// The plugins that are always on, in upstream's order, with the check that nobody grants what they do not hold.
     pub fn standard(objects: &Arc<dyn Objects>, authorizer: &Arc<Authorizer>) -> Self {
         let objects = || objects.clone();
         Self::new(vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
+            Box::new(limit_ranger::LimitRanger { objects: objects() }),
             Box::new(service_account::ServiceAccount { objects: objects() }),
             Box::new(tolerations::TaintNodesByCondition),
             Box::new(priority::Priority { objects: objects() }),
@@ -129,6 +132,8 @@ impl Chain {
             Box::new(certificates::CertificateSigning { authorizer: authorizer.clone() }),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(escalation::NoEscalation { authorizer: authorizer.clone() }),
+            // Last: what is admitted here is counted as there.
+            Box::new(resource_quota::ResourceQuota::new(objects())),
         ])
     }
 

@@ -31,6 +31,7 @@ mod node_lifecycle;
 mod pod_gc;
 mod pvc_protection;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod stateful_set;
@@ -94,6 +95,7 @@ pub async fn run(
     let controllers = vec![
         ("deployment", deployment::start(&context)),
         ("replicaset", replica_set::start(&context)),
+        ("resourcequota", resource_quota::start(&context)),
         ("replicationcontroller", replica_set::start_replication(&context)),
         ("daemonset", daemon_set::start(&context)),
         ("endpointslice", endpoint_slice::start(&context)),

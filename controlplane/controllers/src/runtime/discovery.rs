@@ -20,6 +20,11 @@ impl Found {
         self.verbs.iter().any(|v| v == verb)
     }
 
+    /// Whether it is the resource of that group and plural name.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural
+    }
+
     /// Plural name and group, as messages name it: `pods.`, `deployments.apps`.
     pub fn dotted(&self) -> String {
         format!("{}.{}", self.resource.plural, self.resource.group)
