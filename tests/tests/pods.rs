@@ -104,6 +104,27 @@ fn a_failing_liveness_probe_restarts_and_readiness_gates() -> Result<()> {
 }
 
 #[test]
+fn another_image_restarts_the_container() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "pods-image")?;
+    let container = |name: &str| json!({"name": name, "image": TOOLBOX});
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": ns.name},
+        "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [container("a"), container("b")]}
+    }))?;
+    cluster.ready(&ns.name, "p")?;
+    cluster.ok(&["-n", &ns.name, "set", "image", "pod/p", "a=pagurus.test/echo:1"])?;
+    cluster.wait("the container runs the other image, the other container runs on", 60, |c| {
+        let pod = c.get(&["-n", &ns.name, "pod", "p"])?;
+        let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+        let of = |name: &str| statuses.iter().find(|s| s["name"] == name).cloned().unwrap_or_default();
+        let (a, b) = (of("a"), of("b"));
+        let is_other = a["image"].as_str().is_some_and(|image| image.contains("echo"));
+        Ok(is_other && a["restartCount"] == 1 && a["ready"] == true && b["restartCount"] == 0)
+    })
+}
+
+#[test]
 fn deletion_is_graceful() -> Result<()> {
     let Some(cluster) = Cluster::shared() else { return Ok(()) };
     let ns = Namespace::new(&cluster, "pods-delete")?;

@@ -56,6 +56,8 @@ pub mod runtime {
     pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
     /// Annotation of containers: how many of these restarts count for the back-off.
     pub const BACKOFF_STEP: &str = "pagurus.io/backoff-step";
+    /// Annotation of containers: the image that the pod wanted when the container was made.
+    pub const WANTED_IMAGE: &str = "pagurus.io/wanted-image";
     /// Annotation of containers: file with the last words.
     pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     /// Annotation of containers: where else to look for last words.

@@ -208,6 +208,7 @@ fn translate(listed: &v1::Container, status: v1::ContainerStatus, words: String)
         backoff_step: number(labels::BACKOFF_STEP).unwrap_or(0),
         created: time(status.created_at),
         state,
+        wanted_image: status.annotations.get(labels::WANTED_IMAGE).cloned().unwrap_or_default(),
         image,
         image_id: status.image_ref.clone(),
         log_path: status.log_path.clone(),

@@ -89,8 +89,11 @@ impl<'a> Situation<'a> {
         }
         let mut succeeded = true;
         for container in &spec.containers {
-            let exit = self.observed.latest(&container.name)?.exit()?;
-            if restart::restarts(self.pod, ContainerKind::App, container, exit) {
+            let found = self.observed.latest(&container.name)?;
+            let exit = found.exit()?;
+            if restart::is_outdated(ContainerKind::App, container, found)
+                || restart::restarts(self.pod, ContainerKind::App, container, exit)
+            {
                 return None;
             }
             succeeded &= exit.code == 0;

@@ -49,6 +49,8 @@ pub struct ObservedContainer {
     pub created: Timestamp,
     /// Its state.
     pub state: ContainerState,
+    /// The image that the pod wanted when it was made; empty if that is not known.
+    pub wanted_image: String,
     /// The image as it was asked for.
     pub image: String,
     /// The image as the runtime names it.

@@ -81,6 +81,8 @@ pub enum Why {
     Probe(ProbeKind),
     /// Its sandbox is lost.
     SandboxLost,
+    /// The pod wants another image.
+    Outdated,
 }
 
 impl PodOp {
@@ -171,7 +173,7 @@ impl Planner<'_> {
             self.offer(PodOp::PrepareVolumes);
         }
         let Some(sandbox) = self.sandbox() else { return };
-        self.check_probes();
+        self.check_running();
         if !matches!(volumes, Volumes::Ready | Volumes::Stale) {
             return;
         }
@@ -220,11 +222,17 @@ impl Planner<'_> {
         any
     }
 
-    /// Ends containers whose liveness or startup probe has failed.
-    fn check_probes(&mut self) {
+    /// Ends containers whose liveness or startup probe has failed, and those that are to run another image.
+    fn check_running(&mut self) {
         let pod = self.s.pod;
-        for (_, container) in pod.containers() {
+        for (kind, container) in pod.containers() {
             let Some(found) = self.s.running(&container.name) else { continue };
+            if restart::is_outdated(kind, container, found) {
+                let deadline = later(self.s.now, pod.grace());
+                let (id, container) = (found.id.clone(), container.name.clone());
+                self.offer(PodOp::Stop { id, container, deadline, why: Why::Outdated });
+                continue;
+            }
             let failed = [ProbeKind::Startup, ProbeKind::Liveness]
                 .into_iter()
                 .find(|kind| self.s.progress.probes.get(&found.id, *kind) == Some(Verdict::Failure));

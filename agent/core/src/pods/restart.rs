@@ -70,6 +70,14 @@ pub fn restarts(pod: &Pod, kind: ContainerKind, container: &Container, exit: &Ex
     }
 }
 
+/// Whether the pod wants another image by now than that which this container was made from. It is then made anew, whatever the
+/// policy says.
+pub fn is_outdated(kind: ContainerKind, container: &Container, found: &ObservedContainer) -> bool {
+    matches!(kind, ContainerKind::App | ContainerKind::Sidecar)
+        && !found.wanted_image.is_empty()
+        && found.wanted_image != container.image
+}
+
 /// What comes next for a container that has ended so.
 pub fn next(
     pod: &Pod,
@@ -81,6 +89,9 @@ pub fn next(
     let ContainerState::Exited(exit) = &ended.state else {
         return Next::Start(again(ended));
     };
+    if is_outdated(kind, container, ended) {
+        return Next::Start(Attempt { number: ended.attempt.saturating_add(1), step: 0 });
+    }
     if !restarts(pod, kind, container, exit) {
         return Next::Over;
     }
@@ -129,6 +140,7 @@ mod tests {
                 code,
                 ..Exit::default()
             }),
+            wanted_image: String::new(),
             image: String::new(),
             image_id: String::new(),
             log_path: String::new(),

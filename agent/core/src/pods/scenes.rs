@@ -56,6 +56,7 @@ pub(crate) fn observed(words: &str) -> ObservedPod {
             backoff_step: attempt,
             created: at(place),
             state,
+            wanted_image: String::new(),
             image: String::new(),
             image_id: String::new(),
             log_path: String::new(),

@@ -133,6 +133,7 @@ impl Blueprint<'_> {
         let mut out = std::collections::BTreeMap::from([
             (labels::RESTART_COUNT.to_owned(), self.attempt.number.to_string()),
             (labels::BACKOFF_STEP.to_owned(), self.attempt.step.to_string()),
+            (labels::WANTED_IMAGE.to_owned(), container.image.clone()),
             (labels::TERMINATION_MESSAGE_PATH.to_owned(), container.message_path().to_owned()),
             (labels::TERMINATION_MESSAGE_POLICY.to_owned(), container.termination_message_policy.clone()),
         ]);

@@ -289,6 +289,7 @@ async fn stop(job: &Job, id: &str, name: &str, deadline: Timestamp, why: Why) ->
             format!("Container {name} failed {} probe{then}", kind.lowercase())
         }
         Why::SandboxLost => format!("Container {name} has lost its sandbox"),
+        Why::Outdated => format!("Container {name} definition changed, will be restarted"),
     };
     job.host.events.normal(&about, "Killing", message);
     let left = || deadline.duration_since(Timestamp::now());

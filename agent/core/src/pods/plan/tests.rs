@@ -198,6 +198,27 @@ fn sandboxes() {
 }
 
 #[test]
+fn another_image() {
+    let outdated = |c: &mut Case| c.observed.containers[0].wanted_image = "old".into();
+    case(one(), "S a:run").with(outdated).expect("stop:a0@30");
+    // It starts anew whatever the policy says, and at once.
+    case(two_of("Never"), "S a:exit=0@0 b:run").expect("");
+    let first = |c: &mut Case| {
+        c.observed.containers.iter_mut().filter(|found| found.name == "a").for_each(|found| {
+            found.wanted_image = "old".into();
+            found.backoff_step = 5;
+        });
+    };
+    case(two_of("Never"), "S a:exit=0@0 b:run").with(first).expect("start:a#1");
+    case(two_of("Never"), "S a:exit=0@0 b:exit=0").with(first).expect("start:a#1");
+    let same = |c: &mut Case| {
+        c.pod.spec.containers[0].image = "old".into();
+        outdated(c);
+    };
+    case(one(), "S a:run").with(same).expect("");
+}
+
+#[test]
 fn probes() {
     let spec = json!({"containers": [{"name": "a", "livenessProbe": {"terminationGracePeriodSeconds": 7}}], "terminationGracePeriodSeconds": 3});
     let failed = |kind| {

@@ -115,6 +115,7 @@ impl World {
                     backoff_step: attempt.step,
                     created: now,
                     state: ContainerState::Running { started: now },
+                    wanted_image: String::new(),
                     image: String::new(),
                     image_id: String::new(),
                     log_path: String::new(),
