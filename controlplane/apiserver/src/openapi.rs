@@ -2,8 +2,6 @@
 
 pub(crate) mod descriptions;
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -11,6 +9,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::openapi::{self, V2_PROTOBUF, V2_PROTOBUF_ASKED};
 use pagurus_controlplane_schema::table::Table;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::paths::GIT_VERSION;
 use crate::reply;
@@ -34,54 +33,69 @@ enum V2Format {
 pub struct OpenApi {
     table: &'static Table,
     /// The index of version 3, which is small and costly: it names the content of every document.
-    index: OnceLock<Value>,
+    index: OnceCell<Value>,
 }
 
 impl OpenApi {
     /// The documents of everything in the table.
     pub fn new(table: &'static Table) -> Self {
-        Self { table, index: OnceLock::new() }
+        Self { table, index: OnceCell::new() }
     }
 
     /// Answers a path if there is such a document.
-    pub fn serve(&self, call: &Call) -> Option<Response<Body>> {
+    pub async fn serve(&self, call: &Call) -> Option<Response<Body>> {
         match call.info.path.trim_end_matches('/') {
-            "/openapi/v2" => Some(self.v2(call)),
-            "/openapi/v3" => Some(json(call, self.index())),
-            path => self.v3(call, path.strip_prefix("/openapi/v3/")?),
+            "/openapi/v2" => Some(self.v2(call).await),
+            "/openapi/v3" => Some(json(call, self.index().await.to_string().into())),
+            path => self.v3(call, path.strip_prefix("/openapi/v3/")?).await,
         }
     }
 
     /// All document paths.
-    pub fn paths(&self) -> Vec<String> {
-        let names = self.index().get("paths").and_then(Value::as_object).into_iter().flatten();
+    pub async fn paths(&self) -> Vec<String> {
+        let names = self.index().await.get("paths").and_then(Value::as_object).into_iter().flatten();
         names.map(|(name, _)| format!("/openapi/v3/{name}")).collect()
     }
 
-    fn index(&self) -> &Value {
-        self.index.get_or_init(|| openapi::v3_index(self.table))
+    async fn index(&self) -> &Value {
+        let table = self.table;
+        let make = || async move {
+            let made = tokio::task::spawn_blocking(move || openapi::v3_index(table)).await;
+            made.unwrap_or_else(|error| {
+                tracing::error!(%error, "the index of the OpenAPI documents could not be made");
+                Value::Null
+            })
+        };
+        self.index.get_or_init(make).await
     }
 
-    fn v2(&self, call: &Call) -> Response<Body> {
+    async fn v2(&self, call: &Call) -> Response<Body> {
         let Some(format) = v2_format(&call.headers) else {
             return reply::error(&ApiError::not_acceptable(&["application/json", V2_PROTOBUF]));
         };
-        let document = openapi::v2(self.table, &Descriptions::all(), GIT_VERSION);
-        match format {
-            V2Format::Json => json(call, &document),
-            V2Format::Protobuf => {
-                response::whole(&call.headers, V2_PROTOBUF, 200, openapi::encode_v2(&document).into())
-            }
+        let table = self.table;
+        let made = made(move || {
+            let document = openapi::v2(table, &Descriptions::all(), GIT_VERSION);
+            Some(match format {
+                V2Format::Json => document.to_string().into(),
+                V2Format::Protobuf => openapi::encode_v2(&document).into(),
+            })
+        });
+        match (made.await, format) {
+            (Some(bytes), V2Format::Json) => json(call, bytes),
+            (Some(bytes), V2Format::Protobuf) => response::whole(&call.headers, V2_PROTOBUF, 200, bytes),
+            (None, _) => reply::error(&ApiError::internal("the OpenAPI document could not be made")),
         }
     }
 
-    fn v3(&self, call: &Call, name: &str) -> Option<Response<Body>> {
+    async fn v3(&self, call: &Call, name: &str) -> Option<Response<Body>> {
         let (group, version) = match name.split('/').collect::<Vec<_>>().as_slice() {
             ["api", version] => (String::new(), (*version).to_owned()),
             ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
             _ => return None,
         };
-        let address = self.index().pointer(&format!("/paths/{}/serverRelativeURL", name.replace('/', "~1")));
+        let address =
+            self.index().await.pointer(&format!("/paths/{}/serverRelativeURL", name.replace('/', "~1")));
         let address = address.and_then(Value::as_str)?;
         let hash = address.split_once("hash=").map_or("", |(_, hash)| hash);
         let asked = call.query.get("hash").unwrap_or_default();
@@ -96,8 +110,13 @@ impl OpenApi {
         let mut response = if call.headers.get(IF_NONE_MATCH) == Some(&tag) {
             reply::bytes(StatusCode::NOT_MODIFIED, "application/json", Bytes::new())
         } else {
-            let descriptions = Descriptions::of_version(&group, &version);
-            json(call, &openapi::v3(self.table, &group, &version, &descriptions, GIT_VERSION)?)
+            let table = self.table;
+            let made = made(move || {
+                let descriptions = Descriptions::of_version(&group, &version);
+                let document = openapi::v3(table, &group, &version, &descriptions, GIT_VERSION)?;
+                Some(document.to_string().into())
+            });
+            json(call, made.await?)
         };
         let headers = response.headers_mut();
         headers.insert(ETAG, tag);
@@ -124,8 +143,16 @@ fn v2_format(headers: &HeaderMap) -> Option<V2Format> {
 }
 
 /// A document, compressed if it is large and the client can read that.
-fn json(call: &Call, document: &Value) -> Response<Body> {
-    response::whole(&call.headers, "application/json", 200, document.to_string().into())
+fn json(call: &Call, document: Bytes) -> Response<Body> {
+    response::whole(&call.headers, "application/json", 200, document)
+}
+
+/// Makes a document where it holds nobody up: that takes a while.
+async fn made(make: impl FnOnce() -> Option<Bytes> + Send + 'static) -> Option<Bytes> {
+    tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an OpenAPI document could not be made");
+        None
+    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Paths {
     pub async fn serve(&self, call: &Call) -> Response<Body> {
         let path = call.info.path.as_str();
         let answer = match path {
-            "/" => Some(reply::pretty_json(StatusCode::OK, &self.index())),
+            "/" => Some(reply::pretty_json(StatusCode::OK, &self.index().await)),
             "/version" | "/version/" => Some(reply::pretty_json(StatusCode::OK, &version())),
             "/metrics" => Some(self.metrics.serve()),
             "/openid/v1/jwks" => Some(reply::bytes(
@@ -62,7 +62,7 @@ impl Paths {
                 Some(reply::json(StatusCode::OK, &self.tokens.openid_configuration(&uri)))
             }
             _ if path.starts_with("/api") => self.discovery.serve(call),
-            _ if path.starts_with("/openapi") => self.openapi.serve(call),
+            _ if path.starts_with("/openapi") => self.openapi.serve(call).await,
             _ => self.health.serve(path, &call.query).await,
         };
         match answer {
@@ -75,7 +75,7 @@ impl Paths {
     }
 
     /// Every path there is, as `/` tells.
-    fn index(&self) -> Value {
+    async fn index(&self) -> Value {
         let mut paths: Vec<String> = [
             "/.well-known/openid-configuration",
             "/metrics",
@@ -87,7 +87,7 @@ impl Paths {
         .map(str::to_owned)
         .to_vec();
         paths.extend(self.discovery.paths());
-        paths.extend(self.openapi.paths());
+        paths.extend(self.openapi.paths().await);
         paths.extend(self.health.paths());
         paths.sort();
         json!({"paths": paths})

@@ -69,18 +69,28 @@ impl Change {
 
     /// The bytes of the change in a form, made by `encode` the first time.
     pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let Ok(bytes) = self.try_encoded(form, || Ok::<_, std::convert::Infallible>(encode()));
+        bytes
+    }
+
+    /// The same where encoding can fail; then nothing is kept.
+    pub fn try_encoded<E>(
+        &self,
+        form: Encoding,
+        encode: impl FnOnce() -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
         if let Some((_, bytes)) = self.encoded.lock().iter().find(|(f, _)| *f == form) {
-            return bytes.clone();
+            return Ok(bytes.clone());
         }
-        let bytes = encode();
+        let bytes = encode()?;
         let mut encoded = self.encoded.lock();
-        match encoded.iter().find(|(f, _)| *f == form) {
+        Ok(match encoded.iter().find(|(f, _)| *f == form) {
             Some((_, first)) => first.clone(),
             None => {
                 encoded.push((form, bytes.clone()));
                 bytes
             }
-        }
+        })
     }
 }
 

@@ -104,16 +104,8 @@ pub fn event_bytes(
         let encode = || joined(kind, &told(change, kind).bytes);
         return Ok(change.encoded((kind, 0), encode));
     }
-    let (encode, form) =
-        (|| event(output, target, &told(change, kind), kind, first), form(output, target, first));
-    let mut failed = None;
-    let bytes = change.encoded((kind, form), || {
-        encode().unwrap_or_else(|error| {
-            failed = Some(error);
-            Bytes::new()
-        })
-    });
-    failed.map_or(Ok(bytes), Err)
+    let form = form(output, target, first);
+    change.try_encoded((kind, form), || event(output, target, &told(change, kind), kind, first))
 }
 
 /// The line of a watch for an object that is there when the watch begins.

@@ -61,6 +61,11 @@ impl Hub {
         });
     }
 
+    /// Whether all watches have been ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Ends all watches, and those to come.
     pub(super) fn close(&mut self) {
         self.closed = true;

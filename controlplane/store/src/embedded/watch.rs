@@ -50,7 +50,7 @@ impl Watch {
                         self.next = batch.revision + 1;
                         return Ok(batch);
                     }
-                    None if self.shared.state.lock().closing => {
+                    None if self.shared.hub.lock().is_closed() => {
                         return Err(Error::Closed("it is shutting down".into()));
                     }
                     None => self.live = None,

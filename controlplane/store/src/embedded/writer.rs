@@ -36,6 +36,18 @@ pub(super) struct Writer {
     closed: Option<Arc<str>>,
 }
 
+/// Ends the watches when the thread ends, and tells of a fault if it did not mean to.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.hub.lock().close();
+        if std::thread::panicking() {
+            self.0.fault.send_replace(Some("its writer panicked; start it again".into()));
+        }
+    }
+}
+
 /// A batch on its way to the disk.
 #[derive(Default)]
 struct Group {
@@ -60,6 +72,7 @@ impl Writer {
 
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let _ending = Ending(self.shared.clone());
         while let Some(first) = requests.blocking_recv() {
             if let Some(why) = &self.closed {
                 first.fail(&Error::Closed(why.clone()));
@@ -73,7 +86,6 @@ impl Writer {
             }
             self.commit(group);
         }
-        self.shared.hub.lock().close();
     }
 
     /// Decides one request and adds what it writes to the batch.
