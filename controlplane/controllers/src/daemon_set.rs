@@ -27,7 +27,7 @@ use crate::runtime::outcome;
 use crate::runtime::pods::{create_all, delete_all};
 use crate::runtime::queue::Queue;
 use crate::runtime::recorder::Recorder;
-use crate::runtime::revisions::{self, REVISION_HASH, Settled};
+use crate::runtime::revisions::{self, Keeper, REVISION_HASH};
 use crate::runtime::store::{Change, Store};
 use crate::runtime::worker::{Outcome, drive};
 use crate::runtime::writer::Writer;
@@ -43,10 +43,9 @@ struct Controller {
     daemon_sets: Arc<Store<DaemonSet>>,
     pods: Arc<Store<Pod>>,
     nodes: Arc<Store<Node>>,
-    revisions: Arc<Store<ControllerRevision>>,
+    revisions: Keeper<DaemonSet>,
     writer: Writer<DaemonSet>,
     pod_writer: Writer<Pod>,
-    revision_writer: Writer<ControllerRevision>,
     recorder: Recorder,
     /// How often and when last a failed pod was replaced, by DaemonSet and node.
     failures: Mutex<HashMap<(String, String), (u32, Instant)>>,
@@ -62,17 +61,21 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         daemon_sets: context.informers.all(),
         pods: context.informers.all(),
         nodes: context.informers.all(),
-        revisions: context.informers.all(),
+        revisions: Keeper::new(
+            context.informers.all(),
+            context.writer(IDENTITY),
+            context.writer(IDENTITY),
+            REVISION_HASH,
+        ),
         writer: context.writer(IDENTITY),
         pod_writer: context.writer(IDENTITY),
-        revision_writer: context.writer(IDENTITY),
         recorder: context.recorder("daemonset-controller"),
         failures: Mutex::default(),
     };
     let queue = Arc::new(Queue::default());
     follow_self(&controller.daemon_sets, queue.clone());
     follow(&controller.pods, controller.daemon_sets.clone(), queue.clone(), selector);
-    follow(&controller.revisions, controller.daemon_sets.clone(), queue.clone(), selector);
+    follow(controller.revisions.store(), controller.daemon_sets.clone(), queue.clone(), selector);
     let (sink, sets) = (queue.clone(), controller.daemon_sets.clone());
     controller.nodes.on_change(move |change| {
         let same = |a: &Node, b: &Node| {
@@ -92,7 +95,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         controller.daemon_sets.wait_synced().await;
         controller.pods.wait_synced().await;
         controller.nodes.wait_synced().await;
-        controller.revisions.wait_synced().await;
+        controller.revisions.store().wait_synced().await;
         drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)).await;
     }
     .boxed()
@@ -105,7 +108,9 @@ impl Controller {
         if deleting(&set.metadata) {
             return Ok(None);
         }
-        let Some(current) = self.current_revision(&set, &selector).await? else {
+        let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
+        let newest = self.revisions.newest(&set, &selector, &set.spec.template, collisions);
+        let Some(current) = newest.await? else {
             return self.count_collision(&set).await;
         };
         let hash = revisions::hash_of(&current, REVISION_HASH).to_owned();
@@ -123,32 +128,8 @@ impl Controller {
             now: now(),
         });
         self.apply(&set, &hash, &plan).await?;
-        self.clean_up(&set, &pods).await?;
+        self.clean_up(&set, &current, &pods).await?;
         self.report(&set, &selector, &nodes, &hash, plan.again).await
-    }
-
-    fn history(&self, set: &DaemonSet) -> Vec<Arc<ControllerRevision>> {
-        let mut history = self.revisions.owned_by(uid(&set.metadata));
-        revisions::sort(&mut history);
-        history
-    }
-
-    /// The revision of the present template, made if need be; `None` if its name is taken.
-    async fn current_revision(
-        &self,
-        set: &DaemonSet,
-        selector: &Matcher,
-    ) -> Result<Option<Arc<ControllerRevision>>, kube::Error> {
-        let orphans = self.revisions.orphans(namespace(&set.metadata));
-        let owned = claim(self.revisions.owned_by(uid(&set.metadata)), orphans, selector, false);
-        settle(set, owned, &self.revision_writer, || self.writer.lives(set)).await?;
-        let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-        let wanted = revisions::revision(set, &set.spec.template, REVISION_HASH, 0, collisions);
-        let step = revisions::step(&self.history(set), wanted);
-        match revisions::settle(set, step, &self.revision_writer).await? {
-            Settled::Newest(revision) => Ok(Some(revision)),
-            Settled::Collision => Ok(None),
-        }
     }
 
     async fn count_collision(&self, set: &DaemonSet) -> Outcome {
@@ -192,16 +173,18 @@ impl Controller {
         rest.checked_sub(last.elapsed()).filter(|left| !left.is_zero())
     }
 
-    async fn clean_up(&self, set: &DaemonSet, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
-        let history = self.history(set);
-        let newest = history.last().cloned();
+    async fn clean_up(
+        &self,
+        set: &DaemonSet,
+        current: &ControllerRevision,
+        pods: &[Arc<Pod>],
+    ) -> Result<(), kube::Error> {
         let in_use = |revision: &ControllerRevision| {
             let hash = revisions::hash_of(revision, REVISION_HASH);
-            newest.as_ref().is_some_and(|n| n.metadata.uid == revision.metadata.uid)
+            revision.metadata.uid == current.metadata.uid
                 || pods.iter().any(|pod| label(&pod.metadata, REVISION_HASH) == Some(hash))
         };
-        let old = revisions::surplus(&history, set.spec.revision_history_limit.unwrap_or(10), in_use);
-        revisions::delete(old, &self.revision_writer).await
+        self.revisions.forget(set, set.spec.revision_history_limit.unwrap_or(10), in_use).await
     }
 
     async fn report(

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,6 +16,7 @@ use pagurus_controlplane_api::quantity::{Format, Quantity};
 use pagurus_controlplane_api::quota::{Usage, applies, count_name, resource_of, sum, usage};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::runtime::children::follow_self;
@@ -31,6 +32,8 @@ const IDENTITY: &str = "resourcequota-controller";
 const WIDTH: usize = 4;
 /// How often kinds without a watch of ours are counted.
 const EVERY: Duration = Duration::from_secs(10);
+/// For a kind that is not served discovery is asked anew after this time.
+const KINDS_FRESH: Duration = Duration::from_secs(60);
 /// Changes within this time are answered together.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -41,6 +44,8 @@ struct Controller {
     claims: Arc<Store<PersistentVolumeClaim>>,
     writer: Writer<ResourceQuota>,
     client: Client,
+    /// What is served, and when that was asked.
+    kinds: Mutex<Option<(Instant, Vec<Found>)>>,
 }
 
 /// The controller of quotas.
@@ -52,6 +57,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         claims: context.informers.all(),
         writer: context.writer(IDENTITY),
         client: context.client(IDENTITY),
+        kinds: Mutex::default(),
     };
     let queue = Arc::new(Queue::default());
     follow_self(&controller.quotas, queue.clone());
@@ -96,7 +102,7 @@ impl Controller {
         let place = namespace(&quota.metadata);
         let whole = serde_json::to_value(&*quota)?;
         let mut used = Usage::new();
-        let (mut again, mut kinds) = (None, None);
+        let mut again = None;
         for (group, resource) in resources(&quota) {
             match (group.as_str(), resource.as_str()) {
                 ("", "pods") => count(&self.pods, place, &whole, "pods", &mut used)?,
@@ -106,12 +112,8 @@ impl Controller {
                 }
                 _ => {
                     again = Some(EVERY);
-                    if kinds.is_none() {
-                        kinds = Some(discover(&self.client).await?);
-                    }
-                    let found = kinds.iter().flatten().find(|f| f.is(&group, &resource));
-                    let number = match found {
-                        Some(found) => self.number(found, place).await?,
+                    let number = match self.kind(&group, &resource).await? {
+                        Some(found) => self.number(&found, place).await?,
                         // What is not served is not there.
                         None => 0,
                     };
@@ -129,6 +131,21 @@ impl Controller {
             outcome::gone_is_fine(self.writer.replace_status(&changed).await)?;
         }
         Ok(again)
+    }
+
+    /// The kind of that group and plural name, if it is served.
+    async fn kind(&self, group: &str, resource: &str) -> Result<Option<Found>, kube::Error> {
+        let mut kinds = self.kinds.lock().await;
+        let known = |kinds: &[Found]| kinds.iter().find(|f| f.is(group, resource)).cloned();
+        if let Some((asked, list)) = &*kinds
+            && (known(list).is_some() || asked.elapsed() < KINDS_FRESH)
+        {
+            return Ok(known(list));
+        }
+        let list = discover(&self.client).await?;
+        let found = known(&list);
+        *kinds = Some((Instant::now(), list));
+        Ok(found)
     }
 
     /// How many objects of a kind a namespace has: one is listed, the rest the server counts.

@@ -27,7 +27,7 @@ use crate::runtime::outcome;
 use crate::runtime::pods::batches;
 use crate::runtime::queue::Queue;
 use crate::runtime::recorder::{Note, Recorder};
-use crate::runtime::revisions::{self, REVISION_HASH, Settled};
+use crate::runtime::revisions::{Keeper, REVISION_HASH};
 use crate::runtime::store::{Change, Store};
 use crate::runtime::worker::{Outcome, drive};
 use crate::runtime::writer::Writer;
@@ -42,11 +42,10 @@ struct Controller {
     sets: Arc<Store<StatefulSet>>,
     pods: Arc<Store<Pod>>,
     claims: Arc<Store<PersistentVolumeClaim>>,
-    revisions: Arc<Store<ControllerRevision>>,
+    revisions: Keeper<StatefulSet>,
     writer: Writer<StatefulSet>,
     pod_writer: Writer<Pod>,
     claim_writer: Writer<PersistentVolumeClaim>,
-    revision_writer: Writer<ControllerRevision>,
     recorder: Recorder,
 }
 
@@ -60,24 +59,28 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         sets: context.informers.all(),
         pods: context.informers.all(),
         claims: context.informers.all(),
-        revisions: context.informers.all(),
+        revisions: Keeper::new(
+            context.informers.all(),
+            context.writer(IDENTITY),
+            context.writer(IDENTITY),
+            HASH,
+        ),
         writer: context.writer(IDENTITY),
         pod_writer: context.writer(IDENTITY),
         claim_writer: context.writer(IDENTITY),
-        revision_writer: context.writer(IDENTITY),
         recorder: context.recorder(IDENTITY),
     };
     let queue = Arc::new(Queue::default());
     follow_self(&controller.sets, queue.clone());
     follow(&controller.pods, controller.sets.clone(), queue.clone(), selector);
-    follow(&controller.revisions, controller.sets.clone(), queue.clone(), selector);
+    follow(controller.revisions.store(), controller.sets.clone(), queue.clone(), selector);
     follow_claims(&controller, queue.clone());
     let cancel = context.cancel.clone();
     async move {
         controller.sets.wait_synced().await;
         controller.pods.wait_synced().await;
         controller.claims.wait_synced().await;
-        controller.revisions.wait_synced().await;
+        controller.revisions.store().wait_synced().await;
         drive(IDENTITY, queue, WIDTH, cancel, |key| controller.reconcile(key)).await;
     }
     .boxed()
@@ -106,8 +109,6 @@ impl Controller {
         let place = namespace(&set.metadata);
         let (id, dying) = (uid(&set.metadata), deleting(&set.metadata));
 
-        let owned = claim(self.revisions.owned_by(id), self.revisions.orphans(place), &selector, dying);
-        settle(&*set, owned, &self.revision_writer, || self.writer.lives(&set)).await?;
         // Only pods whose names say so can be its own.
         let mut orphans = self.pods.orphans(place);
         orphans.retain(|pod| ordinal(&set, pod).is_some());
@@ -115,7 +116,7 @@ impl Controller {
         let mut pods = settle(&*set, owned, &self.pod_writer, || self.writer.lives(&set)).await?;
         pods.retain(|pod| ordinal(&set, pod).is_some());
 
-        let Some((current, update)) = self.revision_pair(&set).await? else {
+        let Some((current, update)) = self.revision_pair(&set, &selector).await? else {
             return self.count_collision(&set).await;
         };
         let plan = plan::plan(&Observed {
@@ -134,26 +135,18 @@ impl Controller {
         self.report(&set, &current, &update).await
     }
 
-    fn history(&self, set: &StatefulSet) -> Vec<Arc<ControllerRevision>> {
-        let mut history = self.revisions.owned_by(uid(&set.metadata));
-        revisions::sort(&mut history);
-        history
-    }
-
     /// The revision that pods have by default and the one they are updated to; `None` after a collision of names.
     async fn revision_pair(
         &self,
         set: &StatefulSet,
+        selector: &Matcher,
     ) -> Result<Option<(Arc<ControllerRevision>, Arc<ControllerRevision>)>, kube::Error> {
         let status = set.status.clone().unwrap_or_default();
         let collisions = status.collision_count.unwrap_or(0);
-        let wanted = revisions::revision(set, &set.spec.template, HASH, 0, collisions);
-        let step = revisions::step(&self.history(set), wanted);
-        let Settled::Newest(update) = revisions::settle(set, step, &self.revision_writer).await? else {
-            return Ok(None);
-        };
+        let newest = self.revisions.newest(set, selector, &set.spec.template, collisions);
+        let Some(update) = newest.await? else { return Ok(None) };
         let named = status.current_revision.unwrap_or_default();
-        let current = self.history(set).into_iter().find(|r| name(&r.metadata) == named);
+        let current = self.revisions.history(set).into_iter().find(|r| name(&r.metadata) == named);
         Ok(Some((current.unwrap_or_else(|| update.clone()), update)))
     }
 
@@ -324,8 +317,7 @@ impl Controller {
             [current, update].iter().any(|r| name(&r.metadata) == revision_name)
                 || pods.iter().any(|pod| label(&pod.metadata, REVISION_HASH) == Some(revision_name))
         };
-        let limit = set.spec.revision_history_limit.unwrap_or(10);
-        revisions::delete(revisions::surplus(&self.history(set), limit, in_use), &self.revision_writer).await
+        self.revisions.forget(set, set.spec.revision_history_limit.unwrap_or(10), in_use).await
     }
 
     async fn report(

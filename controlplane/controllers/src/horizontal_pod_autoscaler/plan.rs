@@ -73,7 +73,8 @@ pub(super) fn plan(
     };
     let text = "the HPA controller was able to get the target's current scale";
     plan.set(ABLE, true, "SucceededGetScale", text, now);
-    plan.status.current_replicas = Some(target.actual);
+    // Zero is what the server shows by saying nothing.
+    plan.status.current_replicas = Some(target.actual).filter(|n| *n != 0);
     let (least, most) = (autoscaler.spec.min_replicas.unwrap_or(1), autoscaler.spec.max_replicas);
     if target.wanted == 0 && least != 0 {
         let text = "scaling is disabled since the replica count of the target is zero";

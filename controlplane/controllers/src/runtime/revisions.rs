@@ -8,10 +8,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::Resource;
 use kube::api::DeleteParams;
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::object::{annotation, controller_of, controller_reference, created, label, name, namespace, uid};
+use super::claim::{claim, settle as settle_claim};
+use super::object::{
+    Matcher, Object, annotation, controller_of, controller_reference, created, deleting, label, name,
+    namespace, uid,
+};
 use super::outcome;
+use super::store::Store;
 use super::template::{hash_text, prune};
 use super::writer::Writer;
 
@@ -19,7 +27,7 @@ use super::writer::Writer;
 pub const REVISION_HASH: &str = "controller-revision-hash";
 
 /// The revision that stands for a template: as a patch that brings the template back.
-pub fn revision<K>(
+fn revision<K>(
     owner: &K,
     template: &PodTemplateSpec,
     hash_label: &str,
@@ -58,23 +66,23 @@ fn canonical(data: &Value) -> String {
 }
 
 /// Whether two revisions stand for the same template.
-pub fn same(one: &ControllerRevision, other: &ControllerRevision) -> bool {
+fn same(one: &ControllerRevision, other: &ControllerRevision) -> bool {
     canonical(&one.data.0) == canonical(&other.data.0)
 }
 
 /// A revision's number.
-pub fn number(revision: &ControllerRevision) -> i64 {
+fn number(revision: &ControllerRevision) -> i64 {
     revision.revision.unwrap_or(0)
 }
 
 /// Oldest first.
-pub fn sort(history: &mut [Arc<ControllerRevision>]) {
+fn sort(history: &mut [Arc<ControllerRevision>]) {
     history.sort_by_key(|r| (r.revision, created(&r.metadata), name(&r.metadata).to_owned()));
 }
 
 /// What to do so that the newest revision is `wanted`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+enum Step {
     /// It is there already.
     Keep(Arc<ControllerRevision>),
     /// It is there under an older number.
@@ -84,7 +92,7 @@ pub enum Step {
 }
 
 /// Compares the wanted revision with the history (oldest first).
-pub fn step(history: &[Arc<ControllerRevision>], mut wanted: ControllerRevision) -> Step {
+fn step(history: &[Arc<ControllerRevision>], mut wanted: ControllerRevision) -> Step {
     let last = history.last().map_or(0, |r| number(r));
     match history.iter().rev().find(|r| same(r, &wanted)) {
         Some(held) if number(held) == last => Step::Keep(held.clone()),
@@ -102,7 +110,7 @@ pub fn step(history: &[Arc<ControllerRevision>], mut wanted: ControllerRevision)
 
 /// Whether a step came to its end.
 #[derive(Debug)]
-pub enum Settled {
+enum Settled {
     /// The newest revision.
     Newest(Arc<ControllerRevision>),
     /// The name is taken by another template: hash again with one more collision.
@@ -110,11 +118,7 @@ pub enum Settled {
 }
 
 /// Carries out a step.
-pub async fn settle<K>(
-    owner: &K,
-    step: Step,
-    writer: &Writer<ControllerRevision>,
-) -> Result<Settled, kube::Error>
+async fn settle<K>(owner: &K, step: Step, writer: &Writer<ControllerRevision>) -> Result<Settled, kube::Error>
 where
     K: Resource<DynamicType = ()>,
 {
@@ -137,7 +141,7 @@ where
 }
 
 /// Old revisions beyond the limit that no pod is of. `history` is oldest first.
-pub fn surplus(
+fn surplus(
     history: &[Arc<ControllerRevision>],
     limit: i32,
     in_use: impl Fn(&ControllerRevision) -> bool,
@@ -147,15 +151,72 @@ pub fn surplus(
     idle.into_iter().take(count).collect()
 }
 
-/// Deletes old revisions.
-pub async fn delete(
-    old: Vec<Arc<ControllerRevision>>,
-    writer: &Writer<ControllerRevision>,
-) -> Result<(), kube::Error> {
-    for revision in old {
-        writer.delete(&revision, &DeleteParams::default(), false).await?;
+/// The revisions of all owners of a kind.
+pub struct Keeper<O> {
+    store: Arc<Store<ControllerRevision>>,
+    writer: Writer<ControllerRevision>,
+    owners: Writer<O>,
+    hash_label: &'static str,
+}
+
+impl<O> Keeper<O>
+where
+    O: Object<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned,
+{
+    /// Keeps revisions whose hash is in that label.
+    pub fn new(
+        store: Arc<Store<ControllerRevision>>,
+        writer: Writer<ControllerRevision>,
+        owners: Writer<O>,
+        hash_label: &'static str,
+    ) -> Self {
+        Self { store, writer, owners, hash_label }
     }
-    Ok(())
+
+    /// Where revisions are seen.
+    pub fn store(&self) -> &Arc<Store<ControllerRevision>> {
+        &self.store
+    }
+
+    /// An owner's revisions, oldest first.
+    pub fn history(&self, owner: &O) -> Vec<Arc<ControllerRevision>> {
+        let mut history = self.store.owned_by(uid(owner.meta()));
+        sort(&mut history);
+        history
+    }
+
+    /// Adopts what belongs to the owner and makes its present template the newest revision; `None` if the name for it is
+    /// taken by another template.
+    pub async fn newest(
+        &self,
+        owner: &O,
+        selector: &Matcher,
+        template: &PodTemplateSpec,
+        collisions: i32,
+    ) -> Result<Option<Arc<ControllerRevision>>, kube::Error> {
+        let meta = owner.meta();
+        let orphans = self.store.orphans(namespace(meta));
+        let owned = claim(self.store.owned_by(uid(meta)), orphans, selector, deleting(meta));
+        settle_claim(owner, owned, &self.writer, || self.owners.lives(owner)).await?;
+        let wanted = revision(owner, template, self.hash_label, 0, collisions);
+        match settle(owner, step(&self.history(owner), wanted), &self.writer).await? {
+            Settled::Newest(revision) => Ok(Some(revision)),
+            Settled::Collision => Ok(None),
+        }
+    }
+
+    /// Deletes old revisions beyond the limit that are not in use.
+    pub async fn forget(
+        &self,
+        owner: &O,
+        limit: i32,
+        in_use: impl Fn(&ControllerRevision) -> bool,
+    ) -> Result<(), kube::Error> {
+        for revision in surplus(&self.history(owner), limit, in_use) {
+            self.writer.delete(&revision, &DeleteParams::default(), false).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The hash that pods of a revision carry.
