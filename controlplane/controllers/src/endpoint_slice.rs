@@ -3,6 +3,7 @@
 //! Each change is answered at once, and a slice that need not change is not written.
 
 pub(crate) mod desired;
+pub(crate) mod mirror;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -154,7 +155,7 @@ impl Controller {
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
         let desired = desired::endpoints(&service, &pods, &zones);
         let actions = plan::plan(&service, desired, &existing);
-        let results = join_all(actions.iter().map(|action| self.apply(action))).await;
+        let results = join_all(actions.iter().map(|action| apply(&self.writer, action))).await;
         for result in results {
             if let Err(error) = result {
                 if outcome::namespace_terminating(&error) {
@@ -172,15 +173,16 @@ impl Controller {
         }
         Ok(None)
     }
+}
 
-    async fn apply(&self, action: &Action) -> Result<(), kube::Error> {
-        match action {
-            Action::Create(slice) => self.writer.create(slice).await.map(drop),
-            Action::Update(slice) => {
-                tracing::trace!(slice = name(&slice.metadata), "slice updated");
-                self.writer.replace(slice).await.map(drop)
-            }
-            Action::Delete(slice) => self.writer.delete(slice, &DeleteParams::default(), false).await,
+/// Carries out one write.
+async fn apply(writer: &Writer<EndpointSlice>, action: &Action) -> Result<(), kube::Error> {
+    match action {
+        Action::Create(slice) => writer.create(slice).await.map(drop),
+        Action::Update(slice) => {
+            tracing::trace!(slice = name(&slice.metadata), "slice updated");
+            writer.replace(slice).await.map(drop)
         }
+        Action::Delete(slice) => writer.delete(slice, &DeleteParams::default(), false).await,
     }
 }

@@ -102,6 +102,7 @@ pub async fn run(
         ("certificates", certificates::start(&context)?),
         ("clusterrole-aggregation", cluster_role::start(&context)),
         ("endpoints", endpoints::start(&context)),
+        ("endpointslice-mirroring", endpoint_slice::mirror::start(&context)),
         ("garbage-collector", garbage::start(&context)),
         ("horizontalpodautoscaler", horizontal_pod_autoscaler::start(&context)),
         ("job", job::start(&context)),

@@ -39,9 +39,26 @@ struct Draft {
     drop: bool,
 }
 
-/// The writes that bring the existing slices to the desired endpoints.
+/// The writes that bring a Service's existing slices to the desired endpoints.
 pub(super) fn plan(
     service: &Service,
+    desired: BTreeMap<Group, Vec<Endpoint>>,
+    existing: &[Arc<EndpointSlice>],
+) -> Vec<Action> {
+    let new = ObjectMeta {
+        generate_name: Some(format!("{}-", name(&service.metadata))),
+        namespace: service.metadata.namespace.clone(),
+        labels: Some(labels(service)),
+        owner_references: Some(vec![controller_reference(service)]),
+        ..ObjectMeta::default()
+    };
+    plan_for(&new, desired, existing)
+}
+
+/// The writes that bring existing slices to the desired endpoints; `new` is the metadata of a new one, whose labels and
+/// annotations all have.
+pub(super) fn plan_for(
+    new: &ObjectMeta,
     desired: BTreeMap<Group, Vec<Endpoint>>,
     existing: &[Arc<EndpointSlice>],
 ) -> Vec<Action> {
@@ -53,13 +70,12 @@ pub(super) fn plan(
             None => homeless.push(slice.clone()),
         }
     }
-    let labels = labels(service);
     let mut actions = Vec::new();
     for (group, endpoints) in desired {
         let mut slices = by_group.remove(&group).unwrap_or_default();
         slices.sort_by_key(|s| (created(&s.metadata), name(&s.metadata).to_owned()));
         for draft in fill(endpoints, slices) {
-            actions.extend(action(service, &labels, &group, draft, &mut homeless));
+            actions.extend(action(new, &group, draft, &mut homeless));
         }
     }
     actions.extend(homeless.into_iter().map(Action::Delete));
@@ -137,21 +153,14 @@ fn same(one: &Endpoint, other: &Endpoint) -> bool {
 }
 
 fn action(
-    service: &Service,
-    labels: &BTreeMap<String, String>,
+    new: &ObjectMeta,
     group: &Group,
     draft: Draft,
     homeless: &mut Vec<Arc<EndpointSlice>>,
 ) -> Option<Action> {
     let Some(before) = draft.before else {
         let mut slice = EndpointSlice {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", name(&service.metadata))),
-                namespace: service.metadata.namespace.clone(),
-                labels: Some(labels.clone()),
-                owner_references: Some(vec![controller_reference(service)]),
-                ..ObjectMeta::default()
-            },
+            metadata: new.clone(),
             address_type: group.family.to_owned(),
             endpoints: Some(draft.endpoints),
             ports: Some(group.ports.iter().map(Port::to_api).collect()),
@@ -160,7 +169,7 @@ fn action(
         let reuse = homeless.iter().position(|h| h.address_type == slice.address_type);
         return Some(match reuse.map(|i| homeless.swap_remove(i)) {
             Some(old) => {
-                slice.metadata = ObjectMeta { labels: Some(labels.clone()), ..old.metadata.clone() };
+                slice.metadata = described(&old.metadata, new);
                 Action::Update(Box::new(slice))
             }
             None => Action::Create(Box::new(slice)),
@@ -169,14 +178,24 @@ fn action(
     if draft.drop {
         return Some(Action::Delete(before));
     }
-    let relabel = before.metadata.labels.as_ref() != Some(labels);
-    if !draft.changed && !relabel {
+    let metadata = described(&before.metadata, new);
+    if !draft.changed && metadata == before.metadata {
         return None;
     }
-    let mut slice = (*before).clone();
-    slice.metadata.labels = Some(labels.clone());
-    slice.endpoints = Some(draft.endpoints);
-    Some(Action::Update(Box::new(slice)))
+    Some(Action::Update(Box::new(EndpointSlice {
+        metadata,
+        endpoints: Some(draft.endpoints),
+        ..(*before).clone()
+    })))
+}
+
+/// The metadata with the labels of a new slice, and with its annotations, if it has some.
+fn described(held: &ObjectMeta, new: &ObjectMeta) -> ObjectMeta {
+    let mut meta = ObjectMeta { labels: new.labels.clone(), ..held.clone() };
+    for (key, value) in new.annotations.iter().flatten() {
+        meta.annotations.get_or_insert_default().insert(key.clone(), value.clone());
+    }
+    meta
 }
 
 /// The Service's own labels and ours.
