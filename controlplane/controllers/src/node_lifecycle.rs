@@ -155,14 +155,12 @@ impl Controller {
         let wanted = taints::wanted(node);
         let mut wait = None;
         let mut evict = wanted.evict;
-        if let Some(effect) = &evict
-            && !taints::has(node, effect)
-        {
+        if let Some(effect) = &evict {
             let nodes = self.nodes.list();
-            wait = self.zones.lock().admit(node, &nodes, Instant::now());
-            if wait.is_some() {
-                evict = None;
-            }
+            let held = taints::has(node, effect);
+            let (may, again) = self.zones.lock().admit(node, &nodes, held, Instant::now());
+            wait = again;
+            evict = evict.filter(|_| may);
         }
         let Some(taints) = taints::merged(node, &wanted.keep_off, evict.as_ref(), now()) else {
             return Ok(wait);

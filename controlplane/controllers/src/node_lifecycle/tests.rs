@@ -128,21 +128,25 @@ fn pace_of_evictions() {
             })
             .collect()
     };
+    let seconds = |n| Some(Duration::from_secs(n));
     // One of two: at once; the second within ten seconds waits.
     let nodes = zone(2, 2, "a");
     let mut zones = Zones::default();
-    assert_eq!(zones.admit(&nodes[0], &nodes, start), None);
+    assert_eq!(zones.admit(&nodes[0], &nodes, false, start), (true, None));
     let later = start + Duration::from_secs(4);
-    assert_eq!(zones.admit(&nodes[1], &nodes, later), Some(Duration::from_secs(6)));
-    assert_eq!(zones.admit(&nodes[1], &nodes, start + Duration::from_secs(10)), None);
-    // Everything lost: nothing is driven out. Another zone alive: it is.
+    assert_eq!(zones.admit(&nodes[1], &nodes, false, later), (false, seconds(6)));
+    assert_eq!(zones.admit(&nodes[0], &nodes, true, later), (true, None), "it has it already");
+    assert_eq!(zones.admit(&nodes[1], &nodes, false, start + Duration::from_secs(10)), (true, None));
+    // Everything lost: nothing is driven out, and what was begun is taken back. Another zone alive: it is.
     let mut nodes = zone(2, 0, "a");
-    assert!(Zones::default().admit(&nodes[0], &nodes, start).is_some());
+    for held in [false, true] {
+        assert_eq!(Zones::default().admit(&nodes[0], &nodes, held, start), (false, seconds(5)));
+    }
     nodes.extend(zone(0, 1, "b"));
-    assert_eq!(Zones::default().admit(&nodes[0], &nodes, start), None);
+    assert_eq!(Zones::default().admit(&nodes[0], &nodes, false, start), (true, None));
     // Most of a small zone lost: nothing.
     let nodes = zone(4, 2, "a");
-    assert!(Zones::default().admit(&nodes[0], &nodes, start).is_some());
+    assert_eq!(Zones::default().admit(&nodes[0], &nodes, false, start), (false, seconds(5)));
 }
 
 #[test]

@@ -31,12 +31,8 @@ fn lost(node: &Node) -> bool {
     matches!(ready_status(node), "False" | "Unknown")
 }
 
-/// The pace for a zone; `None` if nothing may be driven out.
+/// The pace for a zone of which not all is lost; `None` if nothing may be driven out.
 fn pace(node: &Node, nodes: &[Arc<Node>]) -> Option<Duration> {
-    if nodes.iter().all(|n| lost(n)) {
-        // If everything is lost, it is more likely that we are.
-        return None;
-    }
     let here: Vec<_> = nodes.iter().filter(|n| zone(n) == zone(node)).collect();
     let down = here.iter().filter(|n| lost(n)).count();
     let most = down > 2 && down * 100 >= here.len() * 55;
@@ -48,14 +44,28 @@ fn pace(node: &Node, nodes: &[Arc<Node>]) -> Option<Duration> {
 }
 
 impl Zones {
-    /// `None` if the node may be tainted now; else when to ask again.
-    pub(super) fn admit(&mut self, node: &Node, nodes: &[Arc<Node>], now: Instant) -> Option<Duration> {
-        let Some(pace) = pace(node, nodes) else { return Some(LOOK_AGAIN) };
+    /// Whether the lost node shall have the taint that drives pods out, and when to ask again. `held` says that it has
+    /// it already.
+    pub(super) fn admit(
+        &mut self,
+        node: &Node,
+        nodes: &[Arc<Node>],
+        held: bool,
+        now: Instant,
+    ) -> (bool, Option<Duration>) {
+        if nodes.iter().all(|n| lost(n)) {
+            // If everything is lost, it is more likely that we are: what has been said is taken back.
+            return (false, Some(LOOK_AGAIN));
+        }
+        if held {
+            return (true, None);
+        }
+        let Some(pace) = pace(node, nodes) else { return (false, Some(LOOK_AGAIN)) };
         let next = self.next.entry(zone(node).to_owned()).or_insert(now);
         if *next > now {
-            return Some(*next - now);
+            return (false, Some(*next - now));
         }
         *next = now + pace;
-        None
+        (true, None)
     }
 }
