@@ -198,6 +198,12 @@ impl Cache {
         pages.push((now, snapshot.clone()));
     }
 
+    /// Lets go of what nobody is likely to ask for any more: old changes, and snapshots kept for paging.
+    pub(crate) fn tidy(&self, now: Instant) {
+        self.pages.lock().retain(|(since, _)| now.duration_since(*since) < PAGES_FOR);
+        self.ring.write().trim(now);
+    }
+
     /// A cursor on the changes after `revision`; `None` means from now on. Also the objects at the cursor's place.
     pub fn watch(self: &Arc<Self>, revision: Option<Revision>) -> Result<(Snapshot, Cursor), CacheError> {
         let ring = self.ring.read();

@@ -118,7 +118,12 @@ impl Ring {
     pub(super) fn push(&mut self, change: Arc<Change>) {
         self.bytes += change.object.bytes.len();
         self.changes.push_back(change);
-        while self.is_too_long() {
+        self.trim(Instant::now());
+    }
+
+    /// Forgets what is more than the ring holds at that time.
+    pub(super) fn trim(&mut self, now: Instant) {
+        while self.is_too_long(now) {
             let Some(old) = self.changes.pop_front() else { break };
             self.bytes -= old.object.bytes.len();
             self.since = old.object.revision;
@@ -126,12 +131,12 @@ impl Ring {
         }
     }
 
-    fn is_too_long(&self) -> bool {
+    fn is_too_long(&self, now: Instant) -> bool {
         let (count, bytes) = (self.changes.len(), self.bytes);
         if count > MOST || bytes > MOST_BYTES {
             return count > 1;
         }
-        let old = || self.changes.front().is_some_and(|c| c.at.elapsed() > YOUNG);
+        let old = || self.changes.front().is_some_and(|c| now.duration_since(c.at) > YOUNG);
         (count > OLD || bytes > OLD_BYTES) && old()
     }
 

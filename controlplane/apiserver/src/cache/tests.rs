@@ -122,3 +122,21 @@ async fn changes_are_encoded_once() {
     let second = change.encoded((ChangeKind::Added, 0), || unreachable!("encoded already"));
     assert_eq!(first.as_ptr(), second.as_ptr());
 }
+
+#[tokio::test]
+async fn old_changes_and_pages_are_let_go() {
+    let f = fixture().await;
+    let mut revision = 0;
+    for _ in 0..1500 {
+        revision = f.put("a", revision).await;
+    }
+    let now = f.cache.current().await.unwrap();
+    f.cache.keep(&now);
+    f.put("a", revision).await;
+    let holds = |after: u64| f.cache.watch(Some(after)).is_ok();
+    let soon = Instant::now() + Duration::from_secs(60);
+    f.cache.tidy(soon);
+    assert!(holds(1) && f.cache.pages.lock().len() == 1);
+    f.cache.tidy(Instant::now() + Duration::from_secs(400));
+    assert!(!holds(1) && holds(revision) && f.cache.pages.lock().is_empty());
+}

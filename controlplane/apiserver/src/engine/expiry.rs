@@ -2,6 +2,8 @@
 //!
 //! Ages are told by revisions: the revision of the store is noted now and then, and what was written before an old note
 //! is old. After a restart everything counts as young. It must not know which kinds expire.
+//!
+//! At the same time the caches let go of what is old, which they do by themselves only when something changes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -33,6 +35,7 @@ pub(super) async fn run(engine: Weak<Engine>, cancel: CancellationToken) {
             Err(error) => warn!(%error, "the store does not tell its revision"),
         }
         for kind in engine.kinds() {
+            kind.cache.tidy(std::time::Instant::now());
             let Some(kept) = kind.strategy.time_to_live() else { continue };
             if let Some(before) = notes.older_than(Instant::now(), kept) {
                 expire(&engine, kind, before).await;
