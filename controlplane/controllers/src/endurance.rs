@@ -365,3 +365,38 @@ async fn job() {
         .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn cron_job() {
+    let job = json!({"spec": {"template": template(), "completions": 1, "parallelism": 1}});
+    let spec = json!({"schedule": "0 0 1 1 *", "concurrencyPolicy": "Allow", "jobTemplate": job,
+        "successfulJobsHistoryLimit": 3});
+    endure(
+        Scenario {
+            controllers: &[crate::cron_job::start],
+            given: vec![("/apis/batch/v1/namespaces/ns/cronjobs", object("w", spec))],
+            change: |api| {
+                for job in api.objects("batch/jobs") {
+                    api.change("batch/jobs", &key(&job), |job| {
+                        job["status"] = json!({"completionTime": "2024-01-01T00:01:00Z",
+                            "conditions": [{"type": "Complete", "status": "True"}]});
+                    });
+                }
+            },
+            always: |w| assert!(w.api.created("batch/jobs") <= 1, "one Job for one time"),
+            before: |w| {
+                let status = &w.only("batch/cronjobs")["status"];
+                status["active"].as_array().is_some_and(|a| a.len() == 1)
+                    && status["lastScheduleTime"].is_string()
+            },
+            after: |w| {
+                let status = &w.only("batch/cronjobs")["status"];
+                status["active"].as_array().is_none_or(Vec::is_empty)
+                    && status["lastSuccessfulTime"].is_string()
+                    && w.api.objects("batch/jobs").len() == 1
+            },
+        },
+        2,
+    )
+    .await;
+}
