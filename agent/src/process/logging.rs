@@ -19,6 +19,12 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
     } else {
         filter.add_directive("kube_client::client::builder=off".parse()?)
     };
+    // The same holds for watches: who watches says what failed.
+    let filter = if filter.to_string().contains("kube_runtime") {
+        filter
+    } else {
+        filter.add_directive("kube_runtime::watcher=off".parse()?)
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

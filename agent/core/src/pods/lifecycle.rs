@@ -168,6 +168,16 @@ impl<'a> Situation<'a> {
         })
     }
 
+    /// How often the container of this name had been started before it was reported last; `None` if none was made yet. For
+    /// containers that the runtime has lost: their number does not begin anew.
+    pub fn reported_restarts(&self, name: &str) -> Option<u32> {
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let mut entries = lists.iter().filter_map(|list| self.pod.status[*list].as_array()).flatten();
+        let was_made = |id: &Value| id.as_str().is_some_and(|id| !id.is_empty());
+        let entry = entries.find(|entry| entry["name"] == name && was_made(&entry["containerID"]))?;
+        u32::try_from(entry["restartCount"].as_u64().unwrap_or(0)).ok()
+    }
+
     /// What the API server was told of the container with this id of the runtime.
     pub fn reported_health(&self, id: &str) -> Option<Health> {
         let lists = ["containerStatuses", "initContainerStatuses"];

@@ -285,7 +285,11 @@ impl Planner<'_> {
             return;
         }
         let (attempt, replace) = match self.s.observed.latest(&container.name) {
-            None => (Attempt::default(), None),
+            None => {
+                let lost = self.s.reported_restarts(&container.name);
+                let next = |before: u32| Attempt { number: before.saturating_add(1), step: 1 };
+                (lost.map(next).unwrap_or_default(), None)
+            }
             Some(found) => match &found.state {
                 ContainerState::Running { .. } if found.sandbox == sandbox => return,
                 ContainerState::Created => {

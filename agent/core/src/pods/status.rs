@@ -241,7 +241,7 @@ impl Writer<'_> {
             None if !self.s.pod.spec.init_containers.is_empty() => ("PodInitializing", ""),
             None => ("ContainerCreating", ""),
         };
-        let mut out = self.head(kind, container, 0);
+        let mut out = self.head(kind, container, self.s.reported_restarts(&container.name).unwrap_or(0));
         out["state"] = waiting_state(reason, message);
         out["lastState"] = json!({});
         out["image"] = container.image.clone().into();

@@ -198,6 +198,19 @@ fn sandboxes() {
 }
 
 #[test]
+fn a_container_that_the_runtime_has_lost() {
+    let reported = |id: &'static str| {
+        move |c: &mut Case| {
+            c.pod.status =
+                json!({"containerStatuses": [{"name": "a", "containerID": id, "restartCount": 3}]});
+        }
+    };
+    case(one(), "S").with(reported("containerd://x")).expect("start:a#4");
+    case(one(), "S").with(reported("")).expect("start:a#0");
+    case(one(), "S").expect("start:a#0");
+}
+
+#[test]
 fn another_image() {
     let outdated = |c: &mut Case| c.observed.containers[0].wanted_image = "old".into();
     case(one(), "S a:run").with(outdated).expect("stop:a0@30");
