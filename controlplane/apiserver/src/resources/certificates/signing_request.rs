@@ -174,20 +174,25 @@ pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
     if pem.label != "CERTIFICATE REQUEST" {
         return Err(NO_PEM);
     }
+    if is_cut(&pem.contents) {
+        return Err("asn1: syntax error: data truncated");
+    }
     match X509CertificationRequest::from_der(&pem.contents) {
         Ok(([], _)) => Ok(pem.contents),
         Ok(_) => Err("asn1: syntax error: trailing data"),
-        Err(x509_parser::nom::Err::Incomplete(_)) => Err("asn1: syntax error: data truncated"),
-        Err(x509_parser::nom::Err::Error(e) | x509_parser::nom::Err::Failure(e)) => {
-            // What ends within an inner value is reported by the outer one.
-            let cut = format!("{e:?}").contains("Incomplete");
-            Err(if cut {
-                "asn1: syntax error: data truncated"
-            } else {
-                "asn1: structure error: tags don't match"
-            })
-        }
+        Err(_) => Err("asn1: structure error: tags don't match"),
     }
+}
+
+/// Whether a DER value says that it is longer than what there is of it.
+fn is_cut(der: &[u8]) -> bool {
+    let Some((first, rest)) = der.get(1..).and_then(<[u8]>::split_first) else { return true };
+    if first & 0x80 == 0 {
+        return usize::from(*first) > rest.len();
+    }
+    let Some((length, content)) = rest.split_at_checked(usize::from(first & 0x7f)) else { return true };
+    let declared = length.iter().fold(0_usize, |sum, byte| sum.saturating_mul(256) | usize::from(*byte));
+    declared > content.len()
 }
 
 fn parse_certificate(text: &str) -> Option<()> {
@@ -327,6 +332,31 @@ mod tests {
             said,
             ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]
         );
+    }
+
+    #[test]
+    fn what_is_cut_off_is_known_by_its_length() {
+        for (der, cut) in [
+            (vec![], true),
+            (vec![0x30], true),
+            (vec![0x30, 0], false),
+            (vec![0x30, 2, 1], true),
+            (vec![0x30, 1, 1], false),
+            (vec![0x30, 0x81], true),
+            (vec![0x30, 0x81, 0xdd, 1, 2, 3], true),
+            (vec![0x30, 0x82, 0, 1, 7], false),
+            (vec![0x30, 0xff, 1], true),
+        ] {
+            assert_eq!(is_cut(&der), cut, "{der:?}");
+        }
+        let pem = |der: &[u8]| {
+            let text = STANDARD.encode(der);
+            let pem =
+                format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n");
+            STANDARD.encode(pem)
+        };
+        assert_eq!(decoded(&pem(&[0x30, 0x81, 0xdd, 1])), Err("asn1: syntax error: data truncated"));
+        assert_eq!(decoded(&pem(&[0x30, 1, 7])), Err("asn1: structure error: tags don't match"));
     }
 
     #[test]
