@@ -323,6 +323,20 @@ pub(super) fn tell_back_off(host: &Host, pod: &Pod, container: &str, waiting: &W
     host.events.warning(&about, "Failed", "Error: ImagePullBackOff");
 }
 
+/// Says that what containers may use is not changed while they run.
+pub(super) fn tell_resize(host: &Host, old: &Pod, new: &Pod) {
+    for (_, container) in new.containers() {
+        let before = old.container(&container.name).map(|(_, before)| &before.resources);
+        if before.is_some_and(|before| *before != container.resources) {
+            let message = format!(
+                "the resources of container {} are not changed while it runs; they hold from its next start on",
+                container.name
+            );
+            host.events.warning(&about_container(new, &container.name), "ResizeInfeasible", message);
+        }
+    }
+}
+
 /// A reference to the pod, for events.
 pub(super) fn about(pod: &Pod) -> ObjectReference {
     ObjectReference {

@@ -405,6 +405,9 @@ impl Worker {
         if !holds {
             return;
         }
+        if !next.gone {
+            operations::tell_resize(&self.host, old, &next.pod);
+        }
         if old.labels != next.pod.labels || old.annotations != next.pod.annotations {
             self.outdate_volumes();
         }
