@@ -1,6 +1,7 @@
 //! The suites that need root, a kernel or a cluster: one test binary. `cargo xtask test` runs it.
 
 mod api;
+mod clients;
 mod clusters;
 mod cni;
 mod datapath;

@@ -22,8 +22,27 @@ pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operations.len()
         )));
     }
-    let operations: Result<Vec<PatchOperation>, _> = operations.iter().map(|o| operation(o, value)).collect();
-    ::json_patch::patch(value, &Patch(operations?)).map_err(|e| PatchError::Unprocessable(e.to_string()))
+    let mut patched = value.clone();
+    for entry in operations {
+        let operation = operation(entry, &patched)?;
+        if !is_test_for_absence(&operation, &patched) {
+            ::json_patch::patch(&mut patched, &Patch(vec![operation]))
+                .map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+        }
+    }
+    *value = patched;
+    Ok(())
+}
+
+/// A member that is not there equals null: clients that add the first finalizer or label test so that nobody was faster.
+/// The object it would be in must be there.
+fn is_test_for_absence(operation: &PatchOperation, target: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let path = test.path.to_string();
+    let Some((parent, last)) = path.rsplit_once('/') else { return false };
+    let member = last.replace("~1", "/").replace("~0", "~");
+    let parent = target.pointer(parent).and_then(Value::as_object);
+    test.value.is_null() && parent.is_some_and(|parent| !parent.contains_key(&member))
 }
 
 fn operation(operation: &Value, target: &Value) -> Result<PatchOperation, PatchError> {
@@ -108,6 +127,20 @@ mod tests {
             unprocessable(),
         );
         check(json!({"a": 1}), json!([{"op": "remove", "path": "/b"}]), unprocessable());
+        check(
+            json!({"m": {}}),
+            json!([{"op": "test", "path": "/m/a~1b", "value": null}, {"op": "add", "path": "/m/a~1b", "value": 1}]),
+            Ok(json!({"m": {"a/b": 1}})),
+        );
+        let test_null = |path: &str| json!([{"op": "test", "path": path, "value": null}]);
+        check(json!({"m": {"a": 1}}), test_null("/m/a"), unprocessable());
+        check(json!({"m": {}}), test_null("/n/a"), unprocessable());
+        check(json!({"m": []}), test_null("/m/0"), unprocessable());
+        check(
+            json!({"a": []}),
+            json!([{"op": "add", "path": "/a/-", "value": 1}, {"op": "replace", "path": "/a/-1", "value": 2}]),
+            Ok(json!({"a": [2]})),
+        );
         check(json!({"a": 1}), json!([{"op": "add", "path": "/b/c", "value": 1}]), unprocessable());
         check(json!({"a": 1}), json!([{"op": "nonsense", "path": "/a"}]), unprocessable());
         check(json!({"a": 1}), json!([]), Ok(json!({"a": 1})));
