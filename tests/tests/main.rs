@@ -5,6 +5,7 @@ mod clients;
 mod clusters;
 mod cni;
 mod datapath;
+mod kubectl;
 mod pods;
 mod restart;
 mod services;

@@ -1,0 +1,212 @@
+//! The commands of kubectl that hold a connection open, and those that lead through several controllers, as a user types them.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use pagurus_tests::cluster::{Cluster, Namespace, items};
+use pagurus_tests::eventually::eventually;
+use serde_json::json;
+
+const TOOLBOX: &str = "pagurus.test/toolbox:1";
+const ECHO: &str = "pagurus.test/echo:1";
+
+/// A command that goes on until it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Self)
+            .context("start")
+    }
+
+    fn lines(&mut self) -> Result<impl Iterator<Item = String> + use<>> {
+        let stdout = self.0.stdout.take().context("no standard output")?;
+        Ok(BufReader::new(stdout).lines().map_while(Result::ok))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned()));
+    command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(arguments);
+    command
+}
+
+fn pod(cluster: &Cluster, namespace: &str, name: &str, image: &str, script: &str) -> Result<()> {
+    let command: &[&str] = if script.is_empty() { &[] } else { &["/bin/sh", "-c", script] };
+    let mut container = json!({"name": "main", "image": image});
+    if !command.is_empty() {
+        container["command"] = json!(command);
+    }
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": [container]}
+    }))?;
+    Ok(())
+}
+
+#[test]
+fn logs_are_followed_to_their_end() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-logs")?;
+    let n = ns.name.as_str();
+    pod(&cluster, n, "p", TOOLBOX, "for i in $(seq 1 5); do echo line $i; sleep 0.3; done")?;
+    cluster.wait("the container has started", 30, |c| Ok(c.ok(&["-n", n, "logs", "p"]).is_ok()))?;
+    // Ends by itself, with the container.
+    let said = cluster.ok(&["-n", n, "logs", "-f", "p"])?;
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["line 1", "line 2", "line 3", "line 4", "line 5"]);
+    assert_eq!(cluster.ok(&["-n", n, "logs", "p", "--tail=2"])?.lines().count(), 2);
+    let said = cluster.ok(&["-n", n, "logs", "-l", "app=p", "--prefix"])?;
+    assert!(said.starts_with("[pod/p/main] line 1"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn exec_has_input_a_terminal_and_an_exit_code() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-exec")?;
+    let n = ns.name.as_str();
+    pod(&cluster, n, "p", TOOLBOX, "")?;
+    cluster.ready(n, "p")?;
+    let mut cat = kubectl(&cluster, &["-n", n, "exec", "-i", "p", "--", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let text = "input\n".repeat(20_000);
+    let mut stdin = cat.stdin.take().context("no standard input")?;
+    let sent = text.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(sent.as_bytes()));
+    let mut back = String::new();
+    cat.stdout.take().context("no standard output")?.read_to_string(&mut back)?;
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    assert!(cat.wait()?.success() && back == text, "{} of {} bytes came back", back.len(), text.len());
+    let out = cluster.kubectl(&["-n", n, "exec", "p", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
+    assert_eq!(out.status.code(), Some(7));
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "out\n");
+    assert!(String::from_utf8_lossy(&out.stderr).starts_with("err\n"));
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("no program `script` here: exec -t is not tried");
+        return Ok(());
+    }
+    // `script` gives kubectl a terminal; the container's own is another.
+    let command = kubectl(&cluster, &["-n", n, "exec", "-it", "p", "--", "tty"]);
+    let line: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let out =
+        Command::new("script").args(["-qec", &line.join(" "), "/dev/null"]).stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && said.contains("/dev/pts/"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn attach_cp_and_watch() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-attach")?;
+    let n = ns.name.as_str();
+    pod(&cluster, n, "p", TOOLBOX, "while true; do echo tick; sleep 0.2; done")?;
+    cluster.ready(n, "p")?;
+    let mut attached = Running::start(&mut kubectl(&cluster, &["-n", n, "attach", "p"]))?;
+    let ticks = attached.lines()?.filter(|line| line == "tick").take(3).count();
+    assert_eq!(ticks, 3);
+    let directory = tempfile::tempdir()?;
+    let (there, back) = (directory.path().join("there"), directory.path().join("back"));
+    let bytes: Vec<u8> = (0..300_000u32).flat_map(|number| number.to_le_bytes()).collect();
+    std::fs::write(&there, &bytes)?;
+    let path = |path: &std::path::Path| path.display().to_string();
+    cluster.ok(&["-n", n, "cp", &path(&there), "p:/tmp/file"])?;
+    cluster.ok(&["-n", n, "cp", "p:/tmp/file", &path(&back)])?;
+    assert!(std::fs::read(&back)? == bytes, "a file survives the way there and back");
+    let mut watch = Running::start(&mut kubectl(&cluster, &["-n", n, "get", "pods", "-w", "--no-headers"]))?;
+    let mut seen = watch.lines()?;
+    assert!(seen.next().is_some_and(|line| line.contains("Running")));
+    cluster.ok(&["-n", n, "delete", "pod", "p", "--wait=false"])?;
+    assert!(seen.any(|line| line.contains("Terminating")), "the deletion is seen by the watch");
+    Ok(())
+}
+
+#[test]
+fn a_port_is_forwarded() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-forward")?;
+    let n = ns.name.as_str();
+    pod(&cluster, n, "p", ECHO, "")?;
+    cluster.ready(n, "p")?;
+    let mut forward = Running::start(&mut kubectl(&cluster, &["-n", n, "port-forward", "pod/p", ":8080"]))?;
+    let first = forward.lines()?.next().context("port-forward says nothing")?;
+    let port: u16 = first
+        .split_once("127.0.0.1:")
+        .and_then(|(_, rest)| rest.split(' ').next())
+        .and_then(|port| port.parse().ok())
+        .with_context(|| format!("no port in {first:?}"))?;
+    for path in ["/one", "/two", "/three"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.contains(&format!("p 127.0.0.1 {path}")), "{answer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_is_drained_and_comes_back() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-drain")?;
+    let n = ns.name.as_str();
+    let nodes = cluster.nodes()?;
+    let node = nodes.last().context("no nodes")?.as_str();
+    cluster.apply(&json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": n},
+        "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "d"}}, "template": {
+            "metadata": {"labels": {"app": "d"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": TOOLBOX}]}
+        }}
+    }))?;
+    cluster.ok(&["-n", n, "rollout", "status", "deployment/d", "--timeout=60s"])?;
+    // Whatever comes, the node must take pods again for the other tests.
+    let drained =
+        cluster.ok(&["drain", node, "--ignore-daemonsets", "--timeout=60s", "--pod-selector=app=d"]);
+    let there = cluster.get(&["-n", n, "pods", "--field-selector", &format!("spec.nodeName={node}")]);
+    let unschedulable = cluster.ok(&["get", "node", node, "--no-headers"]);
+    cluster.ok(&["uncordon", node])?;
+    drained?;
+    let there = there?;
+    let left = items(&there).iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    assert_eq!(left.count(), 0);
+    assert!(unschedulable?.contains("Ready,SchedulingDisabled"));
+    cluster.ok(&["-n", n, "rollout", "status", "deployment/d", "--timeout=60s"]).map(|_| ())
+}
+
+#[test]
+fn a_changed_configmap_reaches_its_volume() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "kubectl-config")?;
+    let n = ns.name.as_str();
+    cluster.ok(&["-n", n, "create", "configmap", "c", "--from-literal=f=one"])?;
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": n},
+        "spec": {"terminationGracePeriodSeconds": 0, "volumes": [{"name": "c", "configMap": {"name": "c"}}],
+            "containers": [{"name": "main", "image": TOOLBOX, "volumeMounts": [{"name": "c", "mountPath": "/c"}]}]}
+    }))?;
+    cluster.ready(n, "p")?;
+    let read = || cluster.ok(&["-n", n, "exec", "p", "--", "cat", "/c/f"]);
+    assert_eq!(read()?, "one");
+    cluster.ok(&["-n", n, "patch", "configmap", "c", "-p", r#"{"data":{"f":"two"}}"#])?;
+    eventually("the pod reads what is new", Duration::from_secs(90), || Ok((read()? == "two").then_some(())))
+}
