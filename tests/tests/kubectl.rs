@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,9 +28,25 @@ impl Running {
             .context("start")
     }
 
-    fn lines(&mut self) -> Result<impl Iterator<Item = String> + use<>> {
+    /// Its lines as they come: reading them can be given up, unlike reading from the program itself.
+    fn lines(&mut self) -> Result<Receiver<String>> {
         let stdout = self.0.stdout.take().context("no standard output")?;
-        Ok(BufReader::new(stdout).lines().map_while(Result::ok))
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _ =
+                BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line));
+        });
+        Ok(lines)
+    }
+}
+
+/// The first line that is as wanted.
+fn line(lines: &Receiver<String>, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    loop {
+        let line = lines.recv_timeout(Duration::from_secs(30)).with_context(|| format!("no line: {what}"))?;
+        if wanted(&line) {
+            return Ok(line);
+        }
     }
 }
 
@@ -101,7 +118,7 @@ fn exec_has_input_a_terminal_and_an_exit_code() -> Result<()> {
         return Ok(());
     }
     // `script` gives kubectl a terminal; the container's own is another.
-    let command = kubectl(&cluster, &["-n", n, "exec", "-it", "p", "--", "tty"]);
+    let command = kubectl(&cluster, &["-n", n, "exec", "-it", "p", "--", "/bin/busybox", "tty"]);
     let line: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy()))
@@ -121,8 +138,10 @@ fn attach_cp_and_watch() -> Result<()> {
     pod(&cluster, n, "p", TOOLBOX, "while true; do echo tick; sleep 0.2; done")?;
     cluster.ready(n, "p")?;
     let mut attached = Running::start(&mut kubectl(&cluster, &["-n", n, "attach", "p"]))?;
-    let ticks = attached.lines()?.filter(|line| line == "tick").take(3).count();
-    assert_eq!(ticks, 3);
+    let ticks = attached.lines()?;
+    for _ in 0..3 {
+        line(&ticks, "what the container says", |line| line == "tick")?;
+    }
     let directory = tempfile::tempdir()?;
     let (there, back) = (directory.path().join("there"), directory.path().join("back"));
     let bytes: Vec<u8> = (0..300_000u32).flat_map(|number| number.to_le_bytes()).collect();
@@ -132,10 +151,10 @@ fn attach_cp_and_watch() -> Result<()> {
     cluster.ok(&["-n", n, "cp", "p:/tmp/file", &path(&back)])?;
     assert!(std::fs::read(&back)? == bytes, "a file survives the way there and back");
     let mut watch = Running::start(&mut kubectl(&cluster, &["-n", n, "get", "pods", "-w", "--no-headers"]))?;
-    let mut seen = watch.lines()?;
-    assert!(seen.next().is_some_and(|line| line.contains("Running")));
-    cluster.ok(&["-n", n, "delete", "pod", "p", "--wait=false"])?;
-    assert!(seen.any(|line| line.contains("Terminating")), "the deletion is seen by the watch");
+    let seen = watch.lines()?;
+    line(&seen, "the pod that is there", |line| line.starts_with("p ") && line.contains("Running"))?;
+    pod(&cluster, n, "done", TOOLBOX, "exit 0")?;
+    line(&seen, "a pod that ends", |line| line.starts_with("done ") && line.contains("Completed"))?;
     Ok(())
 }
 
@@ -147,7 +166,9 @@ fn a_port_is_forwarded() -> Result<()> {
     pod(&cluster, n, "p", ECHO, "")?;
     cluster.ready(n, "p")?;
     let mut forward = Running::start(&mut kubectl(&cluster, &["-n", n, "port-forward", "pod/p", ":8080"]))?;
-    let first = forward.lines()?.next().context("port-forward says nothing")?;
+    // Kept: kubectl says a line for each connection and would end if nobody could read it.
+    let lines = forward.lines()?;
+    let first = line(&lines, "the port", |line| line.contains("127.0.0.1:"))?;
     let port: u16 = first
         .split_once("127.0.0.1:")
         .and_then(|(_, rest)| rest.split(' ').next())

@@ -79,9 +79,14 @@ impl Context {
         Writer::new(self.client(name), self.informers.all::<K>())
     }
 
-    /// A recorder of events with a controller's identity.
+    /// A recorder of events with a controller's identity, which is also the component that they name.
     pub(crate) fn recorder(&self, name: &'static str) -> Recorder {
-        let (recorder, task) = recorder(self.client(name), name, self.cancel.clone());
+        self.recorder_as(name, name)
+    }
+
+    /// The same for a component whose events have always had another name than the identity that writes them.
+    pub(crate) fn recorder_as(&self, identity: &'static str, component: &'static str) -> Recorder {
+        let (recorder, task) = recorder(self.client(identity), component, self.cancel.clone());
         self.background.lock().push(task.boxed());
         recorder
     }

@@ -69,7 +69,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         ),
         writer: context.writer(IDENTITY),
         pod_writer: context.writer(IDENTITY),
-        recorder: context.recorder("daemonset-controller"),
+        recorder: context.recorder_as(IDENTITY, "daemonset-controller"),
         failures: Mutex::default(),
     };
     let queue = Arc::new(Queue::default());

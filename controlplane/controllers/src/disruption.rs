@@ -43,7 +43,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         stateful_sets: context.informers.all(),
         controllers: context.informers.all(),
         writer: context.writer(IDENTITY),
-        recorder: context.recorder("controllermanager"),
+        recorder: context.recorder_as(IDENTITY, "controllermanager"),
     };
     let queue = Arc::new(Queue::default());
     follow_self(&controller.budgets, queue.clone());

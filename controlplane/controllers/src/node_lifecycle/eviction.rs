@@ -38,7 +38,7 @@ pub(crate) fn start(context: &Context) -> BoxFuture<'static, ()> {
         nodes: context.informers.all(),
         pods: context.informers.all(),
         writer: context.writer(IDENTITY),
-        recorder: context.recorder("taint-eviction-controller"),
+        recorder: context.recorder_as(IDENTITY, "taint-eviction-controller"),
     };
     index_by_node(&controller.pods);
     let queue = Arc::new(Queue::default());

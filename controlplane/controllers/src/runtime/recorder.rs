@@ -199,7 +199,7 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Event>, cancel: 
                 told.insert(identity, written);
             }
             Ok(Err(error)) if outcome::namespace_terminating(&error) || outcome::not_found(&error) => {}
-            Ok(Err(error)) => tracing::debug!("event not written: {error}"),
+            Ok(Err(error)) => tracing::warn!("event not written: {error}"),
             Err(_) => tracing::debug!("event not written: timed out"),
         }
     }
