@@ -62,6 +62,16 @@ impl Cluster {
             .with_context(|| format!("cannot start {program}"))
     }
 
+    /// The minor version of kubectl: Debian's own is 1.20 and speaks versions of some APIs that Kubernetes has removed since.
+    ///
+    /// # Errors
+    /// There is no kubectl, or it does not say.
+    pub fn kubectl_minor(&self) -> Result<u32> {
+        let said: Value = serde_json::from_str(&self.ok(&["version", "--client", "-o", "json"])?)?;
+        let minor = said["clientVersion"]["minor"].as_str().unwrap_or_default();
+        minor.trim_end_matches('+').parse().with_context(|| format!("kubectl's version: {said}"))
+    }
+
     /// Runs kubectl and returns what it printed; anything but success is an error.
     ///
     /// # Errors

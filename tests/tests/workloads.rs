@@ -93,6 +93,10 @@ fn jobs_complete_and_cronjobs_make_them() -> Result<()> {
         "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c", "namespace": ns.name},
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": pod}}}
     }))?;
+    if cluster.kubectl_minor()? < 21 {
+        println!("this kubectl knows CronJobs of batch/v1beta1 only: making a Job from one is left out");
+        return Ok(());
+    }
     cluster.ok(&["-n", &ns.name, "create", "job", "by-hand", "--from=cronjob/c"])?;
     cluster
         .ok(&["-n", &ns.name, "wait", "--for=condition=complete", "job/by-hand", "--timeout=60s"])
