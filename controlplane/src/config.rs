@@ -80,7 +80,11 @@ impl Config {
             Some(ApiserverConfig {
                 data_dir: data_dir.context("--data-dir is required")?,
                 bind: SocketAddr::new(bind_address, secure_port),
-                advertise: advertise_address.unwrap_or_else(|| default_advertise(bind_address)),
+                advertise: {
+                    let advertise = advertise_address.unwrap_or_else(|| default_advertise(bind_address));
+                    check_advertised(advertise, &service_ranges, &cluster_cidrs)?;
+                    advertise
+                },
                 service_ranges,
                 node_ports: parse_ports(&service_node_port_range)?,
             })
@@ -141,6 +145,19 @@ fn check_disjoint(services: &[IpNet], pods: &[IpNet]) -> Result<()> {
             ensure!(
                 !service.contains(&pod.network()) && !pod.contains(&service.network()),
                 "--service-cluster-ip-range {service} and --cluster-cidr {pod} overlap; choose disjoint ranges"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A machine whose own address is one of the cluster's ranges could not be told from a pod or a Service.
+fn check_advertised(address: IpAddr, services: &[IpNet], pods: &[IpNet]) -> Result<()> {
+    for (flag, ranges) in [("--service-cluster-ip-range", services), ("--cluster-cidr", pods)] {
+        for range in ranges {
+            ensure!(
+                !range.contains(&address),
+                "{flag} {range} holds {address}, the address of this API server; choose another range or --advertise-address"
             );
         }
     }
@@ -234,6 +251,11 @@ mod tests {
             ("--data-dir /d --service-cluster-ip-range 10.96.0.0/31", "fewer than 8 addresses"),
             ("--data-dir /d --service-cluster-ip-range fd00::/48", "too large"),
             ("--data-dir /d --cluster-cidr 10.0.0.0/8", "overlap"),
+            (
+                "--data-dir /d --advertise-address 10.96.3.4",
+                "--service-cluster-ip-range 10.96.0.0/16 holds 10.96.3.4",
+            ),
+            ("--data-dir /d --advertise-address 10.244.3.4", "--cluster-cidr 10.244.0.0/16 holds 10.244.3.4"),
             ("--data-dir /d --cluster-cidr 10.244.0.0/25", "does not fit"),
             ("--data-dir /d --service-node-port-range 5", "is not a range of ports"),
             ("--data-dir /d --kubeconfig /k", "leave it out"),
