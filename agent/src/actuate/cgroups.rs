@@ -4,7 +4,11 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pagurus_agent_core::names::PodUid;
 use pagurus_agent_core::pods::Pod;
 use pagurus_agent_core::pods::resources::{self, PodLimits, Qos};
@@ -44,7 +48,13 @@ pub fn prepare(pod: &Pod, promised: i64) -> Result<(), CgroupError> {
     mounts.apply(path(pod).trim_start_matches('/'), &resources::pod_limits(pod))
 }
 
-/// Removes the pod's cgroups, in whatever tier. Those in use stay and are an error. Blocks.
+/// How long a process may take to be gone after its container is, and how long one that is then killed.
+const PATIENCE: Duration = Duration::from_millis(500);
+const END: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Removes the pod's cgroups, in whatever tier. To be called when the runtime has nothing of the pod any more: processes
+/// that are there even so, such as those of a sandbox that the runtime forgot when it was killed, are killed. Blocks.
 pub fn remove(uid: &PodUid) -> Result<(), CgroupError> {
     let mounts = Mounts::read()?;
     for root in &mounts.all {
@@ -185,10 +195,41 @@ fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
             remove_tree(&entry.path())?;
         }
     }
-    match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", directory)(error)),
-        _ => Ok(()),
+    let begin = Instant::now();
+    loop {
+        match std::fs::remove_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && begin.elapsed() < END => {
+                if begin.elapsed() > PATIENCE {
+                    kill_all(directory)?;
+                }
+                std::thread::sleep(LOOK);
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(failed("remove", directory)(error));
+            }
+            _ => return Ok(()),
+        }
     }
+}
+
+/// Kills the processes of a cgroup.
+fn kill_all(directory: &Path) -> Result<(), CgroupError> {
+    let file = directory.join("cgroup.procs");
+    let processes = match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(failed("read", &file))?,
+    };
+    // Those of other process namespaces are shown as 0.
+    for process in
+        processes.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|process| *process > 0)
+    {
+        tracing::warn!(process, cgroup = %directory.display(), "killing a process that a pod left behind");
+        match kill(Pid::from_raw(process), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(failed("kill a process in", directory)(error.into())),
+        }
+    }
+    Ok(())
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CgroupError {

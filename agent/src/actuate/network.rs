@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ObjectReference;
 use pagurus_cni::commands::Settings;
-use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_cni::netlink::{Netlink as _, ROUTE_PROTOCOL, Route, Socket};
 use pagurus_cni::{Network, routes, sysctl};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
@@ -106,13 +106,18 @@ impl Passes {
         let network = self.network.clone();
         let (own, node_ips) = (self.context.node_name.clone(), self.context.node_ips.clone());
         let job = tokio::task::spawn_blocking(move || compare(&network, &nodes, &own, &node_ips));
-        let mut problems = match job.await {
-            Ok(problems) => problems,
-            Err(error) => vec![format!("a pass over the pod network panicked: {error}")],
-        };
+        let Compared { mut problems, clash } = job.await.unwrap_or_else(|error| Compared {
+            problems: vec![format!("a pass over the pod network panicked: {error}")],
+            clash: None,
+        });
         self.attachments.set(i64::try_from(self.network.attachments().len()).unwrap_or(i64::MAX));
         if self.network.settings().ranges.is_empty() {
             self.part.not_ready("the node has no podCIDRs yet");
+            return problems;
+        }
+        if let Some(clash) = clash {
+            self.part.not_ready(clash.as_str());
+            problems.push(clash);
             return problems;
         }
         // Only now: the runtime takes the file as the sign that pods can be connected.
@@ -142,11 +147,19 @@ impl Passes {
     }
 }
 
-/// Compares everything with what is there and puts it right as far as possible; what could not be put right.
-fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> Vec<String> {
+/// What a comparison found.
+struct Compared {
+    /// What could not be put right.
+    problems: Vec<String>,
+    /// Why no pod may be connected at all.
+    clash: Option<String>,
+}
+
+/// Compares everything with what is there and puts it right as far as possible.
+fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> Compared {
     let mut netlink = match Socket::open() {
         Ok(netlink) => netlink,
-        Err(error) => return vec![text(&error)],
+        Err(error) => return Compared { problems: vec![text(&error)], clash: None },
     };
     let ranges = nodes.get(own).map(|node| node.pod_ranges.clone()).unwrap_or_default();
     let mut problems = Vec::new();
@@ -154,17 +167,34 @@ fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> 
         problems.push(text(&error));
         network.settings().mtu
     });
-    network.set(Settings { ranges, node_ips: node_ips.to_vec(), mtu });
+    let mut clash = None;
+    network.set(Settings { ranges: ranges.clone(), node_ips: node_ips.to_vec(), mtu });
     problems.extend(network.reconcile().iter().map(text));
     let wanted = wanted_routes(nodes, own, &mut problems);
     match netlink.routes() {
         Ok(present) => {
+            clash = taken_range(&ranges, &present);
             let plan = routes::plan(&wanted, &present);
             problems.extend(routes::apply(&plan, &mut netlink).iter().map(text));
         }
         Err(error) => problems.push(text(&error)),
     }
-    problems
+    Compared { problems, clash }
+}
+
+/// Why this node's own ranges are not free: a route of somebody else into them, such as the bridge of another pod network
+/// that was here before. Routes to a larger network are no clash: those to pods are more specific.
+fn taken_range(ranges: &[IpNet], present: &[Route]) -> Option<String> {
+    let others = present.iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+    let mut clashes = others.filter_map(|route| {
+        let range = ranges.iter().find(|range| range.contains(&route.destination))?;
+        Some(format!(
+            "podCIDR {range} of this node clashes with a route of this machine to {}; remove what made it (another pod \
+             network?) or choose another --cluster-cidr",
+            route.destination
+        ))
+    });
+    clashes.next()
 }
 
 /// Where the pods of other nodes are: range to next hop. Ranges that clash are left out and told.
@@ -239,6 +269,30 @@ mod tests {
             .collect();
         assert_eq!(wanted, routes);
         assert_eq!(problems.first().map(String::as_str), problem);
+    }
+
+    #[test]
+    fn routes_of_others_into_the_own_range() {
+        let check = |destination: &str, protocol: u8, clashes: bool| {
+            let ranges = ["10.244.1.0/24", "fd00:1::/64"].map(|range| range.parse().expect("a range"));
+            let route = Route {
+                destination: destination.parse().expect("a range"),
+                gateway: None,
+                device: None,
+                source: None,
+                protocol,
+            };
+            assert_eq!(taken_range(&ranges, &[route]).is_some(), clashes, "{destination}");
+        };
+        let kernel = 2;
+        check("10.244.1.0/24", kernel, true);
+        check("10.244.1.128/25", kernel, true);
+        check("fd00:1::/64", kernel, true);
+        check("10.244.1.7/32", ROUTE_PROTOCOL, false);
+        check("10.244.0.0/16", kernel, false);
+        check("10.244.2.0/24", kernel, false);
+        check("0.0.0.0/0", kernel, false);
+        check("fe80::/64", kernel, false);
     }
 
     #[test]

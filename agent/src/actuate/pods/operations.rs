@@ -258,7 +258,6 @@ async fn tear_down(job: &Job) -> Outcome {
 async fn clean_up(job: &Job) -> Outcome {
     let (dirs, uid, has_cgroup) = (job.host.dirs.clone(), job.pod.uid.clone(), job.host.cgroups_per_qos);
     let done = tokio::task::spawn_blocking(move || {
-        // A process may take a moment to be gone after its container is; then this is tried again.
         if has_cgroup {
             cgroups::remove(&uid).map_err(|error| error.to_string())?;
         }

@@ -7,6 +7,12 @@ use super::cells;
 use super::fields::{Fields, default, existing, items_mut, object_at};
 use super::plain::Plain;
 
+/// Said to whoever writes one: nobody may believe a door shut that is open.
+const NO_WEBHOOKS: &str =
+    "this server does not call admission webhooks yet: the configuration is kept but has no effect";
+const NO_POLICIES: &str =
+    "this server does not evaluate admission policies yet: the object is kept but has no effect";
+
 /// The strategy of `mutatingwebhookconfigurations`.
 pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
     default: |object| {
@@ -16,6 +22,7 @@ pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
         }
     },
     cells: webhook_cells,
+    warnings: |_| vec![NO_WEBHOOKS.to_owned()],
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
@@ -25,6 +32,7 @@ pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
 pub(crate) static VALIDATING_WEBHOOKS: Plain = Plain {
     default: default_webhooks,
     cells: webhook_cells,
+    warnings: |_| vec![NO_WEBHOOKS.to_owned()],
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
@@ -34,6 +42,7 @@ pub(crate) static VALIDATING_WEBHOOKS: Plain = Plain {
 pub(crate) static VALIDATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.validations", now),
+    warnings: |_| vec![NO_POLICIES.to_owned()],
     generations: true,
     unconditional_update: false,
     status_alone: true,
@@ -44,6 +53,7 @@ pub(crate) static VALIDATING_POLICIES: Plain = Plain {
 pub(crate) static MUTATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.mutations", now),
+    warnings: |_| vec![NO_POLICIES.to_owned()],
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
@@ -60,6 +70,7 @@ pub(crate) static POLICY_BINDINGS: Plain = Plain {
         }
     },
     cells: binding_cells,
+    warnings: |_| vec![NO_POLICIES.to_owned()],
     generations: true,
     unconditional_update: false,
     ..Plain::NEW

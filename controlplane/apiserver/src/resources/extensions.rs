@@ -12,6 +12,12 @@ use super::plain::Plain;
 pub(crate) static DEFINITIONS: Plain = Plain {
     default: default_definition,
     cells: definition_cells,
+    warnings: |_| {
+        vec![
+            "this server does not serve custom resources yet: the definition is kept but has no effect"
+                .to_owned(),
+        ]
+    },
     generations: true,
     unconditional_update: false,
     status_alone: true,
@@ -26,6 +32,10 @@ pub(crate) static API_SERVICES: Plain = Plain {
         }
     },
     cells: service_cells,
+    warnings: |object| {
+        let note = "this server does not pass requests to other API servers yet: the APIService is kept but has no effect";
+        object.has("spec.service").then(|| note.to_owned()).into_iter().collect()
+    },
     // The core group's is `v1.`, which is no DNS name.
     name: pagurus_controlplane_api::labels::path_segment_name,
     unconditional_update: false,
