@@ -48,6 +48,13 @@ impl Address {
         [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
     }
 
+    /// Stands for the clients in one network namespace of this node, by the kernel's cookie of it, where their address is not
+    /// known: a value that is no address of any client (the IPv6 discard prefix, 100::/64, RFC 6666).
+    #[inline(always)]
+    pub const fn of_namespace(cookie: u64) -> Self {
+        Self { words: [1u32.to_le(), 0, cookie as u32, (cookie >> 32) as u32] }
+    }
+
     /// Whether this is an IPv4 address in v4-mapped form.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

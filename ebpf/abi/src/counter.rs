@@ -14,21 +14,11 @@ pub const COUNTER_REVERSE_UDP: u32 = 3;
 pub const COUNTER_PEERNAME: u32 = 4;
 /// Connects and datagrams refused because the Service has no endpoint.
 pub const COUNTER_NO_BACKEND: u32 = 5;
-/// Look-ups done again because a change of the Service came between two of them.
-pub const COUNTER_RETRY: u32 = 6;
 /// Reverse or flow entries that could not be written.
-pub const COUNTER_TABLE_FULL: u32 = 7;
+pub const COUNTER_TABLE_FULL: u32 = 6;
 /// How many counters there are.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 7;
 
 /// Name of each counter, by index.
-pub const COUNTER_NAMES: [&str; COUNTERS as usize] = [
-    "connect_tcp",
-    "connect_udp",
-    "send_udp",
-    "reverse_udp",
-    "peername",
-    "no_backend",
-    "retry",
-    "table_full",
-];
+pub const COUNTER_NAMES: [&str; COUNTERS as usize] =
+    ["connect_tcp", "connect_udp", "send_udp", "reverse_udp", "peername", "no_backend", "table_full"];

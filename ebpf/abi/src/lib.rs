@@ -7,41 +7,67 @@
 #![no_std]
 
 mod address;
+mod config;
 mod counter;
+mod event;
+mod flow;
+mod hash;
 mod service;
 
 pub use address::{Address, Port};
-pub use counter::{
-    COUNTER_CONNECT_TCP, COUNTER_CONNECT_UDP, COUNTER_NAMES, COUNTER_NO_BACKEND, COUNTER_PEERNAME,
-    COUNTER_RETRY, COUNTER_REVERSE_UDP, COUNTER_SEND_UDP, COUNTER_TABLE_FULL, COUNTERS,
-};
-pub use service::{
-    Backend, ClientKey, ClientValue, FlowKey, FlowValue, NODE_ADDRESS_LOCAL, PROTOCOL_SCTP, PROTOCOL_TCP,
-    PROTOCOL_UDP, ReverseKey, ReverseValue, SERVICE_AFFINITY, ServiceKey, ServiceValue, SlotKey,
-};
+pub use config::*;
+pub use counter::*;
+pub use event::*;
+pub use flow::*;
+pub use hash::{client_hash, flow_hash, place};
+pub use service::*;
 
 /// Version of the layout of every map here. A change of any type above raises it; pins of another version are
 /// never reused.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
-/// Names of the maps, as the programs declare them and as user space looks them up and pins them.
+/// Names of the maps, as the programs declare them and as user space looks them up and pins them. (BPF names have 15 letters.)
+///
+/// Those marked *grows* are arrays of maps with the map in place 0, so that user space can put a larger one in its place while
+/// packets flow.
 pub mod maps {
-    /// [`ServiceKey`](crate::ServiceKey) to [`ServiceValue`](crate::ServiceValue).
+    /// Grows: hash of [`ServiceKey`](crate::ServiceKey) to [`ServiceValue`](crate::ServiceValue).
     pub const SERVICES: &str = "SERVICES";
-    /// [`SlotKey`](crate::SlotKey) to backend id (`u32`).
+    /// Grows: array of backends' ids (`u32`): the [`Extent`](crate::Extent)s of all Services, and their Maglev tables.
     pub const SLOTS: &str = "SLOTS";
-    /// Backend id (`u32`) to [`Backend`](crate::Backend).
+    /// Grows: array of [`Backend`](crate::Backend) by id; ids begin at 1.
     pub const BACKENDS: &str = "BACKENDS";
+    /// Grows: array of `u64`, connections by backend id.
+    pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// Grows: array of [`ServiceStats`](crate::ServiceStats) by Service number; numbers begin at 1.
+    pub const SERVICE_STATS: &str = "SERVICE_STATS";
+    /// Grows: hash of [`FlowTuple`](crate::FlowTuple) to [`FlowState`](crate::FlowState). In place 1 is the smaller table that was
+    /// in place 0 before, as long as its entries are being copied, and otherwise nothing: looked at after place 0, never written.
+    pub const CONNTRACK: &str = "CONNTRACK";
+    /// Trie of [`SourceRange`](crate::SourceRange) to `u32`: who may use frontends with `SERVICE_SOURCE_RANGES`.
+    pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
     /// [`Address`](crate::Address) of any node to flags (`u32`).
     pub const NODES: &str = "NODES";
+    /// [`Address`](crate::Address) of a pod of this node to [`Endpoint`](crate::Endpoint).
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// [`Address`](crate::Address) for which this node answers ARP and neighbour solicitations, to flags (`u32`, 0).
+    pub const ANNOUNCED: &str = "ANNOUNCED";
     /// [`ReverseKey`](crate::ReverseKey) to [`ReverseValue`](crate::ReverseValue), least recently used out first.
     pub const REVERSE: &str = "REVERSE";
     /// [`FlowKey`](crate::FlowKey) to [`FlowValue`](crate::FlowValue), least recently used out first.
     pub const FLOWS: &str = "FLOWS";
     /// [`ClientKey`](crate::ClientKey) to [`ClientValue`](crate::ClientValue), least recently used out first.
     pub const CLIENTS: &str = "CLIENTS";
+    /// [`FragmentKey`](crate::FragmentKey) to [`FragmentValue`](crate::FragmentValue), least recently used out first.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// The only place: [`NodeConfig`](crate::NodeConfig).
+    pub const CONFIG: &str = "CONFIG";
     /// Counter index to `u64`, one per CPU.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Reason to `u64`, one per CPU.
+    pub const DROPS: &str = "DROPS";
+    /// Ring of [`DropEvent`](crate::DropEvent).
+    pub const EVENTS: &str = "EVENTS";
 }
 
 /// Names of the programs, as the object file has them.
@@ -57,8 +83,55 @@ pub mod programs {
         "getpeername4",
         "getpeername6",
     ];
-    /// Read-only global: the first port of the NodePort range (host byte order, `u16`).
-    pub const NODE_PORT_FIRST: &str = "NODE_PORT_FIRST";
-    /// Read-only global: the last port of the NodePort range (host byte order, `u16`).
-    pub const NODE_PORT_LAST: &str = "NODE_PORT_LAST";
+    /// tcx: packets that pods send, at ingress of the host's end of their pairs (or of the bridge they are on).
+    pub const FROM_POD: &str = "from_pod";
+    /// tcx: packets to pods that come through the kernel's forwarding or from the node itself, at egress of the same devices.
+    pub const TO_POD: &str = "to_pod";
+    /// tcx: packets from outside, at ingress of uplinks and of the overlay.
+    pub const FROM_OUTSIDE: &str = "from_outside";
+    /// tcx: packets to the outside, at egress of uplinks and of the overlay.
+    pub const TO_OUTSIDE: &str = "to_outside";
+    /// XDP: packets from outside, early.
+    pub const XDP_OUTSIDE: &str = "xdp_outside";
+    /// Every tcx program.
+    pub const PACKET: [&str; 4] = [FROM_POD, TO_POD, FROM_OUTSIDE, TO_OUTSIDE];
+}
+
+/// The types may be keys and values of maps.
+#[cfg(feature = "user")]
+mod pod {
+    use crate::{
+        Address, Backend, ClientKey, ClientValue, Endpoint, FlowKey, FlowState, FlowTuple, FlowValue,
+        FragmentKey, FragmentValue, NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats,
+        ServiceValue, SourceRange,
+    };
+
+    /// Marks types as plain data for aya.
+    macro_rules! plain {
+        ($($name:ident),+) => {
+            // SAFETY: `repr(C)`, integers only and no padding (sizes asserted beside the types): every bit pattern is a value.
+            $(unsafe impl aya::Pod for $name {})+
+        };
+    }
+
+    plain!(
+        Address,
+        Backend,
+        ClientKey,
+        ClientValue,
+        Endpoint,
+        FlowKey,
+        FlowState,
+        FlowTuple,
+        FlowValue,
+        FragmentKey,
+        FragmentValue,
+        NodeConfig,
+        ReverseKey,
+        ReverseValue,
+        ServiceKey,
+        ServiceStats,
+        ServiceValue,
+        SourceRange
+    );
 }

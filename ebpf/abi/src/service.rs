@@ -1,21 +1,45 @@
-//! Services: frontends, slots, backends, and what a socket remembers of them.
+//! Services: frontends, the flat table of backends' ids, backends, and what a socket or a client remembers of them.
 //!
 //! Must not know: how backends are chosen or in which order maps are written.
 
 use crate::{Address, Port};
 
+/// IP protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
 /// IP protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
 /// IP protocol number of SCTP.
 pub const PROTOCOL_SCTP: u8 = 132;
 
-/// [`ServiceValue::flags`]: connections of one client go to one backend (`affinity_seconds`).
+/// [`ServiceValue::flags`]: connections of one client go to one endpoint ([`ServiceValue::affinity_seconds`]).
 pub const SERVICE_AFFINITY: u32 = 1 << 0;
+/// [`ServiceValue::flags`]: only clients in `SOURCE_RANGES` may use this frontend.
+pub const SERVICE_SOURCE_RANGES: u32 = 1 << 1;
+/// [`ServiceValue::flags`]: `externalTrafficPolicy: Local`: from outside only endpoints of this node, never with another source
+/// address; without one packets are dropped and not refused.
+pub const SERVICE_OUTSIDE_LOCAL: u32 = 1 << 2;
+/// [`ServiceValue::flags`]: `internalTrafficPolicy: Local` for this frontend: without a local endpoint packets are dropped.
+pub const SERVICE_INSIDE_LOCAL: u32 = 1 << 3;
+/// [`ServiceValue::flags`]: a NodePort, LoadBalancer or external address: meant to be reached from outside.
+pub const SERVICE_EXTERNAL: u32 = 1 << 4;
+/// [`ServiceValue::flags`]: endpoints of other nodes answer the client themselves (direct server return).
+pub const SERVICE_DSR: u32 = 1 << 5;
+/// [`ServiceValue::flags`]: packets from outside choose at random instead of by the Maglev table.
+pub const SERVICE_RANDOM: u32 = 1 << 6;
+/// [`ServiceValue::flags`]: there are endpoints somewhere, though this frontend may use none of them (a `Local` policy): drop, do
+/// not refuse.
+pub const SERVICE_HAS_ENDPOINTS: u32 = 1 << 7;
+/// [`ServiceValue::flags`]: a hostPort: the frontend of one pod of this node, under each of the node's own addresses.
+pub const SERVICE_HOST_PORT: u32 = 1 << 8;
 
 /// Flag in the `NODES` map: the address belongs to this node.
 pub const NODE_ADDRESS_LOCAL: u32 = 1 << 0;
+/// Flag in the `NODES` map: NodePorts are reached at this address.
+pub const NODE_ADDRESS_NODE_PORTS: u32 = 1 << 1;
 
 /// What a client connects to. For NodePorts the address is [`Address::ANY_V4`] or [`Address::ANY_V6`].
 #[repr(C)]
@@ -27,35 +51,43 @@ pub struct ServiceKey {
     pub port: Port,
     /// IP protocol number.
     pub protocol: u8,
-    /// 0: every client; other values are free for traffic policies.
-    pub scope: u8,
+    /// Always 0.
+    pub reserved: u8,
 }
 
-/// What is behind a [`ServiceKey`].
+/// A range of `SLOTS`: places `first..first + count`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// The first place.
+    pub first: u32,
+    /// How many places.
+    pub count: u32,
+}
+
+/// What is behind a [`ServiceKey`]. Written whole: a program sees the old or the new value. The extents it names are complete
+/// before it is written and stay as they are until some time after it was replaced.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceValue {
-    /// Names the slots: several keys (ClusterIP, NodePort) may share one id.
-    pub id: u32,
-    /// Slots 0..count are filled. 0: connects are refused at once.
-    pub count: u32,
+    /// Number of the Service: the same for all frontends and ports of one Service. Names it in statistics, events, source ranges
+    /// and client affinity.
+    pub service: u32,
     /// `SERVICE_*`.
     pub flags: u32,
-    /// How long a client stays with its backend, if [`SERVICE_AFFINITY`].
+    /// How long a client stays with its endpoint, if [`SERVICE_AFFINITY`].
     pub affinity_seconds: u32,
+    /// Another number each time anything of this value or of its extents becomes different, from 1 on.
+    pub generation: u32,
+    /// Backends for clients in the cluster (pods of this node and the node itself), ordered by address and port. Empty: refused.
+    pub inside: Extent,
+    /// Backends for everybody else, ordered by address and port.
+    pub outside: Extent,
+    /// Maglev table over `outside`; empty where nobody comes from outside.
+    pub maglev: Extent,
 }
 
-/// One place of a Service's list of backends; the map's value is the backend's id.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SlotKey {
-    /// [`ServiceValue::id`].
-    pub service: u32,
-    /// 0..count.
-    pub slot: u32,
-}
-
-/// Where a connection really goes.
+/// Where a connection really goes; place `id` of `BACKENDS`. Zeros: there is no such backend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
@@ -67,8 +99,23 @@ pub struct Backend {
     pub protocol: u8,
     /// Always 0.
     pub reserved: u8,
-    /// Free for backend states.
+    /// `BACKEND_*`.
     pub flags: u32,
+}
+
+/// [`Backend::flags`]: the endpoint runs on this node.
+pub const BACKEND_LOCAL: u32 = 1 << 0;
+/// [`Backend::flags`]: takes no new connections; those it has go on.
+pub const BACKEND_DRAINING: u32 = 1 << 1;
+
+/// Key of `SOURCE_RANGES` behind the length of its prefix (in bits, counted from `service` on: 32 and more).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceRange {
+    /// [`ServiceValue::service`], in network byte order because prefixes are counted in bits.
+    pub service: u32,
+    /// The client's address.
+    pub address: Address,
 }
 
 /// A socket and the backend it talks to; finds the Service's address it believes to talk to.
@@ -97,7 +144,7 @@ pub struct ReverseValue {
     pub port: Port,
     /// Always 0.
     pub reserved: u16,
-    /// [`ServiceValue::id`] at that time.
+    /// [`ServiceValue::service`] at that time.
     pub service: u32,
 }
 
@@ -115,84 +162,64 @@ pub struct FlowKey {
     pub reserved: [u16; 3],
 }
 
-/// The backend chosen for a [`FlowKey`]; valid while the slot still holds that backend.
+/// The backend chosen for a [`FlowKey`]; good while the Service is of the same generation, or still has this backend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowValue {
-    /// [`ServiceValue::id`].
+    /// [`ServiceValue::service`].
     pub service: u32,
-    /// Slot the backend was found in.
-    pub slot: u32,
-    /// The backend's id.
-    pub backend: u32,
+    /// [`ServiceValue::generation`] when the backend was last looked for among the Service's.
+    pub generation: u32,
+    /// The backend's address.
+    pub address: Address,
+    /// The backend's port.
+    pub port: Port,
     /// Always 0.
-    pub reserved: u32,
+    pub reserved: [u16; 3],
 }
 
-/// A client and a Service that wants it to stay with one backend ([`SERVICE_AFFINITY`]).
+/// A client and a Service that wants it to stay with one endpoint ([`SERVICE_AFFINITY`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey {
-    /// The kernel's cookie of the client's network namespace: every pod has one, and so has the node itself.
-    pub client: u64,
-    /// [`ServiceValue::id`].
+    /// The client's address; for sockets of this node's pods [`Address::of_namespace`] of their network namespace.
+    pub client: Address,
+    /// [`ServiceValue::service`].
     pub service: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
-/// The backend a [`ClientKey`] was given last; valid while a slot of the Service still holds it.
+/// The endpoint that a [`ClientKey`] was given last, whichever port of the Service it asked for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientValue {
     /// When, in nanoseconds since the machine was started.
     pub last: u64,
-    /// The backend's id.
-    pub backend: u32,
-    /// Slot the backend was found in.
-    pub slot: u32,
+    /// The endpoint's address.
+    pub address: Address,
 }
 
-const _: () = assert!(size_of::<ClientKey>() == 16);
-const _: () = assert!(size_of::<ClientValue>() == 16);
+/// Counts of one Service (place [`ServiceValue::service`] of `SERVICE_STATS`), added to atomically at new connections only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStats {
+    /// Connections, and flows of datagrams.
+    pub connections: u64,
+    /// Refused: there is no endpoint.
+    pub refused: u64,
+    /// Dropped: not in the source ranges, or no local endpoint where only those may be used.
+    pub dropped: u64,
+}
+
 const _: () = assert!(size_of::<ServiceKey>() == 20);
-const _: () = assert!(size_of::<ServiceValue>() == 16);
-const _: () = assert!(size_of::<SlotKey>() == 8);
+const _: () = assert!(size_of::<ServiceValue>() == 40);
 const _: () = assert!(size_of::<Backend>() == 24);
+const _: () = assert!(size_of::<SourceRange>() == 20);
 const _: () = assert!(size_of::<ReverseKey>() == 32);
 const _: () = assert!(size_of::<ReverseValue>() == 24);
 const _: () = assert!(size_of::<FlowKey>() == 32);
-const _: () = assert!(size_of::<FlowValue>() == 16);
-
-/// The types may be keys and values of maps: integers only, no padding (asserted above).
-#[cfg(feature = "user")]
-mod pod {
-    use super::{
-        Backend, ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey, ReverseValue, ServiceKey,
-        ServiceValue, SlotKey,
-    };
-    use crate::Address;
-
-    // SAFETY: `repr(C)`, every byte belongs to an integer field, every bit pattern is a value.
-    unsafe impl aya::Pod for Address {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ServiceKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ServiceValue {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for SlotKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Backend {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ReverseKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ReverseValue {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for FlowKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for FlowValue {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ClientKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ClientValue {}
-}
+const _: () = assert!(size_of::<FlowValue>() == 32);
+const _: () = assert!(size_of::<ClientKey>() == 24);
+const _: () = assert!(size_of::<ClientValue>() == 24);
+const _: () = assert!(size_of::<ServiceStats>() == 24);

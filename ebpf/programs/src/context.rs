@@ -121,10 +121,10 @@ pub(crate) fn cookie(ctx: &SockAddrContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
-/// The kernel's name for the network namespace of the socket, unique while the machine is up. It stands for the client's
-/// address: a pod has one of its own, and everything on the node's network shares the node's.
+/// Stands for the client's address: the network namespace of the socket. A pod has one of its own, and everything on the node's
+/// network shares the node's.
 #[inline(always)]
-pub(crate) fn client(ctx: &SockAddrContext) -> u64 {
+pub(crate) fn client(ctx: &SockAddrContext) -> Address {
     // SAFETY: the helper takes this program type's context.
-    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+    Address::of_namespace(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }

@@ -17,6 +17,7 @@ mod context;
 mod maps;
 mod panic;
 mod socket;
+mod table;
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 

@@ -1,57 +1,58 @@
-//! All maps and read-only globals. Capacities here are only defaults: the loader sets them from its configuration.
+//! All maps. Capacities here are only defaults: the loader sets them from its configuration.
 //!
 //! Must not know: what the programs do with them.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
 };
 use pagurus_ebpf_abi::{
-    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey,
-    ReverseValue, ServiceKey, ServiceValue, SlotKey,
+    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, FlowKey, FlowValue, NodeConfig,
+    ReverseKey, ReverseValue, ServiceKey, ServiceValue,
 };
 
-/// What clients connect to.
-#[map]
-pub(crate) static SERVICES: HashMap<ServiceKey, ServiceValue> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// Entries are allocated as they come.
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+/// User space writes through memory, and puts in larger ones.
+const SHARED: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 
-/// Backend id of each slot of each service.
-#[map]
-pub(crate) static SLOTS: HashMap<SlotKey, u32> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+/// What clients connect to.
+#[btf_map]
+pub(crate) static SERVICES: ArrayOfMaps<HashMap<ServiceKey, ServiceValue, 1024, SPARSE>, 1> =
+    ArrayOfMaps::new();
+
+/// The backends' ids of all Services.
+#[btf_map]
+pub(crate) static SLOTS: ArrayOfMaps<Array<u32, 1024, SHARED>, 1> = ArrayOfMaps::new();
 
 /// Backends by id.
-#[map]
-pub(crate) static BACKENDS: HashMap<u32, Backend> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+#[btf_map]
+pub(crate) static BACKENDS: ArrayOfMaps<Array<Backend, 1024, SHARED>, 1> = ArrayOfMaps::new();
 
 /// Addresses of every node: where NodePorts are reached.
-#[map]
-pub(crate) static NODES: HashMap<Address, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[btf_map]
+pub(crate) static NODES: HashMap<Address, u32, 16384, SPARSE> = HashMap::new();
 
 /// What a socket believes its peer to be.
-#[map]
-pub(crate) static REVERSE: LruHashMap<ReverseKey, ReverseValue> = LruHashMap::with_max_entries(65_536, 0);
+#[btf_map]
+pub(crate) static REVERSE: LruHashMap<ReverseKey, ReverseValue, 65536> = LruHashMap::new();
 
 /// Which backend the datagrams of an unconnected socket go to.
-#[map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(65_536, 0);
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue, 16384> = LruHashMap::new();
 
-/// Which backend a client stays with, for Services that want that.
-#[map]
-pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientValue> = LruHashMap::with_max_entries(16_384, 0);
+/// Which endpoint a client stays with, for Services that want that.
+#[btf_map]
+pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientValue, 16384> = LruHashMap::new();
+
+/// What the programs must know of their node.
+#[btf_map]
+pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
 
 /// Counters.
-#[map]
-pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_LEN, 0);
-
-/// First port of the NodePort range; set at load.
-#[unsafe(no_mangle)]
-pub(crate) static NODE_PORT_FIRST: u16 = 30_000;
-
-/// Last port of the NodePort range; set at load.
-#[unsafe(no_mangle)]
-pub(crate) static NODE_PORT_LAST: u16 = 32_767;
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]
@@ -62,15 +63,8 @@ pub(crate) fn count(counter: u32) {
     }
 }
 
-/// Whether this port number (host byte order) can be a NodePort.
+/// What the programs must know of their node.
 #[inline(always)]
-pub(crate) fn is_node_port(number: u16) -> bool {
-    // SAFETY: both are plain statics of this object; volatile because the loader replaces their values.
-    let (first, last) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const NODE_PORT_FIRST),
-            core::ptr::read_volatile(&raw const NODE_PORT_LAST),
-        )
-    };
-    first <= number && number <= last
+pub(crate) fn config() -> Option<&'static NodeConfig> {
+    CONFIG.get(0)
 }

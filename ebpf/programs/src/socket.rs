@@ -24,8 +24,8 @@ pub(crate) fn connect<F: Family>(ctx: &SockAddrContext) -> Verdict {
         PROTOCOL_UDP => COUNTER_CONNECT_UDP,
         _ => return Verdict::PASS,
     };
-    let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, scope: 0 };
-    let route = balance::pick(&key, context::client(ctx));
+    let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, reserved: 0 };
+    let route = balance::pick(&key, &context::client(ctx));
     if let Route::Elsewhere = route
         && protocol == PROTOCOL_UDP
     {
@@ -41,8 +41,8 @@ pub(crate) fn send<F: Family>(ctx: &SockAddrContext) -> Verdict {
     if protocol != PROTOCOL_UDP {
         return Verdict::PASS;
     }
-    let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, scope: 0 };
-    let route = balance::stay(&key, context::cookie(ctx), context::client(ctx));
+    let key = ServiceKey { address: F::address(ctx), port: context::port(ctx), protocol, reserved: 0 };
+    let route = balance::stay(&key, context::cookie(ctx), &context::client(ctx));
     translate::<F>(ctx, &key, route, COUNTER_SEND_UDP)
 }
 
@@ -89,10 +89,10 @@ fn remember(ctx: &SockAddrContext, key: &ServiceKey, service: u32, backend: &Bac
     let reverse = reverse_key(ctx, backend.address, backend.port, key.protocol);
     let value = ReverseValue { address: key.address, port: key.port, reserved: 0, service };
     // SAFETY: the value is only compared.
-    if unsafe { REVERSE.get(&reverse) } == Some(&value) {
+    if unsafe { REVERSE.get(reverse) } == Some(&value) {
         return;
     }
-    if REVERSE.insert(&reverse, &value, 0).is_err() {
+    if REVERSE.insert(reverse, value, 0).is_err() {
         count(COUNTER_TABLE_FULL);
     }
 }
@@ -101,9 +101,9 @@ fn remember(ctx: &SockAddrContext, key: &ServiceKey, service: u32, backend: &Bac
 #[inline(always)]
 fn forget(ctx: &SockAddrContext, key: &ServiceKey) {
     let reverse = reverse_key(ctx, key.address, key.port, key.protocol);
-    if REVERSE.get_ptr(&reverse).is_some() {
+    if REVERSE.get_ptr(reverse).is_some() {
         // Failing means that it has gone already.
-        let _gone = REVERSE.remove(&reverse);
+        let _gone = REVERSE.remove(reverse);
     }
 }
 
@@ -112,7 +112,7 @@ fn forget(ctx: &SockAddrContext, key: &ServiceKey) {
 fn restore<F: Family>(ctx: &SockAddrContext, protocol: u8, counter: u32) -> Verdict {
     let reverse = reverse_key(ctx, F::address(ctx), context::port(ctx), protocol);
     // SAFETY: the value is copied at once.
-    if let Some(value) = unsafe { REVERSE.get(&reverse) }.copied() {
+    if let Some(value) = unsafe { REVERSE.get(reverse) }.copied() {
         F::set_address(ctx, &value.address);
         context::set_port(ctx, value.port);
         count(counter);

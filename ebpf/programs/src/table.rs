@@ -1,0 +1,118 @@
+//! Reading the tables of Services: which Service a destination is, and the backends in its extents.
+//!
+//! Must not know: the program type, how a backend is chosen.
+//!
+//! A Service's value is looked up twice and must agree: the kernel gives the memory of a deleted hash element to the next
+//! insertion at once, so a value may change under the reader's eyes. What its extents name is complete before the value is
+//! written, and left alone for a while after.
+
+use pagurus_ebpf_abi::{
+    Address, Backend, Extent, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, SERVICE_OUTSIDE_LOCAL, ServiceKey,
+    ServiceValue,
+};
+
+use crate::maps::{BACKENDS, NODES, SERVICES, SLOTS, config};
+
+/// Steps of a binary search: enough for 65,536 backends.
+const STEPS: u32 = 17;
+
+/// The value of exactly this key.
+#[inline(always)]
+fn value(key: &ServiceKey) -> Option<ServiceValue> {
+    let services = SERVICES.get(0)?;
+    // SAFETY: the value is copied at once and must be the same when it is looked up again.
+    let first = *unsafe { services.get(key) }?;
+    // SAFETY: as above.
+    let again = *unsafe { services.get(key) }?;
+    (first == again).then_some(first)
+}
+
+/// The Service of a destination: by its own address, or as a NodePort of a node, as this node's pods and this node see it.
+#[inline(always)]
+pub(crate) fn service(key: &ServiceKey) -> Option<ServiceValue> {
+    if let Some(value) = value(key) {
+        return Some(value);
+    }
+    let config = config()?;
+    let number = key.port.number();
+    if number < config.node_port_first || number > config.node_port_last {
+        return None;
+    }
+    // SAFETY: one word, copied at once.
+    let flags = *unsafe { NODES.get(key.address) }?;
+    if flags & NODE_ADDRESS_NODE_PORTS == 0 {
+        return None;
+    }
+    let address = if key.address.is_v4() { Address::ANY_V4 } else { Address::ANY_V6 };
+    let found = value(&ServiceKey { address, ..*key })?;
+    // Another node's own endpoints are for that node to choose from.
+    if flags & NODE_ADDRESS_LOCAL == 0 && found.flags & SERVICE_OUTSIDE_LOCAL != 0 {
+        return None;
+    }
+    Some(found)
+}
+
+/// The backend's id in a place of an extent.
+#[inline(always)]
+pub(crate) fn id_at(extent: &Extent, place: u32) -> Option<u32> {
+    SLOTS.get(0)?.get(extent.first.wrapping_add(place)).copied()
+}
+
+/// A backend by its id.
+#[inline(always)]
+pub(crate) fn backend(id: u32) -> Option<&'static Backend> {
+    BACKENDS.get(0)?.get(id).filter(|backend| backend.protocol != 0)
+}
+
+/// The backend in a place of an extent, with its id.
+#[inline(always)]
+pub(crate) fn backend_at(extent: &Extent, place: u32) -> Option<(u32, Backend)> {
+    let id = id_at(extent, place)?;
+    Some((id, *backend(id)?))
+}
+
+/// Whether `a` comes before `b`, as addresses are ordered in extents.
+#[inline(always)]
+fn before(a: &Address, b: &Address) -> bool {
+    let mut index = 0;
+    while index < 4 {
+        let (left, right) = (u32::from_be(a.words[index]), u32::from_be(b.words[index]));
+        if left != right {
+            return left < right;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// A zero that the verifier does not know to be one ([`NodeConfig::zero`](pagurus_ebpf_abi::NodeConfig::zero)).
+#[inline(always)]
+fn unknown_zero() -> u32 {
+    // SAFETY: a field of a place in an array that lives as long as the program; volatile, so that it is not taken for a constant.
+    config().map_or(0, |config| unsafe { core::ptr::read_volatile(&raw const config.zero) })
+}
+
+/// The first backend of an extent that has this address, with its id.
+#[inline(always)]
+pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, Backend)> {
+    let zero = unknown_zero();
+    let (mut low, mut high) = (0u32, extent.count);
+    for _ in 0..STEPS {
+        low ^= zero;
+        high ^= zero;
+        if low >= high {
+            break;
+        }
+        let middle = (low + high) / 2;
+        let at = backend(id_at(extent, middle)?)?;
+        if before(&at.address, address) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if low >= extent.count {
+        return None;
+    }
+    backend_at(extent, low).filter(|(_, backend)| backend.address == *address)
+}
