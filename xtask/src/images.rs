@@ -92,7 +92,7 @@ fn build_one(image: &Image, directory: &Path) -> Result<PathBuf> {
         return Ok(file);
     }
     let layer = layer(image, &programs)?;
-    let archive = archive(image, &layer)?;
+    let archive = archive(image.name, image.entrypoint, image.command, &layer)?;
     let new = file.with_extension("new");
     std::fs::write(&new, archive)
         .and_then(|()| std::fs::rename(&new, &file))
@@ -100,7 +100,8 @@ fn build_one(image: &Image, directory: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn entry(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+/// The header of one entry of a layer or an archive.
+pub fn entry(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -150,17 +151,17 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// A docker archive (`docker save`'s format) of one layer.
-fn archive(image: &Image, layer: &[u8]) -> Result<Vec<u8>> {
+pub fn archive(name: &str, entrypoint: &[&str], command: &[&str], layer: &[u8]) -> Result<Vec<u8>> {
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Entrypoint": image.entrypoint, "Cmd": image.command, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
+        "config": {"Entrypoint": entrypoint, "Cmd": command, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(layer))]},
         "history": [{"created_by": "cargo xtask"}],
     }))?;
     let config_name = format!("{}.json", digest(&config));
     let manifest = serde_json::to_vec(
-        &serde_json::json!([{"Config": config_name, "RepoTags": [image.name], "Layers": ["layer.tar"]}]),
+        &serde_json::json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]),
     )?;
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in

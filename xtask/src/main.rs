@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cluster;
 mod codegen;
+mod dist;
 mod ebpf;
 mod fixtures;
 mod images;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Options),
     /// Measure and print a table of figures
     Bench(bench::Options),
+    /// Make the image of the node agent for installs as a DaemonSet
+    Dist(dist::Options),
     /// Remake the generated tables from the facts in a folder
     Codegen(codegen::Options),
     /// Check every wire fixture in a folder, both ways
@@ -69,6 +72,7 @@ fn main() -> std::process::ExitCode {
         Command::Enter(options) => cluster::enter::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::Codegen(options) => codegen::run(&options),
         Command::Fixtures(options) => fixtures::run(&options),
         Command::Tidy(options) => tidy::run(&options),
