@@ -12,6 +12,7 @@ mod counter;
 mod event;
 mod flow;
 mod hash;
+mod sctp;
 mod service;
 
 pub use address::{Address, Port};
@@ -20,6 +21,7 @@ pub use counter::*;
 pub use event::*;
 pub use flow::*;
 pub use hash::{client_hash, flow_hash, place};
+pub use sctp::sctp_checksum_change;
 pub use service::*;
 
 /// Version of the layout of every map here. A change of any type above raises it; pins of another version are
