@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod eventually;
 pub mod netns;
+pub mod packet;
 pub mod witness;
