@@ -5,6 +5,7 @@ mod clients;
 mod clusters;
 mod cni;
 mod datapath;
+mod devices;
 mod kubectl;
 mod pods;
 mod restart;

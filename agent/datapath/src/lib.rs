@@ -11,6 +11,7 @@
 
 pub mod attach;
 pub mod counters;
+pub mod devices;
 pub mod features;
 pub mod load;
 pub mod pins;

@@ -101,6 +101,11 @@ impl Pins {
         self.links().join(program)
     }
 
+    /// Every pinned link.
+    pub(crate) fn link_pins(&self) -> Result<Vec<PathBuf>, PinError> {
+        entries(&self.links())
+    }
+
     /// Makes the folders, removes what a crashed replacement left, and says where each map is to be pinned.
     pub(crate) fn prepare(&self, capacity: &MapCapacity) -> Result<Vec<Place>, PinError> {
         for folder in [self.maps(), self.links()] {

@@ -56,7 +56,7 @@ struct CgroupLinkInfo {
     padding: u32,
 }
 
-fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
+pub(crate) fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr` for this command, and its size is given; pointers
     // in it point to live memory of the caller.
     let result =
@@ -96,6 +96,6 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
-fn descriptor(fd: BorrowedFd<'_>) -> u32 {
+pub(crate) fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
 }
