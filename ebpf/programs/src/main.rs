@@ -1,4 +1,4 @@
-//! The BPF programs: socket load balancing at a node's cgroup.
+//! The BPF programs: load balancing of sockets at a node's cgroup, and of packets at pods' devices and uplinks.
 //!
 //! Entry points only dispatch; each has one exit. Must not know: Kubernetes, pinning, who fills the maps.
 //! Addresses of both families travel as 128-bit addresses (see `pagurus-ebpf-abi`), so all but the access to the
@@ -13,15 +13,25 @@
 
 mod affinity;
 mod balance;
+mod clock;
 mod context;
+mod drop;
 mod maps;
+mod packet;
 mod panic;
+mod path;
 mod socket;
 mod table;
+mod work;
+mod xdp;
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
+};
 
 use context::{V4, V6};
+use packet::{Packet as _, Skb, Xdp};
 
 /// `connect(2)` to an IPv4 address.
 #[cgroup_sock_addr(connect4)]
@@ -69,4 +79,34 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     socket::peer_name::<V6>(&ctx).code()
+}
+
+/// Packets that pods send.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    Skb::<'_, false>::code(path::from_pod(&Skb::<'_, false>(&ctx)))
+}
+
+/// Packets to pods from the kernel's forwarding or the node itself.
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    Skb::<'_, true>::code(path::to_pod(&Skb::<'_, true>(&ctx)))
+}
+
+/// Packets from outside.
+#[classifier]
+pub fn from_outside(ctx: TcContext) -> i32 {
+    Skb::<'_, false>::code(path::from_outside(&Skb::<'_, false>(&ctx)))
+}
+
+/// Packets to the outside.
+#[classifier]
+pub fn to_outside(ctx: TcContext) -> i32 {
+    Skb::<'_, true>::code(path::to_outside(&Skb::<'_, true>(&ctx)))
+}
+
+/// Packets from outside, early.
+#[xdp]
+pub fn xdp_outside(ctx: XdpContext) -> u32 {
+    Xdp::code(crate::xdp::outside(&Xdp(&ctx))) as u32
 }

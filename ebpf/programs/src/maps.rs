@@ -4,13 +4,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use pagurus_ebpf_abi::{
-    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, FlowKey, FlowValue, NodeConfig,
-    ReverseKey, ReverseValue, ServiceKey, ServiceValue,
+    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, DROP_REASONS, DropEvent, Endpoint,
+    FlowKey, FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue, NodeConfig, ReverseKey,
+    ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange,
 };
+
+use crate::work::Work;
 
 /// Entries are allocated as they come.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
@@ -30,9 +33,33 @@ pub(crate) static SLOTS: ArrayOfMaps<Array<u32, 1024, SHARED>, 1> = ArrayOfMaps:
 #[btf_map]
 pub(crate) static BACKENDS: ArrayOfMaps<Array<Backend, 1024, SHARED>, 1> = ArrayOfMaps::new();
 
+/// Connections by backend.
+#[btf_map]
+pub(crate) static BACKEND_STATS: ArrayOfMaps<Array<u64, 1024, SHARED>, 1> = ArrayOfMaps::new();
+
+/// Connections by Service.
+#[btf_map]
+pub(crate) static SERVICE_STATS: ArrayOfMaps<Array<ServiceStats, 1024, SHARED>, 1> = ArrayOfMaps::new();
+
+/// Translated flows of packets; place 1 is the table before it grew, while it is being copied.
+#[btf_map]
+pub(crate) static CONNTRACK: ArrayOfMaps<HashMap<FlowTuple, FlowState, 1024, SPARSE>, 2> = ArrayOfMaps::new();
+
+/// Who may use frontends that are not for everybody.
+#[btf_map]
+pub(crate) static SOURCE_RANGES: LpmTrie<SourceRange, u32, 65536> = LpmTrie::new();
+
 /// Addresses of every node: where NodePorts are reached.
 #[btf_map]
 pub(crate) static NODES: HashMap<Address, u32, 16384, SPARSE> = HashMap::new();
+
+/// The pods of this node.
+#[btf_map]
+pub(crate) static ENDPOINTS: HashMap<Address, Endpoint, 4096, SPARSE> = HashMap::new();
+
+/// Addresses for which this node answers ARP and neighbour solicitations.
+#[btf_map]
+pub(crate) static ANNOUNCED: HashMap<Address, u32, 65536, SPARSE> = HashMap::new();
 
 /// What a socket believes its peer to be.
 #[btf_map]
@@ -46,6 +73,10 @@ pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue, 16384> = LruHashMap::new
 #[btf_map]
 pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientValue, 16384> = LruHashMap::new();
 
+/// The ports of datagrams that come in fragments.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, 8192> = LruHashMap::new();
+
 /// What the programs must know of their node.
 #[btf_map]
 pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
@@ -53,6 +84,18 @@ pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
 /// Counters.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { COUNTERS_LEN as usize }> = PerCpuArray::new();
+
+/// Dropped and refused packets by reason.
+#[btf_map]
+pub(crate) static DROPS: PerCpuArray<u64, { DROP_REASONS as usize }> = PerCpuArray::new();
+
+/// Dropped and refused packets, one by one.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<DropEvent, 65536> = RingBuf::new();
+
+/// Memory of a packet program while it runs (`work.rs`).
+#[btf_map]
+pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -1,0 +1,90 @@
+//! A packet, as the two families of packet programs see it: one code path for tc and XDP.
+//!
+//! Must not know: Services, flows.
+//!
+//! Headers are read in place. Whoever writes goes through [`Packet::write`], which takes care that the bytes are ours to write;
+//! what was read before is read again after it, because the packet may have moved.
+
+pub(crate) mod checksum;
+pub(crate) mod fragment;
+pub(crate) mod icmp;
+pub(crate) mod neighbour;
+pub(crate) mod parse;
+pub(crate) mod reject;
+pub(crate) mod rewrite;
+pub(crate) mod sctp;
+mod skb;
+mod xdp;
+
+pub(crate) use skb::Skb;
+pub(crate) use xdp::Xdp;
+
+/// Bytes that are made readable before a packet is looked at: Ethernet, an IPv6 header with some extensions or an IPv4 header with
+/// options, TCP.
+pub(crate) const HEADERS: u32 = 128;
+/// Largest offset that may be asked for, so that the verifier sees a bound.
+const REACH: u32 = 2048;
+
+/// What becomes of a packet; every program has exactly one.
+#[must_use]
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// It goes on as it is: to other programs, then to the kernel.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// It goes where the redirect helper said, whose answer this is.
+    Redirect(i32),
+}
+
+/// A packet and its context.
+pub(crate) trait Packet {
+    /// Whether the packet is on its way out of the device (tc egress).
+    const EGRESS: bool;
+    /// Whether the program runs before the packet has an skb.
+    const XDP: bool;
+
+    /// The context as helpers take it.
+    fn context(&self) -> *mut core::ffi::c_void;
+    /// Where the readable bytes begin in memory.
+    fn start(&self) -> usize;
+    /// Where they end.
+    fn end(&self) -> usize;
+    /// Length of the whole packet from its Ethernet header on.
+    fn length(&self) -> u32;
+    /// Length of the packets on the wire if this is many in one (GSO: length of their payload); 0 if it is one.
+    fn segment(&self) -> u32;
+    /// The device the packet is at.
+    fn ifindex(&self) -> u32;
+    /// Makes that many bytes readable, or as many as there are.
+    fn pull(&self, length: u32);
+    /// Replaces bytes; false if that cannot be. `summed`: a checksum that the device made over the packet follows (needed where no
+    /// other change of the packet makes up for this one).
+    fn write<T: Copy>(&self, offset: u32, value: &T, summed: bool) -> bool;
+    /// Updates a transport's checksum: `addresses` is the difference in the pseudo-header, `rest` that in what the checksum is over
+    /// itself. `optional`: 0 means that there is none (UDP).
+    fn replace_checksum(&self, offset: u32, addresses: u32, rest: u32, optional: bool) -> bool;
+    /// Makes the packet that long, at its end.
+    fn set_length(&self, length: u32) -> bool;
+    /// Sends it out of another device.
+    fn redirect(&self, ifindex: u32) -> Verdict;
+    /// Sends it back where it came from.
+    fn answer(&self) -> Verdict;
+    /// The program's return value.
+    fn code(verdict: Verdict) -> i32;
+
+    /// The bytes at an offset, if they are there and readable. `T` is made of integers whose alignment the offset has, counted from
+    /// the IP header on (the kernel aligns that header where the processor needs it).
+    #[inline(always)]
+    fn read<T: Copy>(&self, offset: u32) -> Option<T> {
+        if offset > REACH {
+            return None;
+        }
+        let at = self.start() + offset as usize;
+        if at + size_of::<T>() > self.end() {
+            return None;
+        }
+        // SAFETY: the bytes were just checked to be within the packet; every bit pattern is a value of an integer.
+        Some(unsafe { *(at as *const T) })
+    }
+}

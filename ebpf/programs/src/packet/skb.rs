@@ -1,0 +1,129 @@
+//! A packet with an skb: what tc programs see.
+//!
+//! Must not know: what is in the packet.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT},
+    helpers::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+
+use super::{Packet, Verdict};
+
+/// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: the next program decides, and after the last one the packet goes on.
+const NEXT: i32 = -1;
+
+/// A packet at a device's ingress, or at its egress.
+pub(crate) struct Skb<'a, const EGRESS: bool>(pub(crate) &'a TcContext);
+
+impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
+    const EGRESS: bool = EGRESS;
+    const XDP: bool = false;
+
+    #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.0.as_ptr()
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.0.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.0.data_end()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context; tc programs may read this field.
+        unsafe { (*self.0.skb.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context; tc programs may read this field.
+        unsafe { (*self.0.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn pull(&self, length: u32) {
+        let length = if length > self.length() { self.length() } else { length };
+        if self.start() + length as usize > self.end() {
+            // SAFETY: plain helper. Failing leaves as much readable as there was, which readers check.
+            unsafe { bpf_skb_pull_data(self.0.skb.skb, length) };
+        }
+    }
+
+    #[inline(always)]
+    fn write<T: Copy>(&self, offset: u32, value: &T, summed: bool) -> bool {
+        let flags = if summed { u64::from(BPF_F_RECOMPUTE_CSUM) } else { 0 };
+        // SAFETY: the helper copies from the value, whose size is given, and checks the offset.
+        let code = unsafe {
+            bpf_skb_store_bytes(
+                self.0.skb.skb,
+                offset,
+                core::ptr::from_ref(value).cast_mut().cast(),
+                size_of::<T>() as u32,
+                flags,
+            )
+        };
+        code == 0
+    }
+
+    #[inline(always)]
+    fn replace_checksum(&self, offset: u32, addresses: u32, rest: u32, optional: bool) -> bool {
+        let skb = self.0.skb.skb;
+        let flags = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        // SAFETY: plain helpers, which check the offset. Two calls: where the device is still to make the checksum, only the
+        // pseudo-header is in it yet, and the second call leaves it alone.
+        unsafe {
+            (addresses == 0
+                || bpf_l4_csum_replace(
+                    skb,
+                    offset,
+                    0,
+                    u64::from(addresses),
+                    flags | u64::from(BPF_F_PSEUDO_HDR),
+                ) == 0)
+                && (rest == 0 || bpf_l4_csum_replace(skb, offset, 0, u64::from(rest), flags) == 0)
+        }
+    }
+
+    #[inline(always)]
+    fn set_length(&self, length: u32) -> bool {
+        // SAFETY: plain helper.
+        unsafe { bpf_skb_change_tail(self.0.skb.skb, length, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn redirect(&self, ifindex: u32) -> Verdict {
+        // SAFETY: plain helper.
+        Verdict::Redirect(unsafe { bpf_redirect(ifindex, 0) } as i32)
+    }
+
+    #[inline(always)]
+    fn answer(&self) -> Verdict {
+        let flags = if EGRESS { BPF_F_INGRESS as u64 } else { 0 };
+        // SAFETY: plain helper.
+        Verdict::Redirect(unsafe { bpf_redirect(self.ifindex(), flags) } as i32)
+    }
+
+    #[inline(always)]
+    fn code(verdict: Verdict) -> i32 {
+        match verdict {
+            Verdict::Pass => NEXT,
+            Verdict::Drop => TC_ACT_SHOT as i32,
+            Verdict::Redirect(code) => code,
+        }
+    }
+}
