@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod eventually;
 pub mod netns;
 pub mod packet;
+pub mod topology;
 pub mod witness;

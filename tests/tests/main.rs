@@ -10,4 +10,5 @@ mod kubectl;
 mod pods;
 mod restart;
 mod services;
+mod topology;
 mod workloads;
