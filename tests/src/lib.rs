@@ -4,5 +4,6 @@ pub mod cluster;
 pub mod eventually;
 pub mod netns;
 pub mod packet;
+pub mod sctp;
 pub mod topology;
 pub mod witness;

@@ -153,7 +153,7 @@ fn fill(mut made: Packet, number: u8, body: &[u8]) -> Result<Packet> {
     made.body = match number {
         protocol::TCP => tcp(&made, body).context("TCP")?,
         protocol::UDP => udp(&made, body).context("UDP")?,
-        protocol::SCTP => sctp(body).context("SCTP")?,
+        protocol::SCTP => Body::Sctp(Sctp::parse(body).context("SCTP")?),
         protocol::ICMP if v4 => {
             icmp(body, internet(&[body]), |kind| matches!(kind, 3..=5 | 11 | 12)).context("ICMP")?
         }
@@ -214,22 +214,28 @@ fn udp(made: &Packet, body: &[u8]) -> Result<Body> {
     }))
 }
 
-fn sctp(body: &[u8]) -> Result<Body> {
-    let (header, chunks) = take(body, 12).context("header")?;
-    let said = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    if said != 0 {
-        let mut blank = body.to_vec();
-        blank[8..12].fill(0);
-        let right = crc32c(&blank);
-        ensure!(said == right, "checksum {said:08x}, should be {right:08x}");
+impl Sctp {
+    /// Reads an SCTP packet without its IP header.
+    ///
+    /// # Errors
+    /// It is too short, or its checksum is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let (header, chunks) = take(bytes, 12).context("header")?;
+        let said = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        if said != 0 {
+            let mut blank = bytes.to_vec();
+            blank[8..12].fill(0);
+            let right = crc32c(&blank);
+            ensure!(said == right, "checksum {said:08x}, should be {right:08x}");
+        }
+        Ok(Self {
+            source_port: word(header, 0),
+            destination_port: word(header, 2),
+            tag: long(header, 4),
+            checksum: said != 0,
+            chunks: chunks.to_vec(),
+        })
     }
-    Ok(Body::Sctp(Sctp {
-        source_port: word(header, 0),
-        destination_port: word(header, 2),
-        tag: long(header, 4),
-        checksum: said != 0,
-        chunks: chunks.to_vec(),
-    }))
 }
 
 fn icmp(body: &[u8], sum: u16, is_error: impl Fn(u8) -> bool) -> Result<Body> {

@@ -3,8 +3,23 @@
 //! Must not know: reading.
 
 use super::checksum::{crc32c, internet, pseudo};
-use super::{Body, Fragment, Packet, decode, protocol};
+use super::{Body, Fragment, Packet, Sctp, decode, protocol};
 use std::net::IpAddr;
+
+impl Sctp {
+    /// The bytes, without an IP header.
+    pub fn build(&self) -> Vec<u8> {
+        let mut bytes = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat();
+        bytes.extend(self.tag.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(&self.chunks);
+        if self.checksum {
+            let checksum = crc32c(&bytes).to_le_bytes();
+            bytes[8..12].copy_from_slice(&checksum);
+        }
+        bytes
+    }
+}
 
 impl Packet {
     /// The bytes.
@@ -140,15 +155,7 @@ impl Packet {
                     bytes[6..8].copy_from_slice(&checksum.to_be_bytes());
                 }
             }
-            Body::Sctp(sctp) => {
-                bytes.extend(sctp.tag.to_be_bytes());
-                bytes.extend([0; 4]);
-                bytes.extend(&sctp.chunks);
-                if sctp.checksum {
-                    let checksum = crc32c(&bytes).to_le_bytes();
-                    bytes[8..12].copy_from_slice(&checksum);
-                }
-            }
+            Body::Sctp(sctp) => bytes = sctp.build(),
             Body::Icmp(icmp) => {
                 bytes = self.icmp(self.echo_kind(icmp.kind), icmp.code, icmp.rest, &icmp.payload);
             }

@@ -30,7 +30,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn read(line: &str) -> Result<Self> {
+    /// Reads `name address`.
+    pub(crate) fn read(line: &str) -> Result<Self> {
         let (server, client) = line.trim_end().split_once(' ').with_context(|| format!("answer {line:?}"))?;
         Ok(Self { server: server.to_owned(), client: client.parse()? })
     }

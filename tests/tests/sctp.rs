@@ -1,0 +1,32 @@
+//! SCTP between network namespaces: the peers among themselves.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use pagurus_tests::netns::isolated;
+use pagurus_tests::sctp::{Association, sctp_server};
+use pagurus_tests::topology::Topology;
+
+#[test]
+fn peers_understand_each_other() {
+    isolated("sctp::peers_understand_each_other", |sandbox| -> Result<()> {
+        let mut topology = Topology::new(sandbox, 2)?;
+        let (client, server) = (topology.nodes[0].pod()?, topology.nodes[1].pod()?);
+        for ip in server.ips.both() {
+            let serving = sctp_server(&server.host, ip, 7000, "server")?;
+            let mut association = Association::connect(&client.host, 4000, serving.address)?;
+            for size in [1, 100, 1400, 9000] {
+                let answer = association.ask(&vec![b'?'; size])?;
+                ensure!(answer.server == "server");
+                ensure!(answer.client == SocketAddr::new(client.ips.like(ip), 4000), "{answer:?}");
+            }
+            association.shutdown()?;
+            Association::connect(&client.host, 4001, serving.address)?.abort()?;
+            // Without a socket of the protocol the kernel refuses it.
+            let address: SocketAddr = serving.address;
+            drop(serving);
+            ensure!(Association::connect(&client.host, 4002, address).is_err());
+        }
+        Ok(())
+    });
+}
