@@ -119,6 +119,28 @@ pub struct Endpoint {
     pub reserved: u32,
 }
 
+/// An address that this node announces at one of its devices.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AnnouncedKey {
+    /// The address.
+    pub address: Address,
+    /// The device at which it is asked for.
+    pub ifindex: u32,
+}
+
+/// How an address is announced.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Announced {
+    /// The device's hardware address.
+    pub mac: [u8; 6],
+    /// Always 0.
+    pub reserved: [u8; 2],
+}
+
+const _: () = assert!(size_of::<AnnouncedKey>() == 20);
+const _: () = assert!(size_of::<Announced>() == 8);
 const _: () = assert!(size_of::<FlowTuple>() == 40);
 const _: () = assert!(size_of::<FlowState>() == 56);
 const _: () = assert!(size_of::<FragmentKey>() == 40);

@@ -21,7 +21,7 @@ pub use counter::*;
 pub use event::*;
 pub use flow::*;
 pub use hash::{client_hash, flow_hash, place};
-pub use sctp::sctp_checksum_change;
+pub use sctp::{sctp_checksum, sctp_checksum_change};
 pub use service::*;
 
 /// Version of the layout of every map here. A change of any type above raises it; pins of another version are
@@ -52,7 +52,8 @@ pub mod maps {
     pub const NODES: &str = "NODES";
     /// [`Address`](crate::Address) of a pod of this node to [`Endpoint`](crate::Endpoint).
     pub const ENDPOINTS: &str = "ENDPOINTS";
-    /// [`Address`](crate::Address) for which this node answers ARP and neighbour solicitations, to flags (`u32`, 0).
+    /// [`AnnouncedKey`](crate::AnnouncedKey) to [`Announced`](crate::Announced): addresses for which this node answers ARP requests and
+    /// neighbour solicitations.
     pub const ANNOUNCED: &str = "ANNOUNCED";
     /// [`ReverseKey`](crate::ReverseKey) to [`ReverseValue`](crate::ReverseValue), least recently used out first.
     pub const REVERSE: &str = "REVERSE";
@@ -103,9 +104,9 @@ pub mod programs {
 #[cfg(feature = "user")]
 mod pod {
     use crate::{
-        Address, Backend, ClientKey, ClientValue, Endpoint, FlowKey, FlowState, FlowTuple, FlowValue,
-        FragmentKey, FragmentValue, NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats,
-        ServiceValue, SourceRange,
+        Address, Announced, AnnouncedKey, Backend, ClientKey, ClientValue, Endpoint, FlowKey, FlowState,
+        FlowTuple, FlowValue, FragmentKey, FragmentValue, NodeConfig, ReverseKey, ReverseValue, ServiceKey,
+        ServiceStats, ServiceValue, SourceRange,
     };
 
     /// Marks types as plain data for aya.
@@ -118,6 +119,8 @@ mod pod {
 
     plain!(
         Address,
+        Announced,
+        AnnouncedKey,
         Backend,
         ClientKey,
         ClientValue,

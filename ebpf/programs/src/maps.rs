@@ -8,11 +8,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use pagurus_ebpf_abi::{
-    Address, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue, DROP_REASONS, DropEvent, Endpoint,
-    FlowKey, FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue, NodeConfig, ReverseKey,
-    ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange,
+    Address, Announced, AnnouncedKey, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue,
+    DROP_REASONS, DropEvent, Endpoint, FlowKey, FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue,
+    NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange,
 };
 
+use crate::packet::reject::Answer;
 use crate::work::Work;
 
 /// Entries are allocated as they come.
@@ -59,7 +60,7 @@ pub(crate) static ENDPOINTS: HashMap<Address, Endpoint, 4096, SPARSE> = HashMap:
 
 /// Addresses for which this node answers ARP and neighbour solicitations.
 #[btf_map]
-pub(crate) static ANNOUNCED: HashMap<Address, u32, 65536, SPARSE> = HashMap::new();
+pub(crate) static ANNOUNCED: HashMap<AnnouncedKey, Announced, 65536, SPARSE> = HashMap::new();
 
 /// What a socket believes its peer to be.
 #[btf_map]
@@ -96,6 +97,10 @@ pub(crate) static EVENTS: RingBuf<DropEvent, 65536> = RingBuf::new();
 /// Memory of a packet program while it runs (`work.rs`).
 #[btf_map]
 pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+
+/// Memory of a packet program while it answers in the name of a destination.
+#[btf_map]
+pub(crate) static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -66,6 +66,13 @@ pub(crate) trait Packet {
     fn replace_checksum(&self, offset: u32, addresses: u32, rest: u32, optional: bool) -> bool;
     /// Makes the packet that long, at its end.
     fn set_length(&self, length: u32) -> bool;
+    /// Makes an IP packet that long and takes everything from it but its Ethernet header, also what the device was still to do with
+    /// it: it is one packet then, whose checksums are whatever is written.
+    fn clear(&self, length: u32) -> bool;
+    /// Copies bytes of the packet to memory that has this many.
+    fn load(&self, offset: u32, to: *mut u8, length: u32) -> bool;
+    /// Copies bytes from memory that has this many into the packet.
+    fn store(&self, offset: u32, from: *const u8, length: u32) -> bool;
     /// Sends it out of another device.
     fn redirect(&self, ifindex: u32) -> Verdict;
     /// Sends it back where it came from.

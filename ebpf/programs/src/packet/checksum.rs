@@ -42,6 +42,13 @@ impl Sum {
             .plus(new.words[2])
     }
 
+    /// With an address that is there now, all of its words.
+    #[inline(always)]
+    pub(crate) const fn plus_address(self, address: &Address) -> Self {
+        let words = &address.words;
+        self.plus(words[0]).plus(words[1]).plus(words[2]).plus(words[3])
+    }
+
     /// With one port instead of another. The words are whole ones, whose other half is the same in both.
     #[inline(always)]
     pub(crate) const fn port(self, old: Port, new: Port) -> Self {
@@ -69,4 +76,10 @@ pub(crate) const fn replace(checksum: u16, difference: u32) -> u16 {
     let sum = (!checksum) as u32 + (difference & 0xffff) + (difference >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     !(((sum & 0xffff) + (sum >> 16)) as u16)
+}
+
+/// The checksum of what was summed.
+#[inline(always)]
+pub(crate) const fn finish(sum: Sum) -> u16 {
+    replace(0xffff, sum.fold())
 }

@@ -2,16 +2,38 @@
 //!
 //! Must not know: what the ports are for.
 
-use crate::work::Parsed;
+use pagurus_ebpf_abi::{FragmentKey, FragmentValue};
+
+use crate::maps::FRAGMENTS;
+use crate::work::{PARSED_PORTS, Parsed};
+
+#[inline(always)]
+fn key(parsed: &Parsed) -> FragmentKey {
+    FragmentKey {
+        source: parsed.tuple.source,
+        destination: parsed.tuple.destination,
+        id: parsed.fragment,
+        protocol: u32::from(parsed.tuple.protocol),
+    }
+}
 
 /// Notes the ports of a first fragment. False: they could not be noted.
 #[inline(always)]
-pub(crate) fn note(_parsed: &Parsed) -> bool {
-    true
+pub(crate) fn note(parsed: &Parsed) -> bool {
+    let value = FragmentValue {
+        source_port: parsed.tuple.source_port,
+        destination_port: parsed.tuple.destination_port,
+    };
+    FRAGMENTS.insert(key(parsed), value, 0).is_ok()
 }
 
 /// Puts the ports into the tuple of a later fragment, and says so in its flags. False: the first one was not seen.
 #[inline(always)]
-pub(crate) fn ports(_parsed: &mut Parsed) -> bool {
-    false
+pub(crate) fn ports(parsed: &mut Parsed) -> bool {
+    // SAFETY: one word, copied at once.
+    let Some(value) = unsafe { FRAGMENTS.get(key(parsed)) }.copied() else { return false };
+    parsed.tuple.source_port = value.source_port;
+    parsed.tuple.destination_port = value.destination_port;
+    parsed.flags |= PARSED_PORTS;
+    true
 }

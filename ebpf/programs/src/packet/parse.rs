@@ -12,11 +12,11 @@ use crate::work::{
 };
 
 /// `ETH_P_IP`, as it lies in the packet.
-const ETHERTYPE_V4: u16 = 0x0800u16.to_be();
+pub(crate) const ETHERTYPE_V4: u16 = 0x0800u16.to_be();
 /// `ETH_P_IPV6`.
-const ETHERTYPE_V6: u16 = 0x86ddu16.to_be();
+pub(crate) const ETHERTYPE_V6: u16 = 0x86ddu16.to_be();
 /// `ETH_P_ARP`.
-const ETHERTYPE_ARP: u16 = 0x0806u16.to_be();
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806u16.to_be();
 /// Length of an Ethernet header.
 pub(crate) const ETHERNET: u32 = 14;
 

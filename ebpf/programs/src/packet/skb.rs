@@ -4,14 +4,18 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT},
+    bindings::{
+        BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 
-use super::{Packet, Verdict};
+use super::{Packet, Verdict, parse::ETHERNET};
 
 /// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: the next program decides, and after the last one the packet goes on.
 const NEXT: i32 = -1;
@@ -103,6 +107,34 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     fn set_length(&self, length: u32) -> bool {
         // SAFETY: plain helper.
         unsafe { bpf_skb_change_tail(self.0.skb.skb, length, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn clear(&self, length: u32) -> bool {
+        // No helper says "this packet has its checksum". But a checksum that the device is still to make begins somewhere, and the
+        // kernel gives up making it once that place was cut off at the front: so more is cut off than the headers of any packet,
+        // which is first given that much. (Changing the length makes many packets in one a single one.) Growing in the end makes
+        // the kernel forget the sum that a device made over what came.
+        const KEPT: u32 = ETHERNET + 40;
+        const CUT: u32 = 256;
+        // SAFETY: plain helpers.
+        unsafe {
+            bpf_skb_change_tail(self.0.skb.skb, KEPT + CUT, 0) == 0
+                && bpf_skb_adjust_room(self.0.skb.skb, -(CUT as i32), BPF_ADJ_ROOM_MAC, 0) == 0
+                && bpf_skb_change_tail(self.0.skb.skb, if length > KEPT { length } else { KEPT + 1 }, 0) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller has that much memory there; the helper checks the offset.
+        unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, to.cast(), length) == 0 }
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: u32, from: *const u8, length: u32) -> bool {
+        // SAFETY: the caller has that much memory there; the helper checks the offset.
+        unsafe { bpf_skb_store_bytes(self.0.skb.skb, offset, from.cast(), length, 0) == 0 }
     }
 
     #[inline(always)]

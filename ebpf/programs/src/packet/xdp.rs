@@ -5,7 +5,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
-    helpers::{bpf_redirect, bpf_xdp_adjust_tail},
+    helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
 
@@ -83,6 +83,23 @@ impl Packet for Xdp<'_> {
         let change = length.wrapping_sub(self.length()) as i32;
         // SAFETY: plain helper.
         unsafe { bpf_xdp_adjust_tail(self.0.ctx, change) == 0 }
+    }
+
+    #[inline(always)]
+    fn clear(&self, length: u32) -> bool {
+        self.set_length(length)
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller has that much memory there; the helper checks the offset.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, to.cast(), length) == 0 }
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: u32, from: *const u8, length: u32) -> bool {
+        // SAFETY: the caller has that much memory there; the helper checks the offset.
+        unsafe { bpf_xdp_store_bytes(self.0.ctx, offset, from.cast_mut().cast(), length) == 0 }
     }
 
     #[inline(always)]
