@@ -114,6 +114,8 @@ pub trait Netlink {
     fn set_up(&mut self, index: u32) -> Result<(), Error>;
     /// Gives a device an address, usable at once; that it has it already is as good.
     fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), Error>;
+    /// Takes an address from a device; that it has gone already is as good.
+    fn delete_address(&mut self, index: u32, address: IpNet) -> Result<(), Error>;
     /// Addresses of a device.
     fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, Error>;
     /// Makes a route, in place of one to the same destination.

@@ -38,6 +38,20 @@ pub(super) fn add(socket: &mut Socket, index: u32, address: IpNet) -> Result<(),
         .map_err(|error| Error::new("add address", format!("{address} to link {index}"), error))
 }
 
+pub(super) fn delete(socket: &mut Socket, index: u32, address: IpNet) -> Result<(), Error> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(&address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(address.addr())];
+    match socket.execute(RouteNetlinkMessage::DelAddress(message), 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        done => {
+            done.map_err(|error| Error::new("remove address", format!("{address} from link {index}"), error))
+        }
+    }
+}
+
 pub(super) fn list(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, Error> {
     let mut message = AddressMessage::default();
     message.header.index = index;

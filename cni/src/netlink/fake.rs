@@ -100,6 +100,13 @@ impl Netlink for Fake {
         Ok(())
     }
 
+    fn delete_address(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+        if let Some(addresses) = self.state().addresses.get_mut(&index) {
+            addresses.retain(|other| *other != address);
+        }
+        Ok(())
+    }
+
     fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, Error> {
         Ok(self.state().addresses.get(&index).cloned().unwrap_or_default())
     }

@@ -136,6 +136,10 @@ impl Netlink for Socket {
         addr::add(self, index, address)
     }
 
+    fn delete_address(&mut self, index: u32, address: ipnet::IpNet) -> Result<(), Error> {
+        addr::delete(self, index, address)
+    }
+
     fn addresses(&mut self, index: u32) -> Result<Vec<ipnet::IpNet>, Error> {
         addr::list(self, index)
     }

@@ -58,6 +58,15 @@ pub fn first_address(range: &IpNet) -> IpAddr {
     }
 }
 
+/// The tenth address of a range of ClusterIPs, by custom that of the Service `kube-dns`; a tiny range has none.
+fn dns_address(range: &IpNet) -> Option<IpAddr> {
+    let address = match range {
+        IpNet::V4(net) => IpAddr::V4(u32::from(net.network()).checked_add(10)?.into()),
+        IpNet::V6(net) => IpAddr::V6(u128::from(net.network()).checked_add(10)?.into()),
+    };
+    range.contains(&address).then_some(address)
+}
+
 /// The parts of the work that readiness tells apart, by the kinds that belong to them. Roles come first.
 const PARTS: [(&str, &[&str]); 5] = [
     ("rbac/bootstrap-roles", &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
@@ -184,6 +193,15 @@ impl Bootstrap {
         let mut created = match self.engine.create(gvr, namespace, wanted.clone(), &self.user).await {
             Ok(created) => created,
             Err(error) if error.reason == Reason::AlreadyExists => return Ok(()),
+            Err(error) if error.reason == Reason::Invalid && own::may_move(wanted) => {
+                let name = wanted.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                warn!(
+                    name,
+                    error = error.message,
+                    "the usual address is not to be had; another one is taken"
+                );
+                self.engine.create(gvr, namespace, own::at_any_address(wanted), &self.user).await?
+            }
             Err(error) => return Err(error),
         };
         let Some(condition) = own::condition(wanted) else { return Ok(()) };
@@ -198,6 +216,20 @@ mod tests {
     use pagurus_controlplane_schema::table::Table;
 
     use super::*;
+
+    #[test]
+    fn dns_has_the_tenth_address() {
+        let check = |range: &str, expected: Option<&str>| {
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(dns_address(&range.parse().unwrap()), expected, "{range}");
+        };
+        check("10.96.0.0/12", Some("10.96.0.10"));
+        check("fd00:96::/112", Some("fd00:96::a"));
+        check("10.96.0.0/29", None);
+        let service = json!({"kind": "Service", "metadata": {"name": "kube-dns"}, "spec": {"clusterIP": "10.96.0.10", "type": "ClusterIP"}});
+        assert!(own::may_move(&service));
+        assert_eq!(own::at_any_address(&service)["spec"], json!({"type": "ClusterIP"}));
+    }
 
     #[test]
     fn generated_objects_are_of_served_kinds() {

@@ -16,6 +16,7 @@ pub(super) fn namespace(name: &str) -> Value {
 /// The way to this server, and what extension servers need to trust it.
 pub(super) fn objects(settings: &Settings) -> Vec<Value> {
     let mut objects = vec![service_cidr(settings), authentication(settings), service(settings)];
+    objects.extend(dns_service(settings));
     if settings.advertise.is_loopback() {
         warn!(
             address = %settings.advertise,
@@ -47,6 +48,51 @@ fn service(settings: &Settings) -> Value {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": settings.port}],
         },
     })
+}
+
+/// The Service by which pods find the cluster's DNS, at the address where everybody looks for it. It has no selector: each
+/// node's agent answers its own pods. Who brings DNS servers in pods gives it a selector, and that stays.
+fn dns_service(settings: &Settings) -> Option<Value> {
+    let address = super::dns_address(settings.service_ranges.first()?)?.to_string();
+    Some(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "clusterIPs": [address],
+            "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None",
+            "ports": [
+                {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53},
+            ],
+        },
+    }))
+}
+
+/// Whether this is a Service that does with any address if somebody has taken its own.
+pub(super) fn may_move(object: &Value) -> bool {
+    object["kind"] == "Service" && object["metadata"]["name"] == "kube-dns"
+}
+
+/// The Service without the wish for an address.
+pub(super) fn at_any_address(service: &Value) -> Value {
+    let mut service = service.clone();
+    if let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("clusterIP");
+        spec.remove("clusterIPs");
+    }
+    service
 }
 
 fn endpoints(settings: &Settings) -> Value {

@@ -48,7 +48,9 @@ pub(super) fn plan(stored: Option<&Value>, wanted: &Value) -> Action {
             put_over(&mut object, wanted, "spec");
         }
         "APIService" => put_over(&mut object, wanted, "spec"),
-        // The ports and where they lead follow the server; addresses stay.
+        // The ports and where they lead follow the server; addresses stay. The cluster's DNS is the administrator's once it
+        // is there: DNS servers in pods may take its place.
+        "Service" if wanted.pointer("/metadata/name") == Some(&json!("kube-dns")) => {}
         "Service" => {
             if let (Some(wanted), Some(spec)) = (wanted.get("spec"), object.get_mut("spec")) {
                 put_over(spec, wanted, "ports");
