@@ -2,9 +2,10 @@
 
 pub mod addr;
 pub mod devices;
-pub mod dns;
 pub mod names;
 pub mod node;
+pub mod node_config;
 pub mod pods;
 pub mod services;
+pub mod trace;
 pub mod volumes;
