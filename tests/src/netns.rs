@@ -53,7 +53,8 @@ impl Drop for Cgroup {
 /// The isolated process failed.
 pub fn isolated(name: &str, body: impl FnOnce(&Sandbox) -> Result<()>) {
     if std::env::var_os(MARK).is_some_and(|mark| mark == name) {
-        if let Err(error) = inside().and_then(|sandbox| body(&sandbox)) {
+        let given = std::env::var_os(CGROUP).map(PathBuf::from).context("no cgroup was given");
+        if let Err(error) = given.and_then(inside).and_then(|sandbox| body(&sandbox)) {
             panic!("{error:?}");
         }
         return;
@@ -65,6 +66,45 @@ pub fn isolated(name: &str, body: impl FnOnce(&Sandbox) -> Result<()>) {
     if let Err(error) = outside(name) {
         panic!("{error:?}");
     }
+}
+
+/// A process that has isolated itself.
+#[derive(Debug)]
+pub struct Isolation {
+    sandbox: Sandbox,
+    cgroup: Cgroup,
+}
+
+impl Isolation {
+    /// What it has for itself.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+impl Drop for Isolation {
+    fn drop(&mut self) {
+        // Out of its cgroup, which can then be removed.
+        let left = self.cgroup.0.parent().map(|parent| fs::write(parent.join("cgroup.procs"), "0"));
+        if let Some(Err(error)) = left {
+            eprintln!("leave {}: {error}", self.cgroup.0.display());
+        }
+    }
+}
+
+/// Isolates this process from now on; to be called before it has any other thread.
+///
+/// # Errors
+/// The machine does not allow it.
+pub fn isolate() -> Result<Isolation> {
+    possible()?;
+    let root = cgroup2().context("find cgroup2")?;
+    let cgroup = Cgroup(root.join(format!("pgr-b-{}", std::process::id())));
+    fs::create_dir(&cgroup.0).with_context(|| format!("create {}", cgroup.0.display()))?;
+    fs::write(cgroup.0.join("cgroup.procs"), "0").with_context(|| format!("join {}", cgroup.0.display()))?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces of our own")?;
+    let sandbox = inside(cgroup.0.clone())?;
+    Ok(Isolation { sandbox, cgroup })
 }
 
 /// The mount point of cgroup2 on this machine.
@@ -107,14 +147,15 @@ fn outside(name: &str) -> Result<()> {
     // Indented: the inner harness' closing line must not be taken for ours.
     out.lines().for_each(|line| println!("    {line}"));
     if !output.status.success() {
-        bail!("{name}: {}\n{out}{err}", output.status);
+        let said: Vec<String> = err.lines().map(|line| format!("    {line}")).collect();
+        bail!("{name}: {}\n{}", output.status, said.join("\n"));
     }
     ensure!(out.contains("1 passed"), "{name} names no test: {out}");
     Ok(())
 }
 
 /// Finishes the isolation from inside.
-fn inside() -> Result<Sandbox> {
+fn inside(cgroup: PathBuf) -> Result<Sandbox> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make mounts private")?;
     let bpffs = PathBuf::from("/sys/fs/bpf");
@@ -122,7 +163,6 @@ fn inside() -> Result<Sandbox> {
     fs::create_dir_all("/run/netns").context("create /run/netns")?;
     mount(Some("netns"), "/run/netns", Some("tmpfs"), MsFlags::empty(), none).context("mount /run/netns")?;
     ip(&["link", "set", "lo", "up"])?;
-    let cgroup = std::env::var_os(CGROUP).map(PathBuf::from).context("no cgroup was given")?;
     Ok(Sandbox { cgroup, bpffs })
 }
 

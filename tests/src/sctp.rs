@@ -4,16 +4,18 @@
 //! Must not know: what is between client and server.
 
 mod chunk;
+mod kernel;
 mod server;
 mod socket;
 
 pub use chunk::Chunk;
+pub use kernel::{has_sockets, kernel_ask, kernel_server};
 pub use server::{SctpServer, sctp_server};
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,6 +23,40 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::packet::Sctp;
 use crate::topology::{Answer, Host};
 use socket::RawSocket;
+
+/// A server of either kind: by the kernel where it has SCTP sockets, in user space elsewhere.
+#[derive(Debug)]
+pub struct AnyServer {
+    /// Where it is.
+    pub address: SocketAddr,
+    _ours: Option<SctpServer>,
+}
+
+/// A server by the kernel where it has SCTP sockets, in user space elsewhere.
+///
+/// # Errors
+/// It cannot be started.
+pub fn any_server(host: &Host, ip: IpAddr, port: u16, name: &str) -> Result<AnyServer> {
+    if has_sockets() {
+        return Ok(AnyServer { address: kernel_server(host, ip, port, name)?, _ours: None });
+    }
+    let ours = sctp_server(host, ip, port, name)?;
+    Ok(AnyServer { address: ours.address, _ours: Some(ours) })
+}
+
+/// Asks over a new association: by the kernel where it has SCTP sockets, in user space elsewhere (then from `port`).
+///
+/// # Errors
+/// Refused, or nobody answers.
+pub fn any_ask(host: &Host, port: u16, to: SocketAddr, size: usize) -> Result<Answer> {
+    if has_sockets() {
+        return kernel_ask(host, to, size);
+    }
+    let mut association = Association::connect(host, port, to)?;
+    let answer = association.ask(&vec![b'?'; size])?;
+    association.shutdown()?;
+    Ok(answer)
+}
 
 /// After so long without an answer a packet is sent again.
 const AGAIN: Duration = Duration::from_millis(400);

@@ -1,34 +1,37 @@
 //! `cargo xtask bench SUITE`: measures and prints a table of figures, with the machine they were measured on.
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 mod cluster;
+mod datapath;
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to measure: cluster
+    /// What to measure: cluster, datapath
     suite: String,
+    /// datapath: only this part of the table
+    part: Option<String>,
     /// Also write the rows as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 /// One figure.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Row {
     /// What was measured.
     pub name: String,
     /// The figure; none if it could not be measured (the reason is in `note`).
     pub value: Option<f64>,
     /// Its unit.
-    pub unit: &'static str,
+    pub unit: String,
     /// What it should reach.
     pub target: f64,
     /// `lower` or `higher`.
-    pub better: &'static str,
+    pub better: String,
     /// The figure of the thing compared with in the same run, if any.
     pub against: Option<f64>,
     /// How it was measured, its spread, or why it was not.
@@ -37,12 +40,19 @@ pub struct Row {
 
 impl Row {
     /// A figure that should be at most `target`.
-    pub fn at_most(name: &str, value: Result<(f64, String)>, unit: &'static str, target: f64) -> Self {
+    pub fn at_most(name: &str, value: Result<(f64, String)>, unit: &str, target: f64) -> Self {
         let (value, note) = match value {
             Ok((value, note)) => (Some(value), note),
             Err(error) => (None, format!("not measured: {error:#}")),
         };
-        Self { name: name.to_owned(), value, unit, target, better: "lower", against: None, note }
+        let (unit, better) = (unit.to_owned(), "lower".to_owned());
+        Self { name: name.to_owned(), value, unit, target, better, against: None, note }
+    }
+
+    /// Whether the figure is what it should be; none without a figure.
+    pub fn met(&self) -> Option<bool> {
+        self.value
+            .map(|value| if self.better == "higher" { value >= self.target } else { value <= self.target })
     }
 }
 
@@ -76,7 +86,8 @@ fn machine() -> Machine {
 pub fn run(options: &Options) -> Result<()> {
     let rows = match options.suite.as_str() {
         "cluster" => cluster::run()?,
-        other => bail!("there is no suite {other:?} yet; there is: cluster"),
+        "datapath" => datapath::run(options.part.as_deref())?,
+        other => bail!("there is no suite {other:?} yet; there are: cluster, datapath"),
     };
     let machine = machine();
     println!(
@@ -85,8 +96,12 @@ pub fn run(options: &Options) -> Result<()> {
     );
     for row in &rows {
         let value = row.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
-        let met = row.value.map_or("?", |v| if v <= row.target { "met" } else { "MISSED" });
-        println!("{:60} {value:>10} {:4} target {:>8} {met:7} {}", row.name, row.unit, row.target, row.note);
+        let met = row.met().map_or("?", |met| if met { "met" } else { "MISSED" });
+        let against = row.against.map_or_else(String::new, |v| format!("against {v:.1}; "));
+        println!(
+            "{:60} {value:>10} {:4} target {:>8} {met:7} {against}{}",
+            row.name, row.unit, row.target, row.note
+        );
     }
     if let Some(file) = &options.json {
         let text = serde_json::to_vec_pretty(&serde_json::json!({"machine": machine, "rows": rows}))?;
@@ -104,6 +119,20 @@ pub fn percentile(sorted: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets() {
+        let row = |better: &str, value| Row {
+            better: better.to_owned(),
+            value,
+            ..Row::at_most("a figure", Ok((0.0, String::new())), "s", 2.0)
+        };
+        assert_eq!(row("lower", Some(1.0)).met(), Some(true));
+        assert_eq!(row("lower", Some(3.0)).met(), Some(false));
+        assert_eq!(row("higher", Some(3.0)).met(), Some(true));
+        assert_eq!(row("higher", Some(1.0)).met(), Some(false));
+        assert_eq!(row("higher", None).met(), None);
+    }
 
     #[test]
     fn percentiles() {

@@ -15,6 +15,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 #[derive(Parser)]

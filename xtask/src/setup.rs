@@ -14,12 +14,28 @@ pub struct Options {
     /// Also what `tidy` needs (cargo-deny)
     #[arg(long)]
     tidy: bool,
+    /// Also what `bench datapath` compares with: kube-proxy's tools
+    #[arg(long)]
+    rivals: bool,
+    /// Also what `test --vm` needs: a machine in software, and a way to share files with it
+    #[arg(long)]
+    vm: bool,
 }
 
 impl Options {
     /// What `tidy` asks for.
     pub fn for_tidy() -> Self {
-        Self { dry_run: false, tidy: true }
+        Self { tidy: true, ..Self::default() }
+    }
+
+    /// What `bench datapath` asks for.
+    pub fn for_rivals() -> Self {
+        Self { rivals: true, ..Self::default() }
+    }
+
+    /// What `test --vm` asks for.
+    pub fn for_vm() -> Self {
+        Self { vm: true, ..Self::default() }
     }
 }
 
@@ -61,18 +77,58 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// The programs with which kube-proxy gives its rules to the kernel.
+const RIVALS: &[Need] = &[
+    Need {
+        present: || process::find("nft").is_some(),
+        package: "nftables",
+        why: "kube-proxy's rules, to compare with",
+    },
+    Need {
+        present: || process::find("iptables-nft-restore").is_some(),
+        package: "iptables",
+        why: "kube-proxy's rules, to compare with",
+    },
+];
+
+/// What runs another kernel.
+const VM: &[Need] = &[
+    Need {
+        present: || process::find("qemu-system-x86_64").is_some(),
+        package: "qemu-system-x86",
+        why: "runs another kernel",
+    },
+    Need {
+        present: || Path::new(VIRTIOFSD).exists(),
+        package: "qemu-system-common",
+        why: "shares files with another kernel (virtiofsd)",
+    },
+    Need { present: || process::find("depmod").is_some(), package: "kmod", why: "modules of another kernel" },
+    Need {
+        present: || process::find("cpio").is_some(),
+        package: "cpio",
+        why: "the first file system of another kernel",
+    },
+    Need { present: || process::find("xz").is_some(), package: "xz-utils", why: "modules of another kernel" },
+];
+
+/// Where Debian's qemu-system-common puts it.
+pub const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
+
 fn static_busybox() -> bool {
     Path::new("/var/lib/dpkg/info/busybox-static.list").exists() && Path::new("/bin/busybox").exists()
 }
 
 /// The packages this machine lacks, in the order of installation.
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !(need.present)()).collect()
+fn missing(options: &Options) -> Vec<&'static Need> {
+    let rivals = RIVALS.iter().filter(|_| options.rivals);
+    let vm = VM.iter().filter(|_| options.vm);
+    NEEDS.iter().chain(rivals).chain(vm).filter(|need| !(need.present)()).collect()
 }
 
 /// Installs what is missing.
 pub fn run(options: &Options) -> Result<()> {
-    let missing = missing();
+    let missing = missing(options);
     let chain = ebpf::find();
     let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
     for need in &missing {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
 
 use crate::cluster::{Cluster, checks, down, up};
-use crate::{build, process, setup, workspace};
+use crate::{build, ebpf, process, setup, vm, workspace};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -15,6 +15,9 @@ pub struct Options {
     /// Only the suites that need root: BPF, CNI, end-to-end
     #[arg(long)]
     system: bool,
+    /// Only the suites of the dataplane, on another kernel, in an emulated machine: fetches Debian's kernel and QEMU (120 MB)
+    #[arg(long, conflicts_with_all = ["unit", "system"])]
+    vm: bool,
     /// Only tests whose name holds this
     filter: Option<String>,
 }
@@ -28,6 +31,16 @@ struct Count {
 }
 
 impl Count {
+    /// Takes a line that a suite printed.
+    fn hear(&mut self, line: &str) {
+        self.add(line);
+        if line.starts_with("SKIPPED") {
+            // A test that found the machine lacking passes for the harness; it is counted for what it is.
+            self.skipped += 1;
+            self.passed = self.passed.saturating_sub(1);
+        }
+    }
+
     /// Adds a closing line of the harness: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn add(&mut self, line: &str) {
         let Some(rest) = line.strip_prefix("test result: ") else { return };
@@ -49,6 +62,9 @@ impl Count {
 
 /// Runs the tests.
 pub fn run(options: &Options) -> Result<()> {
+    if options.vm {
+        return elsewhere(options);
+    }
     let mut count = Count::default();
     let mut failures = Vec::new();
     if !options.system {
@@ -122,6 +138,53 @@ fn cargo_test(options: &Options) -> Command {
     command
 }
 
+/// The suites that try the dataplane and need no cluster.
+const DATAPLANE: &[&str] = &["datapath", "packets::", "sctp::", "topology::", "features::"];
+
+/// Runs the suites of the dataplane on another kernel.
+fn elsewhere(options: &Options) -> Result<()> {
+    setup::run(&setup::Options::default())?;
+    ebpf::build()?;
+    let binary = suites()?;
+    let filters = options.filter.as_deref().map_or_else(|| DATAPLANE.join(" "), str::to_owned);
+    let script = format!(
+        "uname -r\nmodprobe sctp\nRUST_BACKTRACE=0 {binary} --test-threads=1 --nocapture {filters} 2>&1"
+    );
+    let mut count = Count::default();
+    let result = vm::run(&script, |line| {
+        count.hear(line);
+        println!("{line}");
+    });
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    result?;
+    if count.failed > 0 || count.passed == 0 {
+        bail!("failed on another kernel");
+    }
+    Ok(())
+}
+
+/// Builds the suites; where they are.
+fn suites() -> Result<String> {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root()).args([
+        "test",
+        "--locked",
+        "--no-run",
+        "--package",
+        "pagurus-tests",
+    ]);
+    command.args(["--test", "main", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot start `{}`", process::line(&command)))?;
+    if !output.status.success() {
+        bail!("`{}` failed", process::line(&command));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut tests = artifacts.filter(|artifact| artifact["target"]["kind"][0] == "test");
+    let binary = tests.find_map(|artifact| artifact["executable"].as_str().map(str::to_owned));
+    binary.context("cargo named no binary of the suites")
+}
+
 /// Runs one call of cargo, passes its output on and counts; true if something failed.
 fn run_suite(command: &mut Command, count: &mut Count) -> Result<bool> {
     let said = process::line(command);
@@ -131,12 +194,7 @@ fn run_suite(command: &mut Command, count: &mut Count) -> Result<bool> {
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
-        count.add(&line);
-        if line.starts_with("SKIPPED") {
-            // A test that found the machine lacking passes for the harness; it is counted for what it is.
-            count.skipped += 1;
-            count.passed = count.passed.saturating_sub(1);
-        }
+        count.hear(&line);
         println!("{line}");
     }
     Ok(!child.wait()?.success())

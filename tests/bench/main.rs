@@ -1,0 +1,72 @@
+//! The figures of the dataplane, each compared with its rivals in one run, on nodes in network namespaces of our own. Started by
+//! `cargo xtask bench datapath`, which prints what this writes: a row as JSON on each line, and what goes on to standard error.
+
+mod connections;
+mod load;
+mod rivals;
+mod row;
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use pagurus_tests::netns::isolate;
+use row::Row;
+
+/// How thoroughly is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// How often each thing is measured.
+    pub rounds: usize,
+    /// How long each time.
+    pub time: Duration,
+}
+
+/// A part of the table.
+type Part = fn(&pagurus_tests::netns::Sandbox, Effort) -> Result<Vec<Row>>;
+
+/// The parts, in the order of the table.
+const PARTS: &[(&str, Part)] = &[("connections", connections::run)];
+
+fn main() -> Result<()> {
+    let mut effort = Effort { rounds: 7, time: Duration::from_secs(1) };
+    let mut only = None;
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--quick" => effort = Effort { rounds: 2, time: Duration::from_millis(200) },
+            other if PARTS.iter().any(|(name, _)| *name == other) => only = Some(other.to_owned()),
+            other => bail!(
+                "unknown argument {other:?}; there are --quick and the parts {:?}",
+                PARTS.iter().map(|part| part.0)
+            ),
+        }
+    }
+    match only {
+        Some(name) => part(&name, effort),
+        None => each_in_a_process(),
+    }
+}
+
+/// Measures one part, in this process. A part that fails is a row without a figure.
+fn part(name: &str, effort: Effort) -> Result<()> {
+    let Some((_, run)) = PARTS.iter().find(|part| part.0 == name) else { bail!("there is no part {name}") };
+    let isolation = isolate()?;
+    let rows = run(isolation.sandbox(), effort).unwrap_or_else(|error| vec![Row::failed(name, error)]);
+    for row in rows {
+        println!("{}", row.json());
+    }
+    Ok(())
+}
+
+/// Measures every part in a process of its own: so that none leaves anything to the next.
+fn each_in_a_process() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    for (name, _) in PARTS {
+        eprintln!("bench: {name}");
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        let status = command.args(&arguments).arg(name).status()?;
+        if !status.success() {
+            println!("{}", Row::failed(name, anyhow!("its process ended: {status}")).json());
+        }
+    }
+    Ok(())
+}
