@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use pagurus_cni::overlay;
 
 use crate::config::{Config, ConfigFile, Settings};
 
@@ -51,6 +52,16 @@ pub struct Args {
     /// Directory in which the CNI configuration is written
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
+    /// The way to pods of other nodes: through the node's address, through VXLAN, or VXLAN only to nodes that are not on a
+    /// link of this one
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub routing: Routing,
+    /// Network number (VNI) of the VXLAN device, the same on all nodes
+    #[arg(long, value_name = "N", default_value_t = overlay::DEFAULT_ID, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub vxlan_id: u32,
+    /// UDP port of the VXLAN device, the same on all nodes
+    #[arg(long, value_name = "PORT", default_value_t = overlay::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
     /// Addresses of the cluster's DNS service, put into pods' resolv.conf
     #[arg(long, value_name = "IP,...", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
@@ -106,6 +117,27 @@ pub enum Switch {
     Off,
 }
 
+/// How packets get to pods of other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Routing {
+    /// Through the other node's address, which must be on a link of this node.
+    Direct,
+    /// Through a VXLAN device.
+    Vxlan,
+    /// Direct where the other node's address is on a link of this node, else VXLAN.
+    Auto,
+}
+
+impl From<Routing> for overlay::Mode {
+    fn from(routing: Routing) -> Self {
+        match routing {
+            Routing::Direct => Self::Direct,
+            Routing::Vxlan => Self::Vxlan,
+            Routing::Auto => Self::Auto,
+        }
+    }
+}
+
 impl Args {
     /// Checks the flags together with the configuration file and makes the configuration of them.
     pub fn into_config(self) -> anyhow::Result<Config> {
@@ -124,6 +156,9 @@ impl Args {
             bpffs,
             cni_socket,
             cni_conf_dir,
+            routing,
+            vxlan_id,
+            vxlan_port,
             cluster_dns,
             cluster_domain,
             address,
@@ -159,6 +194,7 @@ impl Args {
                 bpffs,
                 cni_socket,
                 cni_conf_dir,
+                routing: overlay::Options { mode: routing.into(), id: vxlan_id, port: vxlan_port },
                 cluster_dns,
                 cluster_domain,
                 address,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use pagurus_agent_core::node::{Signal, Threshold, Thresholds};
+use pagurus_cni::overlay;
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::quantity::Quantity;
 use pagurus_cri_api::Runtime;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub cni_socket: PathBuf,
     /// `--cni-conf-dir`
     pub cni_conf_dir: PathBuf,
+    /// `--routing`, `--vxlan-id` and `--vxlan-port`
+    pub routing: overlay::Options,
     /// `--cluster-dns`
     pub cluster_dns: Vec<IpAddr>,
     /// `--cluster-domain`
@@ -108,6 +111,8 @@ pub struct Config {
     pub cni_socket: PathBuf,
     /// Directory for the CNI configuration.
     pub cni_conf_dir: PathBuf,
+    /// How packets get to pods of other nodes.
+    pub routing: overlay::Options,
     /// DNS servers of pods with `dnsPolicy: ClusterFirst`.
     pub cluster_dns: Vec<IpAddr>,
     /// DNS domain of the cluster.
@@ -174,6 +179,7 @@ impl Config {
             bpffs: absolute("--bpffs", settings.bpffs)?,
             cni_socket: absolute("--cni-socket", settings.cni_socket)?,
             cni_conf_dir: absolute("--cni-conf-dir", settings.cni_conf_dir)?,
+            routing: settings.routing,
             cluster_dns: if settings.cluster_dns.is_empty() { file.cluster_dns } else { settings.cluster_dns },
             cluster_domain: settings
                 .cluster_domain

@@ -10,6 +10,7 @@ pub mod ipam;
 pub mod loopback;
 pub mod netlink;
 pub mod netns;
+pub mod overlay;
 pub mod request;
 pub mod routes;
 pub mod spec;

@@ -13,6 +13,7 @@ mod addr;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod link;
+mod neighbour;
 mod route;
 mod socket;
 
@@ -43,7 +44,7 @@ impl Error {
 }
 
 /// A hardware address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -66,6 +67,32 @@ pub struct Link {
     pub up: bool,
     /// Largest packet.
     pub mtu: u32,
+    /// If it is a VXLAN device that does not learn: its settings.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Settings of a VXLAN device. It has no group and learns nothing: where frames go is told by forwarding entries alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// The network's number (VNI).
+    pub id: u32,
+    /// UDP port, of this and all other ends.
+    pub port: u16,
+    /// Source address of packets; its family is that of all packets.
+    pub local: IpAddr,
+}
+
+/// A VXLAN device to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Largest packet within.
+    pub mtu: u32,
+    /// Its settings.
+    pub tunnel: Tunnel,
 }
 
 /// A route of the main table.
@@ -81,6 +108,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Who made it.
     pub protocol: u8,
+    /// The next hop is on the device's link though no address says so.
+    pub onlink: bool,
 }
 
 /// A veth pair to be made: one end here, one in another namespace.
@@ -108,10 +137,14 @@ pub trait Netlink {
     fn links(&mut self) -> Result<Vec<Link>, Error>;
     /// Makes a veth pair.
     fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error>;
+    /// Makes a VXLAN device.
+    fn add_vxlan(&mut self, vxlan: &Vxlan<'_>) -> Result<(), Error>;
     /// Removes a device, and the other end of a veth with it; that it has gone already is as good.
     fn delete_link(&mut self, name: &str) -> Result<(), Error>;
     /// Switches a device on.
     fn set_up(&mut self, index: u32) -> Result<(), Error>;
+    /// Sets a device's largest packet.
+    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error>;
     /// Gives a device an address, usable at once; that it has it already is as good.
     fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), Error>;
     /// Takes an address from a device; that it has gone already is as good.
@@ -126,4 +159,14 @@ pub trait Netlink {
     fn routes(&mut self) -> Result<Vec<Route>, Error>;
     /// Fixes the hardware address of a neighbour.
     fn replace_neighbour(&mut self, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error>;
+    /// Removes a neighbour; that it has gone already is as good.
+    fn delete_neighbour(&mut self, index: u32, ip: IpAddr) -> Result<(), Error>;
+    /// The fixed neighbours of a device, both families.
+    fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, Error>;
+    /// Fixes where a VXLAN device sends frames to a hardware address.
+    fn replace_forwarding(&mut self, index: u32, mac: Mac, remote: IpAddr) -> Result<(), Error>;
+    /// Removes a forwarding entry; that it has gone already is as good.
+    fn delete_forwarding(&mut self, index: u32, mac: Mac, remote: IpAddr) -> Result<(), Error>;
+    /// The forwarding entries of a VXLAN device.
+    fn forwarding(&mut self, index: u32) -> Result<Vec<(Mac, IpAddr)>, Error>;
 }

@@ -1,4 +1,4 @@
-//! Routes to the pods of other nodes: each node's ranges through that node's address, and nothing else of ours.
+//! Routes to the pods of other nodes: each node's ranges through a next hop, and nothing else of ours.
 //!
 //! Must not know: Node objects; it is handed ranges and addresses.
 
@@ -9,6 +9,21 @@ use ipnet::IpNet;
 
 use crate::netlink::{Error, Netlink, ROUTE_PROTOCOL, Route};
 
+/// The way to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The next hop.
+    pub gateway: IpAddr,
+    /// The device, if it is an overlay; otherwise the kernel finds it by the next hop.
+    pub overlay: Option<u32>,
+}
+
+impl From<IpAddr> for Hop {
+    fn from(gateway: IpAddr) -> Self {
+        Self { gateway, overlay: None }
+    }
+}
+
 /// What to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -18,15 +33,18 @@ pub struct Plan {
     pub delete: Vec<Route>,
 }
 
-/// The changes that make our routes to other nodes these: range to next hop. Routes of others, and ours to pods of this
-/// node (which have no gateway), are left alone.
-pub fn plan(wanted: &BTreeMap<IpNet, IpAddr>, present: &[Route]) -> Plan {
+/// The changes that make our routes to other nodes these. Routes of others, and ours to pods of this node (which have no
+/// gateway), are left alone. `device` is the overlay's, if it is there: a route through it is no direct one.
+pub fn plan(wanted: &BTreeMap<IpNet, Hop>, present: &[Route], device: Option<u32>) -> Plan {
     let ours = present.iter().filter(|route| route.protocol == ROUTE_PROTOCOL && route.gateway.is_some());
     let mut plan = Plan::default();
     let mut right = Vec::new();
     for route in ours {
+        let overlay = route.device.filter(|index| Some(*index) == device);
         match wanted.get(&route.destination) {
-            Some(gateway) if route.gateway == Some(*gateway) => right.push(route.destination),
+            Some(hop) if route.gateway == Some(hop.gateway) && overlay == hop.overlay => {
+                right.push(route.destination);
+            }
             // One to the same destination is replaced in one step.
             Some(_) => {}
             None => plan.delete.push(route.clone()),
@@ -34,15 +52,26 @@ pub fn plan(wanted: &BTreeMap<IpNet, IpAddr>, present: &[Route]) -> Plan {
     }
     let missing = wanted.iter().filter(|(destination, _)| !right.contains(destination));
     plan.set = missing
-        .map(|(destination, gateway)| Route {
+        .map(|(destination, hop)| Route {
             destination: *destination,
-            gateway: Some(*gateway),
-            device: None,
+            gateway: Some(hop.gateway),
+            device: hop.overlay,
             source: None,
             protocol: ROUTE_PROTOCOL,
+            onlink: hop.overlay.is_some(),
         })
         .collect();
     plan
+}
+
+/// Whether an address is on a link of this machine: the most specific route to it has no next hop. Ours to pods say
+/// nothing of nodes, and a default route says nothing at all.
+pub fn is_on_link(ip: &IpAddr, present: &[Route]) -> bool {
+    let others = present.iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+    let best = others
+        .filter(|route| route.destination.contains(ip))
+        .max_by_key(|route| route.destination.prefix_len());
+    best.is_some_and(|route| route.gateway.is_none() && route.destination.prefix_len() > 0)
 }
 
 /// Carries out a plan as far as possible; what failed is returned.
@@ -75,22 +104,28 @@ pub fn mtu(netlink: &mut dyn Netlink, node_ips: &[IpAddr]) -> Result<u32, Error>
 mod tests {
     use super::*;
 
-    fn route(destination: &str, gateway: Option<&str>, protocol: u8) -> Route {
+    fn route(destination: &str, gateway: Option<&str>, device: Option<u32>, protocol: u8) -> Route {
         Route {
             destination: destination.parse().expect("a range"),
             gateway: gateway.map(|ip| ip.parse().expect("an address")),
-            device: None,
+            device,
             source: None,
             protocol,
+            onlink: false,
         }
     }
 
-    fn check(wanted: &[(&str, &str)], present: &[Route], set: &[&str], delete: &[&str]) {
+    const OVERLAY: u32 = 9;
+
+    fn check(wanted: &[(&str, &str, Option<u32>)], present: &[Route], set: &[&str], delete: &[&str]) {
         let wanted = wanted
             .iter()
-            .map(|(range, via)| (range.parse().expect("a range"), via.parse().expect("an address")))
+            .map(|(range, gateway, overlay)| {
+                let gateway = gateway.parse().expect("an address");
+                (range.parse().expect("a range"), Hop { gateway, overlay: *overlay })
+            })
             .collect();
-        let plan = plan(&wanted, present);
+        let plan = plan(&wanted, present, Some(OVERLAY));
         let text = |routes: &[Route]| -> Vec<String> {
             routes.iter().map(|route| route.destination.to_string()).collect()
         };
@@ -101,24 +136,65 @@ mod tests {
     #[test]
     fn only_differences_are_planned() {
         let ours = ROUTE_PROTOCOL;
+        let direct = |range, via| route(range, Some(via), Some(2), ours);
+        let overlaid = |range, via| route(range, Some(via), Some(OVERLAY), ours);
         check(&[], &[], &[], &[]);
-        check(&[("10.244.1.0/24", "192.168.0.2")], &[], &["10.244.1.0/24"], &[]);
+        check(&[("10.244.1.0/24", "192.168.0.2", None)], &[], &["10.244.1.0/24"], &[]);
         check(
-            &[("10.244.1.0/24", "192.168.0.2"), ("fd00:1::/64", "fd00::2")],
+            &[("10.244.1.0/24", "192.168.0.2", None), ("fd00:1::/64", "fd00::2", None)],
             &[
-                route("10.244.1.0/24", Some("192.168.0.2"), ours),
-                route("fd00:1::/64", Some("fd00::3"), ours),
-                route("10.244.9.0/24", Some("192.168.0.9"), ours),
+                direct("10.244.1.0/24", "192.168.0.2"),
+                direct("fd00:1::/64", "fd00::3"),
+                direct("10.244.9.0/24", "192.168.0.9"),
             ],
             &["fd00:1::/64"],
             &["10.244.9.0/24"],
         );
-        // A pod of this node, and a route of somebody else.
+        // From one way to the other.
         check(
+            &[("10.244.1.0/24", "10.244.1.0", Some(OVERLAY)), ("10.244.2.0/24", "192.168.0.3", None)],
+            &[direct("10.244.1.0/24", "192.168.0.2"), overlaid("10.244.2.0/24", "10.244.2.0")],
+            &["10.244.1.0/24", "10.244.2.0/24"],
             &[],
-            &[route("10.244.0.5/32", None, ours), route("10.9.0.0/16", Some("192.168.0.2"), 4)],
+        );
+        check(
+            &[("10.244.1.0/24", "10.244.1.0", Some(OVERLAY))],
+            &[overlaid("10.244.1.0/24", "10.244.1.0")],
             &[],
             &[],
         );
+        // A pod of this node, and a route of somebody else.
+        check(
+            &[],
+            &[
+                route("10.244.0.5/32", None, Some(5), ours),
+                route("10.9.0.0/16", Some("192.168.0.2"), Some(2), 4),
+            ],
+            &[],
+            &[],
+        );
+    }
+
+    #[test]
+    fn addresses_on_a_link() {
+        let kernel = 2;
+        let present = [
+            route("0.0.0.0/0", Some("192.168.0.254"), Some(2), 3),
+            route("192.168.0.0/24", None, Some(2), kernel),
+            route("192.168.0.128/25", Some("192.168.0.5"), Some(2), 4),
+            route("10.244.0.7/32", None, Some(5), ROUTE_PROTOCOL),
+            route("fd77::/64", None, Some(2), kernel),
+        ];
+        let check = |ip: &str, expected: bool| {
+            assert_eq!(is_on_link(&ip.parse().expect("an address"), &present), expected, "{ip}");
+        };
+        check("192.168.0.2", true);
+        check("192.168.0.200", false);
+        check("192.168.1.2", false);
+        check("10.244.0.7", false);
+        check("fd77::2", true);
+        check("fd78::2", false);
+        let everything = [route("0.0.0.0/0", None, Some(2), 3)];
+        assert!(!is_on_link(&"192.168.0.2".parse().expect("an address"), &everything));
     }
 }

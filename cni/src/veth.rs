@@ -97,6 +97,7 @@ impl Wiring {
                 device: Some(link.index),
                 source,
                 protocol: ROUTE_PROTOCOL,
+                onlink: false,
             };
             replace_route(host, route)?;
         }
@@ -127,6 +128,7 @@ impl Wiring {
                 device: Some(link.index),
                 source: None,
                 protocol: ROUTE_PROTOCOL,
+                onlink: false,
             };
             if gateway.is_ipv4() {
                 pod.replace_route(&via(IpNet::from(gateway), None))?;
@@ -134,6 +136,17 @@ impl Wiring {
             pod.replace_route(&via(default_route(ip), Some(gateway)))?;
         }
         Ok(())
+    }
+
+    /// Whether the largest packet is another than it should be. To be called in the host's namespace.
+    pub fn has_other_mtu(&self, host: &mut dyn Netlink) -> Result<bool, Error> {
+        Ok(host.link(&self.host_link)?.is_some_and(|link| link.mtu != self.mtu))
+    }
+
+    /// Sets the largest packet of one end. The host's end goes last: it tells whether the change is whole.
+    pub fn set_mtu(&self, name: &str, netlink: &mut dyn Netlink) -> Result<(), Error> {
+        let link = find(netlink, name)?;
+        Ok(netlink.set_mtu(link.index, self.mtu)?)
     }
 
     /// What is not as it should be on the host's side.
@@ -263,6 +276,20 @@ mod tests {
         host.delete_link("pgrtest").expect("again");
         assert_eq!((host.state().clone(), pod.state().clone()), (State::default(), State::default()));
         assert_eq!(wiring.check_host(&mut host).expect("check"), ["link pgrtest has gone"]);
+    }
+
+    #[test]
+    fn the_mtu_follows() {
+        let mut wiring = wiring(&["10.244.0.7"]);
+        let (mut host, mut pod) = Fake::pair();
+        connect(&wiring, &mut host, &mut pod);
+        assert!(!wiring.has_other_mtu(&mut host).expect("look"));
+        wiring.mtu = 1350;
+        assert!(wiring.has_other_mtu(&mut host).expect("look"));
+        wiring.set_mtu("eth0", &mut pod).expect("the pod's end");
+        wiring.set_mtu("pgrtest", &mut host).expect("the host's end");
+        assert!(!wiring.has_other_mtu(&mut host).expect("look"));
+        assert_eq!((host.state().links["pgrtest"].mtu, pod.state().links["eth0"].mtu), (1350, 1350));
     }
 
     #[test]

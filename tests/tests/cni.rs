@@ -13,6 +13,7 @@ use pagurus_cni::commands::Settings;
 use pagurus_cni::netlink::{Netlink as _, Socket};
 use pagurus_cni::netns::NetNs;
 use pagurus_cni::request::Call;
+use pagurus_cni::routes::Hop;
 use pagurus_cni::spec::{self, Error};
 use pagurus_cni::{Network, routes, sysctl};
 use pagurus_tests::eventually::eventually;
@@ -358,11 +359,11 @@ fn routes_lead_to_the_pods_of_other_nodes() {
         }
         let wanted: BTreeMap<_, _> = [("10.244.9.0/24", "192.168.77.2"), ("fd10:244:9::/64", "fd77::2")]
             .into_iter()
-            .map(|(range, via)| Ok((range.parse()?, via.parse()?)))
+            .map(|(range, via)| Ok((range.parse()?, Hop::from(via.parse::<IpAddr>()?))))
             .collect::<Result<_>>()?;
         let mut netlink = Socket::open()?;
         for pass in 0..2 {
-            let plan = routes::plan(&wanted, &netlink.routes()?);
+            let plan = routes::plan(&wanted, &netlink.routes()?, None);
             ensure!(plan.set.len() == if pass == 0 { 2 } else { 0 } && plan.delete.is_empty(), "{plan:?}");
             let errors = routes::apply(&plan, &mut netlink);
             ensure!(errors.is_empty(), "{errors:?}");
@@ -377,13 +378,13 @@ fn routes_lead_to_the_pods_of_other_nodes() {
             ensure!(seen == source, "the other node saw {seen}");
         }
         // The node goes: its routes go, the pod's own stay.
-        let plan = routes::plan(&BTreeMap::new(), &netlink.routes()?);
+        let plan = routes::plan(&BTreeMap::new(), &netlink.routes()?, None);
         ensure!(plan.delete.len() == 2 && plan.set.is_empty(), "{plan:?}");
         ensure!(routes::apply(&plan, &mut netlink).is_empty());
         node.network.handle(&pod.call("CHECK", "1.0.0"))?;
         // A next hop that is not on a link of ours is an error, not a silence.
-        let far = BTreeMap::from([("10.244.8.0/24".parse()?, "203.0.113.9".parse()?)]);
-        let plan = routes::plan(&far, &netlink.routes()?);
+        let far = BTreeMap::from([("10.244.8.0/24".parse()?, Hop::from("203.0.113.9".parse::<IpAddr>()?))]);
+        let plan = routes::plan(&far, &netlink.routes()?, None);
         ensure!(routes::apply(&plan, &mut netlink).len() == 1);
         ensure!(UdpSocket::bind("0.0.0.0:0")?.connect("10.244.9.5:9").is_err(), "the route is still there");
         Ok(())

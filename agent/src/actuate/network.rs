@@ -13,8 +13,9 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ObjectReference;
 use pagurus_cni::commands::Settings;
-use pagurus_cni::netlink::{Netlink as _, ROUTE_PROTOCOL, Route, Socket};
-use pagurus_cni::{Network, routes, sysctl};
+use pagurus_cni::netlink::{ROUTE_PROTOCOL, Route, Socket};
+use pagurus_cni::overlay::{self, Options};
+use pagurus_cni::{Network, sysctl};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 use tokio::sync::watch;
@@ -105,7 +106,8 @@ impl Passes {
         };
         let network = self.network.clone();
         let (own, node_ips) = (self.context.node_name.clone(), self.context.node_ips.clone());
-        let job = tokio::task::spawn_blocking(move || compare(&network, &nodes, &own, &node_ips));
+        let options = self.context.config.routing;
+        let job = tokio::task::spawn_blocking(move || compare(&network, &nodes, &options, &own, &node_ips));
         let Compared { mut problems, clash } = job.await.unwrap_or_else(|error| Compared {
             problems: vec![format!("a pass over the pod network panicked: {error}")],
             clash: None,
@@ -156,36 +158,40 @@ struct Compared {
 }
 
 /// Compares everything with what is there and puts it right as far as possible.
-fn compare(network: &Network, nodes: &Nodes, own: &str, node_ips: &[IpAddr]) -> Compared {
+fn compare(network: &Network, nodes: &Nodes, options: &Options, own: &str, node_ips: &[IpAddr]) -> Compared {
     let mut netlink = match Socket::open() {
         Ok(netlink) => netlink,
         Err(error) => return Compared { problems: vec![text(&error)], clash: None },
     };
-    let ranges = nodes.get(own).map(|node| node.pod_ranges.clone()).unwrap_or_default();
     let mut problems = Vec::new();
-    let mtu = routes::mtu(&mut netlink, node_ips).unwrap_or_else(|error| {
-        problems.push(text(&error));
-        network.settings().mtu
-    });
+    let (mut this, others) = reachable(nodes, own, &mut problems);
+    this.ips = node_ips.to_vec();
     let mut clash = None;
-    network.set(Settings { ranges: ranges.clone(), node_ips: node_ips.to_vec(), mtu });
-    problems.extend(network.reconcile().iter().map(text));
-    let wanted = wanted_routes(nodes, own, &mut problems);
-    match netlink.routes() {
-        Ok(present) => {
-            clash = taken_range(&ranges, &present);
-            let plan = routes::plan(&wanted, &present);
-            problems.extend(routes::apply(&plan, &mut netlink).iter().map(text));
+    let mut mtu = network.settings().mtu;
+    let ways = overlay::reconcile(&mut netlink, options, &this, &others);
+    match ways {
+        Ok(outcome) => {
+            problems.extend(outcome.problems);
+            mtu = outcome.mtu;
+            let device = outcome.observed.device.map(|link| link.index);
+            let ranges = nodes.get(own).map(|node| node.pod_ranges.as_slice()).unwrap_or_default();
+            clash = taken_range(ranges, &outcome.observed.routes, device);
         }
         Err(error) => problems.push(text(&error)),
     }
+    let ranges = nodes.get(own).map(|node| node.pod_ranges.clone()).unwrap_or_default();
+    network.set(Settings { ranges, node_ips: node_ips.to_vec(), mtu });
+    problems.extend(network.reconcile().iter().map(text));
     Compared { problems, clash }
 }
 
 /// Why this node's own ranges are not free: a route of somebody else into them, such as the bridge of another pod network
 /// that was here before. Routes to a larger network are no clash: those to pods are more specific.
-fn taken_range(ranges: &[IpNet], present: &[Route]) -> Option<String> {
-    let others = present.iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+/// The overlay's own addresses are out of these ranges.
+fn taken_range(ranges: &[IpNet], present: &[Route], overlay: Option<u32>) -> Option<String> {
+    let is_ours =
+        |route: &&Route| route.protocol == ROUTE_PROTOCOL || (overlay.is_some() && route.device == overlay);
+    let others = present.iter().filter(|route| !is_ours(route));
     let mut clashes = others.filter_map(|route| {
         let range = ranges.iter().find(|range| range.contains(&route.destination))?;
         Some(format!(
@@ -197,13 +203,15 @@ fn taken_range(ranges: &[IpNet], present: &[Route]) -> Option<String> {
     clashes.next()
 }
 
-/// Where the pods of other nodes are: range to next hop. Ranges that clash are left out and told.
-fn wanted_routes(nodes: &Nodes, own: &str, problems: &mut Vec<String>) -> BTreeMap<IpNet, IpAddr> {
+/// This node and the others, each with the ranges its pods can be reached in. Ranges that clash are left out and told.
+fn reachable(nodes: &Nodes, own: &str, problems: &mut Vec<String>) -> (overlay::Node, Vec<overlay::Node>) {
     let mut taken: Vec<(IpNet, &str)> = Vec::new();
-    let mut wanted = BTreeMap::new();
+    let mut this = overlay::Node { name: own.to_owned(), ..overlay::Node::default() };
+    let mut others = Vec::with_capacity(nodes.len());
     // This node's ranges first: nothing may take its own pods away.
     let ordered = nodes.get_key_value(own).into_iter().chain(nodes.iter().filter(|(name, _)| *name != own));
     for (name, node) in ordered {
+        let mut ranges = Vec::with_capacity(node.pod_ranges.len());
         for range in &node.pod_ranges {
             let overlaps = |other: &IpNet| other.contains(range) || range.contains(other);
             if let Some((other, owner)) = taken.iter().find(|(other, _)| overlaps(other)) {
@@ -222,12 +230,12 @@ fn wanted_routes(nodes: &Nodes, own: &str, problems: &mut Vec<String>) -> BTreeM
                 continue;
             }
             taken.push((*range, name));
-            if let Some(ip) = node.ip_for(range).filter(|_| name != own) {
-                wanted.insert(*range, ip);
-            }
+            ranges.push(*range);
         }
+        let node = overlay::Node { name: name.clone(), ips: node.ips.clone(), ranges };
+        if name == own { this = node } else { others.push(node) }
     }
-    wanted
+    (this, others)
 }
 
 fn text(error: &(impl std::error::Error + ?Sized)) -> String {
@@ -260,14 +268,14 @@ mod tests {
         }
     }
 
-    fn check(nodes: &[(&str, NodeNet)], routes: &[&str], problem: Option<&str>) {
+    fn check(nodes: &[(&str, NodeNet)], reached: &[&str], problem: Option<&str>) {
         let nodes: Nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
         let mut problems = Vec::new();
-        let wanted: Vec<String> = wanted_routes(&nodes, "a", &mut problems)
-            .into_iter()
-            .map(|(range, via)| format!("{range} via {via}"))
-            .collect();
-        assert_eq!(wanted, routes);
+        let (this, others) = reachable(&nodes, "a", &mut problems);
+        assert_eq!(this.name, "a");
+        let ranges =
+            others.iter().flat_map(|node| node.ranges.iter().map(|range| format!("{range} {}", node.name)));
+        assert_eq!(ranges.collect::<Vec<_>>(), reached);
         assert_eq!(problems.first().map(String::as_str), problem);
     }
 
@@ -281,8 +289,9 @@ mod tests {
                 device: None,
                 source: None,
                 protocol,
+                onlink: false,
             };
-            assert_eq!(taken_range(&ranges, &[route]).is_some(), clashes, "{destination}");
+            assert_eq!(taken_range(&ranges, &[route], None).is_some(), clashes, "{destination}");
         };
         let kernel = 2;
         check("10.244.1.0/24", kernel, true);
@@ -293,10 +302,21 @@ mod tests {
         check("10.244.2.0/24", kernel, false);
         check("0.0.0.0/0", kernel, false);
         check("fe80::/64", kernel, false);
+        let overlay = Route {
+            destination: "fd00:1::/128".parse().expect("a range"),
+            gateway: None,
+            device: Some(9),
+            source: None,
+            protocol: kernel,
+            onlink: false,
+        };
+        let range = ["fd00:1::/64".parse().expect("a range")];
+        assert_eq!(taken_range(&range, std::slice::from_ref(&overlay), Some(9)), None);
+        assert!(taken_range(&range, &[overlay], Some(8)).is_some());
     }
 
     #[test]
-    fn routes_to_the_other_nodes() {
+    fn ranges_of_the_other_nodes() {
         let a = || ("a", node(&["192.168.0.1", "fd77::1"], &["10.244.0.0/24", "fd00:0::/64"]));
         check(&[a()], &[], None);
         check(
@@ -305,11 +325,9 @@ mod tests {
                 ("b", node(&["192.168.0.2", "fd77::2"], &["10.244.1.0/24", "fd00:1::/64"])),
                 ("c", node(&[], &[])),
             ],
-            &["10.244.1.0/24 via 192.168.0.2", "fd00:1::/64 via fd77::2"],
+            &["10.244.1.0/24 b", "fd00:1::/64 b"],
             None,
         );
-        // No address in the family of the range.
-        check(&[a(), ("b", node(&["192.168.0.2"], &["fd00:1::/64"]))], &[], None);
         check(
             &[a(), ("b", node(&["192.168.0.2"], &["10.244.0.0/16"]))],
             &[],

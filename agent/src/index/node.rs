@@ -23,13 +23,6 @@ pub struct NodeNet {
     pub pod_ranges: Vec<IpNet>,
 }
 
-impl NodeNet {
-    /// Its address in the family of a range.
-    pub fn ip_for(&self, range: &IpNet) -> Option<IpAddr> {
-        self.ips.iter().copied().find(|ip| ip.is_ipv4() == range.addr().is_ipv4())
-    }
-}
-
 /// All nodes by name.
 pub type Nodes = BTreeMap<String, NodeNet>;
 
@@ -122,7 +115,6 @@ mod tests {
         let text: Vec<String> = read.pod_ranges.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["10.244.1.0/24", "fd00:1::/64"]);
         assert_eq!(read.ips.len(), 2);
-        assert_eq!(read.ip_for(&read.pod_ranges[1]), Some("fd77::1".parse().expect("ip")));
         assert_eq!(super::read(&api::Node::default()), NodeNet::default());
     }
 }

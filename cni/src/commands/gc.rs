@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::commands::{Network, del, host, routed, wiring};
+use crate::commands::{Network, del, host, in_pod, routed, wiring};
 use crate::ipam::{Attachment, Key};
 use crate::netlink::Socket;
 use crate::netns::NetNs;
@@ -60,9 +60,13 @@ fn mend(network: &Network, host: &mut Socket, attachment: &Attachment) -> Result
         // The mount that named it is gone, or only its file is left: no process can be in it any more.
         Ok(None) | Err(crate::netns::Error::Other { .. }) => del::disconnect(network, host, &attachment.key),
         Err(error) => Err(Error::from_source(IO_FAILURE, &error)),
-        Ok(Some(_)) => {
+        Ok(Some(netns)) => {
             let failed = |error| Error::from_source(WIRING_FAILED, &error);
             let wiring = wiring(attachment, &network.settings());
+            if wiring.has_other_mtu(host).map_err(failed)? {
+                in_pod(&netns, |pod| wiring.set_mtu(&wiring.pod_link, pod))?;
+                wiring.set_mtu(&wiring.host_link, host).map_err(failed)?;
+            }
             let wrong = wiring.check_host(host).map_err(failed)?;
             // Without its device an ADD that was cut short is to be repeated by the runtime; we only mend routes.
             if wrong.is_empty() || wrong.iter().any(|wrong| wrong.ends_with("has gone")) {

@@ -1,4 +1,4 @@
-//! Addresses and neighbours of devices.
+//! Addresses of devices.
 //!
 //! Must not know: what a device is for.
 
@@ -7,13 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::RouteType;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::netlink::{Error, Mac, Socket};
+use crate::netlink::{Error, Socket};
 
 pub(super) fn family(ip: &IpAddr) -> AddressFamily {
     match ip {
@@ -67,23 +63,4 @@ pub(super) fn list(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, Error>
         IpNet::new(ip, message.header.prefix_len).ok().filter(|_| message.header.index == index)
     };
     Ok(answers.into_iter().filter_map(address).collect())
-}
-
-pub(super) fn replace_neighbour(socket: &mut Socket, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(&ip);
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    let destination = match ip {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    };
-    message.attributes = vec![
-        NeighbourAttribute::Destination(destination),
-        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-    ];
-    socket
-        .execute(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
-        .map_err(|error| Error::new("set neighbour", format!("{ip} of link {index}"), error))
 }

@@ -1,6 +1,6 @@
 //! A namespace in memory, with one more for the other ends of veth pairs.
 //!
-//! Must not know: netlink messages. Kept: links, addresses, routes, neighbours; refused: what a kernel would refuse.
+//! Must not know: netlink messages. Kept: links, addresses, routes, neighbours, forwarding; refused: what a kernel would refuse.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
-use crate::netlink::{Error, Link, Mac, Netlink, Route, Veth};
+use crate::netlink::{Error, Link, Mac, Netlink, Route, Veth, Vxlan};
 
 /// What a namespace holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,19 @@ pub struct State {
     pub routes: Vec<Route>,
     /// Neighbours by link and address.
     pub neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    /// Forwarding entries by link and hardware address.
+    pub forwarding: BTreeMap<(u32, Mac), IpAddr>,
+}
+
+impl State {
+    fn free_index(&self) -> u32 {
+        self.links.values().map(|link| link.index).max().unwrap_or(1) + 1
+    }
+
+    fn link_mut(&mut self, operation: &'static str, index: u32) -> Result<&mut Link, Error> {
+        let link = self.links.values_mut().find(|link| link.index == index);
+        link.ok_or_else(|| refused(operation, index, libc::ENODEV))
+    }
 }
 
 /// A namespace; clones share it.
@@ -64,11 +77,34 @@ impl Netlink for Fake {
         if state.links.contains_key(veth.name) || peers.links.contains_key(veth.peer) {
             return Err(refused("create veth", veth.name, libc::EEXIST));
         }
-        let index = u32::try_from(state.links.len() + 2).unwrap_or(u32::MAX);
-        let link =
-            |name: &str, mac| Link { index, name: name.to_owned(), mac: Some(mac), up: false, mtu: veth.mtu };
+        let index = state.free_index();
+        let link = |name: &str, mac| Link {
+            index,
+            name: name.to_owned(),
+            mac: Some(mac),
+            up: false,
+            mtu: veth.mtu,
+            tunnel: None,
+        };
         state.links.insert(veth.name.to_owned(), link(veth.name, veth.mac));
         peers.links.insert(veth.peer.to_owned(), link(veth.peer, veth.peer_mac));
+        Ok(())
+    }
+
+    fn add_vxlan(&mut self, vxlan: &Vxlan<'_>) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.links.contains_key(vxlan.name) {
+            return Err(refused("create VXLAN device", vxlan.name, libc::EEXIST));
+        }
+        let link = Link {
+            index: state.free_index(),
+            name: vxlan.name.to_owned(),
+            mac: Some(vxlan.mac),
+            up: false,
+            mtu: vxlan.mtu,
+            tunnel: Some(vxlan.tunnel),
+        };
+        state.links.insert(vxlan.name.to_owned(), link);
         Ok(())
     }
 
@@ -78,6 +114,7 @@ impl Netlink for Fake {
         state.addresses.remove(&link.index);
         state.routes.retain(|route| route.device != Some(link.index));
         state.neighbours.retain(|(index, _), _| *index != link.index);
+        state.forwarding.retain(|(index, _), _| *index != link.index);
         if let Some(peers) = &self.peers {
             *peers.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
         }
@@ -85,9 +122,12 @@ impl Netlink for Fake {
     }
 
     fn set_up(&mut self, index: u32) -> Result<(), Error> {
-        let mut state = self.state();
-        let link = state.links.values_mut().find(|link| link.index == index);
-        link.ok_or_else(|| refused("switch on link", index, libc::ENODEV))?.up = true;
+        self.state().link_mut("switch on link", index)?.up = true;
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        self.state().link_mut("set the MTU of link", index)?.mtu = mtu;
         Ok(())
     }
 
@@ -130,5 +170,32 @@ impl Netlink for Fake {
     fn replace_neighbour(&mut self, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
         self.state().neighbours.insert((index, ip), mac);
         Ok(())
+    }
+
+    fn delete_neighbour(&mut self, index: u32, ip: IpAddr) -> Result<(), Error> {
+        self.state().neighbours.remove(&(index, ip));
+        Ok(())
+    }
+
+    fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, Error> {
+        let state = self.state();
+        let of_link = state.neighbours.iter().filter(|((link, _), _)| *link == index);
+        Ok(of_link.map(|((_, ip), mac)| (*ip, *mac)).collect())
+    }
+
+    fn replace_forwarding(&mut self, index: u32, mac: Mac, remote: IpAddr) -> Result<(), Error> {
+        self.state().forwarding.insert((index, mac), remote);
+        Ok(())
+    }
+
+    fn delete_forwarding(&mut self, index: u32, mac: Mac, _: IpAddr) -> Result<(), Error> {
+        self.state().forwarding.remove(&(index, mac));
+        Ok(())
+    }
+
+    fn forwarding(&mut self, index: u32) -> Result<Vec<(Mac, IpAddr)>, Error> {
+        let state = self.state();
+        let of_link = state.forwarding.iter().filter(|((link, _), _)| *link == index);
+        Ok(of_link.map(|((_, mac), remote)| (*mac, *remote)).collect())
     }
 }

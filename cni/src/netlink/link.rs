@@ -3,15 +3,16 @@
 //! Must not know: what a device is for.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
-use crate::netlink::{Error, Link, Mac, Socket, Veth};
+use crate::netlink::{Error, Link, Mac, Socket, Tunnel, Veth, Vxlan};
 
 pub(super) fn get(socket: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
     let mut message = LinkMessage::default();
@@ -53,6 +54,29 @@ pub(super) fn add_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error
         .map_err(|error| Error::new("create veth", format!("{} with peer {}", veth.name, veth.peer), error))
 }
 
+pub(super) fn add_vxlan(socket: &mut Socket, vxlan: &Vxlan<'_>) -> Result<(), Error> {
+    let tunnel = &vxlan.tunnel;
+    let local = match tunnel.local {
+        IpAddr::V4(ip) => InfoVxlan::Local(ip),
+        IpAddr::V6(ip) => InfoVxlan::Local6(ip),
+    };
+    let settings =
+        vec![InfoVxlan::Id(tunnel.id), InfoVxlan::Port(tunnel.port), InfoVxlan::Learning(false), local];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(vxlan.name.to_owned()),
+        LinkAttribute::Address(vxlan.mac.0.to_vec()),
+        LinkAttribute::Mtu(vxlan.mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(settings)),
+        ]),
+    ];
+    socket.execute(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
+        Error::new("create VXLAN device", format!("{} (VNI {})", vxlan.name, tunnel.id), error)
+    })
+}
+
 pub(super) fn delete(socket: &mut Socket, name: &str) -> Result<(), Error> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -68,6 +92,15 @@ pub(super) fn set_up(socket: &mut Socket, index: u32) -> Result<(), Error> {
     socket
         .execute(RouteNetlinkMessage::SetLink(message), 0)
         .map_err(|error| Error::new("switch on link", index, error))
+}
+
+pub(super) fn set_mtu(socket: &mut Socket, index: u32, mtu: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Mtu(mtu)];
+    socket
+        .execute(RouteNetlinkMessage::SetLink(message), 0)
+        .map_err(|error| Error::new("set the MTU of link", index, error))
 }
 
 /// Success if the object has gone already.
@@ -86,14 +119,36 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
+        tunnel: None,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.tunnel = infos.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Vxlan(settings)) => tunnel(settings),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
     Some(link)
+}
+
+fn tunnel(settings: &[InfoVxlan]) -> Option<Tunnel> {
+    let (mut id, mut port, mut local, mut quiet) = (None, None, None, false);
+    for setting in settings {
+        match setting {
+            InfoVxlan::Id(value) => id = Some(*value),
+            InfoVxlan::Port(value) => port = Some(*value),
+            InfoVxlan::Local(ip) => local = Some(IpAddr::from(*ip)),
+            InfoVxlan::Local6(ip) => local = Some(IpAddr::from(*ip)),
+            InfoVxlan::Learning(on) => quiet = !on,
+            _ => {}
+        }
+    }
+    Some(Tunnel { id: id?, port: port?, local: local? }).filter(|_| quiet)
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -56,6 +56,9 @@ fn message(route: &Route) -> RouteMessage {
     message.header.kind = RouteType::Unicast;
     let on_link = route.gateway.is_none() && destination.addr().is_ipv4();
     message.header.scope = if on_link { RouteScope::Link } else { RouteScope::Universe };
+    if route.onlink {
+        message.header.flags |= RouteFlags::Onlink;
+    }
     if destination.prefix_len() > 0 {
         message.attributes.push(RouteAttribute::Destination(destination.addr().into()));
     }
@@ -87,7 +90,8 @@ fn route(message: RouteNetlinkMessage) -> Option<Route> {
         }
     }
     let destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
-    Some(Route { destination, gateway, device, source, protocol: header.protocol.into() })
+    let onlink = header.flags.contains(RouteFlags::Onlink);
+    Some(Route { destination, gateway, device, source, protocol: header.protocol.into(), onlink })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

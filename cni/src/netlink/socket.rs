@@ -3,6 +3,7 @@
 //! Must not know: what the messages mean.
 
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -11,7 +12,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 
-use crate::netlink::{Error, Link, Mac, Netlink, Route, Veth, addr, link, route};
+use crate::netlink::{Error, Link, Mac, Netlink, Route, Veth, Vxlan, addr, link, neighbour, route};
 
 /// The kernel's configuration of the namespace this was opened in.
 #[derive(Debug)]
@@ -124,12 +125,20 @@ impl Netlink for Socket {
         link::add_veth(self, veth)
     }
 
+    fn add_vxlan(&mut self, vxlan: &Vxlan<'_>) -> Result<(), Error> {
+        link::add_vxlan(self, vxlan)
+    }
+
     fn delete_link(&mut self, name: &str) -> Result<(), Error> {
         link::delete(self, name)
     }
 
     fn set_up(&mut self, index: u32) -> Result<(), Error> {
         link::set_up(self, index)
+    }
+
+    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        link::set_mtu(self, index, mtu)
     }
 
     fn add_address(&mut self, index: u32, address: ipnet::IpNet) -> Result<(), Error> {
@@ -156,7 +165,27 @@ impl Netlink for Socket {
         route::list(self)
     }
 
-    fn replace_neighbour(&mut self, index: u32, ip: std::net::IpAddr, mac: Mac) -> Result<(), Error> {
-        addr::replace_neighbour(self, index, ip, mac)
+    fn replace_neighbour(&mut self, index: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
+        neighbour::replace(self, index, ip, mac)
+    }
+
+    fn delete_neighbour(&mut self, index: u32, ip: IpAddr) -> Result<(), Error> {
+        neighbour::delete(self, index, ip)
+    }
+
+    fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, Error> {
+        neighbour::list(self, index)
+    }
+
+    fn replace_forwarding(&mut self, index: u32, mac: Mac, remote: IpAddr) -> Result<(), Error> {
+        neighbour::replace_forwarding(self, index, mac, remote)
+    }
+
+    fn delete_forwarding(&mut self, index: u32, mac: Mac, remote: IpAddr) -> Result<(), Error> {
+        neighbour::delete_forwarding(self, index, mac, remote)
+    }
+
+    fn forwarding(&mut self, index: u32) -> Result<Vec<(Mac, IpAddr)>, Error> {
+        neighbour::list_forwarding(self, index)
     }
 }
