@@ -69,6 +69,8 @@ const V6_TOO_BIG: u8 = 2;
 /// How much of the packet an ICMP error quotes: the whole answer has at most 576 bytes (RFC 1812), or 1280 (RFC 4443).
 const V4_QUOTE: u32 = 576 - 28;
 const V6_QUOTE: u32 = 1280 - 48;
+/// An IPv4 header and the ports.
+const SHORTEST_QUOTE: u32 = 28;
 /// Longer than any quote, and all its bits set: makes the verifier see a bound.
 const QUOTE_BITS: u32 = 0x7ff;
 
@@ -92,6 +94,8 @@ pub(crate) struct Answer {
     last: u64,
     /// ICMP errors that may be sent now.
     tokens: u64,
+    /// How much is quoted.
+    quote: u32,
     /// An ICMP header, and what it quotes.
     words: [u32; 2 + (QUOTE_BITS as usize + 1) / 4 + 1],
 }
@@ -283,12 +287,17 @@ fn error<P: Packet>(packet: &P, parsed: &Parsed, kind: u8, code: u8, word: u32) 
     let most = if is_v6 { V6_QUOTE } else { V4_QUOTE };
     let end = if parsed.end < packet.length() { parsed.end } else { packet.length() };
     let there = end.wrapping_sub(parsed.l3);
-    let quote = if there < most { there } else { most } & QUOTE_BITS;
+    answer.quote = if there < most { there } else { most };
+    // SAFETY: a field just written. Volatile, so that the bounds are checked on what is used, where the verifier sees it.
+    let quote = unsafe { core::ptr::read_volatile(&raw const answer.quote) } & QUOTE_BITS;
+    if quote < SHORTEST_QUOTE {
+        return Verdict::Drop;
+    }
     answer.words[0] = u32::from_ne_bytes([kind, code, 0, 0]);
     answer.words[1] = word;
     // What is summed is a number of whole words.
     answer.words[2 + (quote as usize >> 2)] = 0;
-    if quote == 0 || !packet.load(parsed.l3, (&raw mut answer.words[2]).cast(), quote) {
+    if !packet.load(parsed.l3, (&raw mut answer.words[2]).cast(), quote) {
         return Verdict::Drop;
     }
     let length = quote + 8;
