@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod devices;
+pub mod dns;
 pub mod names;
 pub mod node;
 pub mod node_config;

@@ -1,0 +1,286 @@
+//! What load balancers in front of the cluster ask: whether this node has endpoints of a Service (`healthCheckNodePort`), and
+//! whether it serves Services at all (`/healthz` and `/livez`, as kube-proxy answers them).
+//!
+//! Must not know: where the figures come from.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use pagurus_agent_core::services::ServiceName;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::NodeContext;
+use crate::process::http::{bind, serve};
+use crate::report::events::about_node;
+
+/// A port that is taken is tried again after this time.
+const RETRY: Duration = Duration::from_secs(30);
+/// What load balancers may read the number of endpoints from.
+const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
+
+/// A Service's health check on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The Service.
+    pub service: ServiceName,
+    /// Its uid, for events.
+    pub uid: Arc<str>,
+    /// Its ready endpoints on this node.
+    pub endpoints: usize,
+}
+
+/// Checks by port.
+pub type Checks = BTreeMap<u16, Check>;
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Health {
+    checks: watch::Sender<Arc<Checks>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    updated: Timestamp,
+    /// The Service maps are as they should be.
+    serving: bool,
+    /// Nobody is about to take the node away.
+    eligible: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let state = State { updated: Timestamp::now(), serving: false, eligible: true };
+        Self { checks: watch::Sender::default(), state: Mutex::new(state) }
+    }
+}
+
+impl Health {
+    /// What is served from now on.
+    pub fn set_checks(&self, checks: Checks) {
+        self.checks.send_if_modified(|now| {
+            let is_news = **now != checks;
+            if is_news {
+                *now = Arc::new(checks);
+            }
+            is_news
+        });
+    }
+
+    /// Whether the Service maps are as they should be; called after each time they were written.
+    pub fn set_serving(&self, serving: bool) {
+        let mut state = self.state.lock();
+        (state.serving, state.updated) = (serving, Timestamp::now());
+    }
+
+    /// Whether load balancers may send this node new connections.
+    pub fn set_eligible(&self, eligible: bool) {
+        self.state.lock().eligible = eligible;
+    }
+
+    /// The answer of kube-proxy's health check.
+    fn answer(&self, path: &str) -> Option<Response<Bytes>> {
+        let state = self.state.lock();
+        let mut text =
+            json!({ "lastUpdated": state.updated.to_string(), "currentTime": Timestamp::now().to_string() });
+        let healthy = match path {
+            // Whether the process works: a node that is being taken away need not restart it.
+            "/livez" => state.serving,
+            "/healthz" => {
+                text["nodeEligible"] = state.eligible.into();
+                state.serving && state.eligible
+            }
+            _ => return None,
+        };
+        Some(response(healthy, text.to_string()))
+    }
+
+    /// The answer of a Service's health check; the same at every path.
+    fn answer_check(&self, port: u16) -> Option<Response<Bytes>> {
+        let checks = self.checks.borrow().clone();
+        let check = checks.get(&port)?;
+        let serving = self.state.lock().serving;
+        let text = json!({
+            "service": { "namespace": &*check.service.namespace, "name": &*check.service.name },
+            "localEndpoints": check.endpoints,
+            "serviceProxyHealthy": serving,
+        });
+        let mut response = response(check.endpoints > 0 && serving, text.to_string());
+        response.headers_mut().insert(WEIGHT, HeaderValue::from(check.endpoints));
+        Some(response)
+    }
+}
+
+fn response(healthy: bool, text: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
+    *response.status_mut() = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Answers at kube-proxy's address and at each Service's port, until cancelled. A port that cannot be had is told and tried again.
+pub async fn run(
+    context: Arc<NodeContext>,
+    health: Arc<Health>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut servers = JoinSet::new();
+    let mut checks = health.checks.subscribe();
+    let mut ports: BTreeMap<u16, DropGuard> = BTreeMap::new();
+    let mut own = context.config.services.health;
+    let mut told: BTreeMap<u16, String> = BTreeMap::new();
+    loop {
+        if let Some(address) = own {
+            match bind(address) {
+                Ok(listener) => {
+                    own = None;
+                    let health = health.clone();
+                    let answer = move |path: &str, _: &str| health.answer(path);
+                    servers.spawn(serve(
+                        "the health check of Services",
+                        listener,
+                        answer,
+                        cancel.child_token(),
+                    ));
+                }
+                Err(error) => tell_own(&context, &mut told, address, &error),
+            }
+        }
+        let wanted = checks.borrow_and_update().clone();
+        ports.retain(|port, _| wanted.contains_key(port));
+        told.retain(|port, _| own.is_some_and(|own| own.port() == *port) || wanted.contains_key(port));
+        let mut refused = own.is_some();
+        for (port, check) in wanted.iter().filter(|(port, _)| !ports.contains_key(port)).collect::<Vec<_>>() {
+            match everywhere(*port) {
+                Ok(listener) => {
+                    told.remove(port);
+                    let (health, port, ended) = (health.clone(), *port, cancel.child_token());
+                    let answer = move |_: &str, _: &str| health.answer_check(port);
+                    servers.spawn(serve("the health check of a Service", listener, answer, ended.clone()));
+                    ports.insert(port, ended.drop_guard());
+                }
+                Err(error) => {
+                    refused = true;
+                    tell(&context, &mut told, *port, check, &error);
+                }
+            }
+        }
+        tokio::select! {
+            changed = checks.changed() => changed.context("the checks of Services ended")?,
+            () = tokio::time::sleep(RETRY), if refused => {}
+            // A server whose port is no longer wanted.
+            Some(ended) = servers.join_next() => ended.context("a health check of Services panicked").flatten()?,
+            () = cancel.cancelled() => break,
+        }
+    }
+    drop(ports);
+    while let Some(ended) = servers.join_next().await {
+        ended.context("a health check of Services panicked").flatten()?;
+    }
+    Ok(())
+}
+
+/// All addresses of both families, or of IPv4 on a machine without IPv6.
+fn everywhere(port: u16) -> std::io::Result<std::net::TcpListener> {
+    match bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        }
+        result => result,
+    }
+}
+
+fn tell(
+    context: &NodeContext,
+    told: &mut BTreeMap<u16, String>,
+    port: u16,
+    check: &Check,
+    error: &std::io::Error,
+) {
+    let message = format!("node {} cannot serve healthCheckNodePort {port}: {error}", context.node_name);
+    if told.get(&port) == Some(&message) {
+        return;
+    }
+    tracing::error!(service = %check.service, message);
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        namespace: Some(check.service.namespace.to_string()),
+        name: Some(check.service.name.to_string()),
+        uid: Some(check.uid.to_string()),
+        ..ObjectReference::default()
+    };
+    context.events.warning(&about, "FailedToStartServiceHealthcheck", message.as_str());
+    told.insert(port, message);
+}
+
+fn tell_own(
+    context: &NodeContext,
+    told: &mut BTreeMap<u16, String>,
+    address: SocketAddr,
+    error: &std::io::Error,
+) {
+    let message = format!(
+        "cannot serve the health check of Services on {address}: {error}; is kube-proxy running on this node? Remove it, or give \
+         --proxy-healthz-bind-address another port, or 0 for none"
+    );
+    if told.insert(address.port(), message.clone()).as_ref() != Some(&message) {
+        tracing::error!("{message}");
+        context.events.warning(
+            &about_node(&context.node_name),
+            "FailedToStartProxierHealthcheck",
+            message.as_str(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(endpoints: usize) -> Check {
+        Check { service: ServiceName::new("ns", "web"), uid: "u".into(), endpoints }
+    }
+
+    #[test]
+    fn answers_as_kube_proxy() {
+        let health = Health::default();
+        let status = |path: &str| health.answer(path).map(|response| response.status().as_u16());
+        assert_eq!((status("/healthz"), status("/livez"), status("/")), (Some(503), Some(503), None));
+        health.set_serving(true);
+        assert_eq!((status("/healthz"), status("/livez")), (Some(200), Some(200)));
+        // The node is about to go: load balancers leave it, the process is well.
+        health.set_eligible(false);
+        assert_eq!((status("/healthz"), status("/livez")), (Some(503), Some(200)));
+        health.set_checks(Checks::from([(31_000, check(2)), (31_001, check(0))]));
+        let of = |port| {
+            let response = health.answer_check(port)?;
+            let weight = response.headers().get(WEIGHT)?.to_str().ok()?.to_owned();
+            Some((response.status().as_u16(), weight, String::from_utf8(response.body().to_vec()).ok()?))
+        };
+        let (status, weight, text) = of(31_000).expect("served");
+        assert_eq!((status, weight.as_str()), (200, "2"));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON"),
+            json!({"service": {"namespace": "ns", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": true})
+        );
+        assert_eq!(of(31_001).map(|(status, ..)| status), Some(503));
+        assert_eq!(of(31_002), None);
+        health.set_serving(false);
+        assert_eq!(of(31_000).map(|(status, ..)| status), Some(503));
+    }
+}
