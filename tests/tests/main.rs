@@ -9,6 +9,7 @@ mod devices;
 mod kubectl;
 mod pods;
 mod restart;
+mod routing;
 mod sctp;
 mod services;
 mod topology;
