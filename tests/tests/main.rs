@@ -9,7 +9,6 @@ mod devices;
 mod kubectl;
 mod pods;
 mod restart;
-mod routing;
 mod sctp;
 mod services;
 mod topology;

@@ -5,6 +5,7 @@
 //! context is one code path.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(
     unreachable_pub,
     missing_docs,
@@ -14,13 +15,19 @@
 mod affinity;
 mod balance;
 mod clock;
+mod conntrack;
 mod context;
+mod deliver;
 mod drop;
+mod flow;
 mod maps;
+mod nat;
 mod packet;
 mod panic;
 mod path;
+mod service;
 mod socket;
+mod stages;
 mod table;
 mod work;
 mod xdp;
@@ -31,7 +38,7 @@ use aya_ebpf::{
 };
 
 use context::{V4, V6};
-use packet::{Packet as _, Skb, Xdp};
+use packet::{Hook, Packet as _, Skb, Xdp};
 
 /// `connect(2)` to an IPv4 address.
 #[cgroup_sock_addr(connect4)]
@@ -84,29 +91,29 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 /// Packets that pods send.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    Skb::<'_, false>::code(path::from_pod(&Skb::<'_, false>(&ctx)))
+    Skb::code(path::run(&Skb::new(ctx.skb.skb, Hook::FromPod)))
 }
 
 /// Packets to pods from the kernel's forwarding or the node itself.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    Skb::<'_, true>::code(path::to_pod(&Skb::<'_, true>(&ctx)))
+    Skb::code(path::run(&Skb::new(ctx.skb.skb, Hook::ToPod)))
 }
 
 /// Packets from outside.
 #[classifier]
 pub fn from_outside(ctx: TcContext) -> i32 {
-    Skb::<'_, false>::code(path::from_outside(&Skb::<'_, false>(&ctx)))
+    Skb::code(path::run(&Skb::new(ctx.skb.skb, Hook::FromOutside)))
 }
 
 /// Packets to the outside.
 #[classifier]
 pub fn to_outside(ctx: TcContext) -> i32 {
-    Skb::<'_, true>::code(path::to_outside(&Skb::<'_, true>(&ctx)))
+    Skb::code(path::run(&Skb::new(ctx.skb.skb, Hook::ToOutside)))
 }
 
 /// Packets from outside, early.
 #[xdp]
 pub fn xdp_outside(ctx: XdpContext) -> u32 {
-    Xdp::code(crate::xdp::outside(&Xdp(&ctx))) as u32
+    Xdp::code(crate::xdp::outside(&Xdp::new(ctx.ctx))) as u32
 }

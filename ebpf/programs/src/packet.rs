@@ -5,9 +5,12 @@
 //! Headers are read in place. Whoever writes goes through [`Packet::write`], which takes care that the bytes are ours to write;
 //! what was read before is read again after it, because the packet may have moved.
 
+use core::arch::asm;
+
 pub(crate) mod checksum;
 pub(crate) mod fragment;
 pub(crate) mod icmp;
+pub(crate) mod mss;
 pub(crate) mod neighbour;
 pub(crate) mod parse;
 pub(crate) mod reject;
@@ -22,8 +25,21 @@ pub(crate) use xdp::Xdp;
 /// Bytes that are made readable before a packet is looked at: Ethernet, an IPv6 header with some extensions or an IPv4 header with
 /// options, TCP.
 pub(crate) const HEADERS: u32 = 128;
-/// Largest offset that may be asked for, so that the verifier sees a bound.
-const REACH: u32 = 2048;
+/// Largest offset that may be asked for.
+const REACH: u32 = 2047;
+
+/// An offset that the verifier sees the bound of: the compiler knows other ways to make sure of one, which the verifier does not
+/// follow.
+#[inline(always)]
+fn bounded(offset: u32) -> Option<usize> {
+    if offset > REACH {
+        return None;
+    }
+    let mut bounded = u64::from(offset);
+    // SAFETY: arithmetic on a register.
+    unsafe { asm!("{0} &= 2047", inout(reg) bounded, options(pure, nomem, nostack)) };
+    Some(bounded as usize)
+}
 
 /// What becomes of a packet; every program has exactly one.
 #[must_use]
@@ -33,17 +49,49 @@ pub(crate) enum Verdict {
     Pass,
     /// It is dropped.
     Drop,
-    /// It goes where the redirect helper said, whose answer this is.
-    Redirect(i32),
+    /// It was decided by this return value: a redirect helper's, or a stage's.
+    Code(i32),
+}
+
+/// Where a packet program is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Packets that pods send.
+    FromPod,
+    /// Packets to pods that come through the kernel's forwarding or from the node itself.
+    ToPod,
+    /// Packets from outside.
+    FromOutside,
+    /// Packets to the outside.
+    ToOutside,
+}
+
+impl Hook {
+    /// As a number, for functions that the verifier checks on their own.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// From a number.
+    #[inline(always)]
+    pub(crate) const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::FromPod,
+            1 => Self::ToPod,
+            2 => Self::FromOutside,
+            _ => Self::ToOutside,
+        }
+    }
 }
 
 /// A packet and its context.
 pub(crate) trait Packet {
-    /// Whether the packet is on its way out of the device (tc egress).
-    const EGRESS: bool;
     /// Whether the program runs before the packet has an skb.
     const XDP: bool;
 
+    /// Where the program is.
+    fn hook(&self) -> Hook;
     /// The context as helpers take it.
     fn context(&self) -> *mut core::ffi::c_void;
     /// Where the readable bytes begin in memory.
@@ -54,6 +102,8 @@ pub(crate) trait Packet {
     fn length(&self) -> u32;
     /// Length of the packets on the wire if this is many in one (GSO: length of their payload); 0 if it is one.
     fn segment(&self) -> u32;
+    /// Whether it is addressed to this node's device (and not to everybody, or overheard).
+    fn is_ours(&self) -> bool;
     /// The device the packet is at.
     fn ifindex(&self) -> u32;
     /// Makes that many bytes readable, or as many as there are.
@@ -80,14 +130,17 @@ pub(crate) trait Packet {
     /// The program's return value.
     fn code(verdict: Verdict) -> i32;
 
+    /// Whether the packet is on its way out of the device (tc egress).
+    #[inline(always)]
+    fn is_egress(&self) -> bool {
+        matches!(self.hook(), Hook::ToPod | Hook::ToOutside)
+    }
+
     /// The bytes at an offset, if they are there and readable. `T` is made of integers whose alignment the offset has, counted from
     /// the IP header on (the kernel aligns that header where the processor needs it).
     #[inline(always)]
     fn read<T: Copy>(&self, offset: u32) -> Option<T> {
-        if offset > REACH {
-            return None;
-        }
-        let at = self.start() + offset as usize;
+        let at = self.start() + bounded(offset)?;
         if at + size_of::<T>() > self.end() {
             return None;
         }

@@ -1,53 +1,196 @@
 //! The ways of packets: what each packet program does.
 //!
-//! Must not know: how headers lie in a packet.
+//! Must not know: how headers lie in a packet, how the kernel takes a packet on.
+
+use pagurus_ebpf_abi::{
+    DROP_MALFORMED, DROP_REWRITE, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FlowState,
+    NODE_DELIVER, NODE_FORWARD, NodeConfig, PROTOCOL_TCP,
+};
 
 use crate::{
+    conntrack,
+    deliver::{self, Route},
     drop,
     maps::config,
-    packet::{Packet, Verdict, neighbour, parse},
-    work::{Work, work},
+    packet::{Hook, Packet, Verdict, fragment, icmp, mss, parse, reject, rewrite},
+    stages::Stages,
+    work::{
+        PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, TCP_RST, TCP_SYN,
+        Work, work,
+    },
 };
-use pagurus_ebpf_abi::DROP_MALFORMED;
 
-/// Packets that pods send.
-#[inline(always)]
-pub(crate) fn from_pod<P: Packet>(packet: &P) -> Verdict {
-    begin(packet, false)
-}
+/// What is to be done with a packet, as a number, because functions that the verifier checks on their own return numbers.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step(pub(crate) u32);
 
-/// Packets to pods that come through the kernel's forwarding or from the node itself.
-#[inline(always)]
-pub(crate) fn to_pod<P: Packet>(packet: &P) -> Verdict {
-    begin(packet, false)
-}
+impl Step {
+    /// It is none of ours.
+    pub(crate) const LEAVE: Self = Self(0);
+    /// It becomes what `work.state` says.
+    pub(crate) const TRANSLATE: Self = Self(1);
+    /// It goes to the node of the backend in `work.state` as it is.
+    pub(crate) const HAND_ON: Self = Self(2);
+    const REFUSE: u32 = 1 << 8;
+    const DROP: u32 = 1 << 9;
 
-/// Packets from outside.
-#[inline(always)]
-pub(crate) fn from_outside<P: Packet>(packet: &P) -> Verdict {
-    begin(packet, true)
-}
+    /// Nobody answers there, for this reason.
+    #[inline(always)]
+    pub(crate) const fn refuse(reason: u32) -> Self {
+        Self(Self::REFUSE | reason)
+    }
 
-/// Packets to the outside.
-#[inline(always)]
-pub(crate) fn to_outside<P: Packet>(packet: &P) -> Verdict {
-    begin(packet, false)
-}
-
-#[inline(always)]
-fn begin<P: Packet>(packet: &P, answers: bool) -> Verdict {
-    let (Some(work), Some(_)) = (work(), config()) else { return Verdict::Pass };
-    match parse::packet(packet, &mut work.parsed) {
-        parse::Kind::Other => Verdict::Pass,
-        parse::Kind::Neighbour if answers => neighbour::answer(packet),
-        parse::Kind::Neighbour => Verdict::Pass,
-        parse::Kind::Malformed => malformed(packet, work),
-        parse::Kind::Ip => Verdict::Pass,
+    /// It is dropped, for this reason.
+    #[inline(always)]
+    pub(crate) const fn drop(reason: u32) -> Self {
+        Self(Self::DROP | reason)
     }
 }
 
+/// What every packet program does.
 #[inline(always)]
-fn malformed<P: Packet>(packet: &P, work: &mut Work) -> Verdict {
+pub(crate) fn run<P: Stages>(packet: &P) -> Verdict {
+    let hook = packet.hook();
+    let Some(work) = work() else { return Verdict::Pass };
+    let kind = parse::packet(packet, &mut work.parsed);
+    match kind {
+        parse::Kind::Neighbour if hook == Hook::FromOutside => return packet.neighbour(),
+        parse::Kind::Neighbour | parse::Kind::Other => return Verdict::Pass,
+        _ if !packet.is_ours() => return Verdict::Pass,
+        parse::Kind::Malformed | parse::Kind::Ip => {}
+    }
+    if work.parsed.is(PARSED_FRAGMENT_LATER) && !fragment::ports(&mut work.parsed) {
+        // Its ports are not known: it is no part of a flow of ours.
+        work.parsed.flags &= !PARSED_PORTS;
+    }
     work.tuple = work.parsed.tuple;
-    drop::packet(packet, work, DROP_MALFORMED)
+    work.service.service = 0;
+    if kind == parse::Kind::Malformed {
+        return drop::packet(packet, work, DROP_MALFORMED);
+    }
+    if work.parsed.is(PARSED_ICMP_ERROR) {
+        return packet.error();
+    }
+    let step = if work.parsed.is(PARSED_PORTS) { packet.step() } else { Step::LEAVE };
+    match step {
+        Step::LEAVE if matches!(hook, Hook::ToPod | Hook::ToOutside) => Verdict::Pass,
+        Step::LEAVE => packet.leave(),
+        Step::TRANSLATE => packet.translate(),
+        Step::HAND_ON => packet.hand_on(),
+        Step(step) => {
+            let reason = step & 0xff;
+            drop::note(packet, work, reason);
+            if step & Step::REFUSE != 0 { packet.refuse() } else { Verdict::Drop }
+        }
+    }
+}
+
+/// Answers that nobody is there; a reset is not answered.
+#[inline(always)]
+pub(crate) fn refuse<P: Packet>(packet: &P) -> Verdict {
+    let Some(work) = work() else { return Verdict::Drop };
+    if work.tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0 {
+        return Verdict::Drop;
+    }
+    reject::refuse(packet, &work.parsed)
+}
+
+/// An ICMP error: about one of our flows, or not.
+#[inline(always)]
+pub(crate) fn error<P: Stages>(packet: &P) -> Verdict {
+    let (Some(work), Some(config)) = (work(), config()) else { return Verdict::Pass };
+    match icmp::translate(packet, work) {
+        icmp::Translation::None => leave(packet),
+        icmp::Translation::Failed => drop::packet(packet, work, DROP_REWRITE),
+        icmp::Translation::Done if packet.is_egress() => Verdict::Pass,
+        icmp::Translation::Done => {
+            let (source, destination) = (work.parsed.tuple.source, work.parsed.tuple.destination);
+            let route = deliver::route(packet, work, config, &source, &destination, true);
+            match deliver::refusal(packet, work, &route, true) {
+                Some(verdict) => verdict,
+                None => deliver::send(packet, work, route),
+            }
+        }
+    }
+}
+
+/// A packet that is as it was: to a pod of this node, or to another node, without the kernel's detours if those are not wanted.
+#[inline(always)]
+pub(crate) fn leave<P: Stages>(packet: &P) -> Verdict {
+    let (Some(work), Some(config)) = (work(), config()) else { return Verdict::Pass };
+    let hook = packet.hook();
+    let wanted = match hook {
+        Hook::FromPod => NODE_DELIVER | NODE_FORWARD,
+        Hook::FromOutside => NODE_DELIVER,
+        Hook::ToPod | Hook::ToOutside => 0,
+    };
+    if config.flags & wanted == 0 {
+        return Verdict::Pass;
+    }
+    let forward = hook == Hook::FromPod && config.flags & NODE_FORWARD != 0;
+    let (source, destination) = (work.tuple.source, work.tuple.destination);
+    let route = deliver::route(packet, work, config, &source, &destination, forward);
+    match deliver::refusal(packet, work, &route, false) {
+        Some(verdict) => verdict,
+        None => deliver::send(packet, work, route),
+    }
+}
+
+/// A packet that becomes what `work.state` says.
+#[inline(always)]
+pub(crate) fn translate<P: Stages>(packet: &P) -> Verdict {
+    let (Some(work), Some(config)) = (work(), config()) else { return Verdict::Drop };
+    let hook = packet.hook();
+    let flags = work.state.flags;
+    // On its way out of the device that it stays on: only what the other end sees becomes different.
+    let stays = packet.is_egress() && (hook == Hook::ToPod || flags & (FLOW_REPLY | FLOW_MASQUERADE) != 0);
+    let route = if stays {
+        Route::KERNEL
+    } else {
+        let (source, destination) = (work.state.source, work.state.destination);
+        // The kernel does not forward what has one of its own addresses as its source.
+        let forward = packet.is_egress() || config.flags & NODE_FORWARD != 0 || source != work.tuple.source;
+        deliver::route(packet, work, config, &source, &destination, forward)
+    };
+    if let Some(verdict) = deliver::refusal(packet, work, &route, true) {
+        return verdict;
+    }
+    if work.parsed.is(PARSED_FRAGMENT_FIRST) && !fragment::note(&work.parsed) {
+        // The fragments behind this one will find no ports.
+        conntrack::missed();
+    }
+    if !clamp(packet, work, config, flags) || !rewrite::apply(packet, &mut work.parsed, &work.state) {
+        return drop::packet(packet, work, DROP_REWRITE);
+    }
+    deliver::send(packet, work, route)
+}
+
+/// Connections from outside must fit into packets between nodes, whichever node's backend they have.
+#[inline(always)]
+fn clamp<P: Packet>(packet: &P, work: &Work, config: &NodeConfig, flags: u32) -> bool {
+    let is_first = work.tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_SYN != 0;
+    if !is_first || flags & FLOW_OUTSIDE == 0 || config.mtu == 0 {
+        return true;
+    }
+    mss::clamp(packet, &work.parsed, config.mtu)
+}
+
+/// A packet for the node of its backend (direct server return): that node has the same tables.
+#[inline(always)]
+pub(crate) fn hand_on<P: Stages>(packet: &P) -> Verdict {
+    let Some(work) = work() else { return Verdict::Drop };
+    let FlowState { source, destination, .. } = work.state;
+    let is_v6 = !destination.is_v4();
+    let route = deliver::way(packet, work, &source, &destination, is_v6);
+    match deliver::refusal(packet, work, &route, true) {
+        Some(verdict) => verdict,
+        None => deliver::send(packet, work, route),
+    }
+}
+
+/// [`FlowState::flags`] of flows that are not translated here.
+#[inline(always)]
+pub(crate) fn is_handed_on(state: &FlowState) -> bool {
+    state.flags & (FLOW_DSR | FLOW_REPLY) == FLOW_DSR
 }

@@ -7,8 +7,8 @@
 //! written, and left alone for a while after.
 
 use pagurus_ebpf_abi::{
-    Address, Backend, Extent, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, SERVICE_OUTSIDE_LOCAL, ServiceKey,
-    ServiceValue,
+    Address, Backend, Extent, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, SERVICE_DSR,
+    SERVICE_OUTSIDE_LOCAL, ServiceKey, ServiceValue,
 };
 
 use crate::maps::{BACKENDS, NODES, SERVICES, SLOTS, config};
@@ -30,6 +30,20 @@ fn value(key: &ServiceKey) -> Option<ServiceValue> {
 /// The Service of a destination: by its own address, or as a NodePort of a node, as this node's pods and this node see it.
 #[inline(always)]
 pub(crate) fn service(key: &ServiceKey) -> Option<ServiceValue> {
+    // Another node's own endpoints are for that node to choose from.
+    service_if(key, |found| found.flags & SERVICE_OUTSIDE_LOCAL == 0)
+}
+
+/// The Service of a destination as packets from outside see it: another node's NodePort is ours only if that node has handed the
+/// packet on to us (direct server return).
+#[inline(always)]
+pub(crate) fn service_outside(key: &ServiceKey) -> Option<ServiceValue> {
+    service_if(key, |found| found.flags & (SERVICE_OUTSIDE_LOCAL | SERVICE_DSR) == SERVICE_DSR)
+}
+
+/// As above; `foreign` says whether another node's NodePort is for us.
+#[inline(always)]
+fn service_if(key: &ServiceKey, foreign: impl Fn(&ServiceValue) -> bool) -> Option<ServiceValue> {
     if let Some(value) = value(key) {
         return Some(value);
     }
@@ -45,11 +59,7 @@ pub(crate) fn service(key: &ServiceKey) -> Option<ServiceValue> {
     }
     let address = if key.address.is_v4() { Address::ANY_V4 } else { Address::ANY_V6 };
     let found = value(&ServiceKey { address, ..*key })?;
-    // Another node's own endpoints are for that node to choose from.
-    if flags & NODE_ADDRESS_LOCAL == 0 && found.flags & SERVICE_OUTSIDE_LOCAL != 0 {
-        return None;
-    }
-    Some(found)
+    (flags & NODE_ADDRESS_LOCAL != 0 || foreign(&found)).then_some(found)
 }
 
 /// The backend's id in a place of an extent.
@@ -62,6 +72,13 @@ pub(crate) fn id_at(extent: &Extent, place: u32) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn backend(id: u32) -> Option<&'static Backend> {
     BACKENDS.get(0)?.get(id).filter(|backend| backend.protocol != 0)
+}
+
+/// What is known of an address of a node: `NODE_ADDRESS_*`; 0 if it is none.
+#[inline(always)]
+pub(crate) fn node_address(address: &Address) -> u32 {
+    // SAFETY: one word, copied at once.
+    unsafe { NODES.get(address) }.copied().unwrap_or(0)
 }
 
 /// The backend in a place of an extent, with its id.
@@ -87,7 +104,7 @@ fn before(a: &Address, b: &Address) -> bool {
 
 /// A zero that the verifier does not know to be one ([`NodeConfig::zero`](pagurus_ebpf_abi::NodeConfig::zero)).
 #[inline(always)]
-fn unknown_zero() -> u32 {
+pub(crate) fn unknown_zero() -> u32 {
     // SAFETY: a field of a place in an array that lives as long as the program; volatile, so that it is not taken for a constant.
     config().map_or(0, |config| unsafe { core::ptr::read_volatile(&raw const config.zero) })
 }

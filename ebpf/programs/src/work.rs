@@ -5,6 +5,7 @@
 //!
 //! What is read from here is unknown to the verifier: it need not follow each way in which a value came about.
 
+use aya_ebpf::bindings::{bpf_fib_lookup, bpf_redir_neigh};
 use pagurus_ebpf_abi::{Backend, FlowState, FlowTuple, ServiceValue};
 
 use crate::maps::WORK;
@@ -79,6 +80,12 @@ pub(crate) struct Work {
     pub(crate) service: ServiceValue,
     /// The chosen backend.
     pub(crate) backend: Backend,
+    /// Its id.
+    pub(crate) id: u32,
+    /// The kernel's answer where a packet goes.
+    pub(crate) fib: bpf_fib_lookup,
+    /// The next hop of that.
+    pub(crate) next_hop: bpf_redir_neigh,
     /// The second in which events were last counted.
     pub(crate) events_second: u32,
     /// How many there were in it.

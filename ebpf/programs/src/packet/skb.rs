@@ -3,60 +3,85 @@
 //! Must not know: what is in the packet.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{
-        BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
         bpf_skb_pull_data, bpf_skb_store_bytes,
     },
-    programs::TcContext,
+    programs::sk_buff::SkBuff,
 };
 
-use super::{Packet, Verdict, parse::ETHERNET};
+use super::{Hook, Packet, Verdict, parse::ETHERNET};
 
 /// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: the next program decides, and after the last one the packet goes on.
 const NEXT: i32 = -1;
 
-/// A packet at a device's ingress, or at its egress.
-pub(crate) struct Skb<'a, const EGRESS: bool>(pub(crate) &'a TcContext);
+/// `PACKET_HOST`.
+const PACKET_HOST: u32 = 0;
 
-impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
-    const EGRESS: bool = EGRESS;
+/// A packet at a device's ingress, or at its egress.
+pub(crate) struct Skb {
+    skb: SkBuff,
+    hook: Hook,
+}
+
+impl Skb {
+    /// The packet of a context.
+    #[inline(always)]
+    pub(crate) const fn new(context: *mut __sk_buff, hook: Hook) -> Self {
+        Self { skb: SkBuff { skb: context }, hook }
+    }
+}
+
+impl Packet for Skb {
     const XDP: bool = false;
 
     #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    #[inline(always)]
     fn context(&self) -> *mut core::ffi::c_void {
-        self.0.as_ptr()
+        self.skb.skb.cast()
     }
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.0.data()
+        // SAFETY: the kernel hands a valid context; tc programs may read this field.
+        unsafe { (*self.skb.skb).data as usize }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.0.data_end()
+        // SAFETY: the kernel hands a valid context; tc programs may read this field.
+        unsafe { (*self.skb.skb).data_end as usize }
     }
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.0.len()
+        self.skb.len()
     }
 
     #[inline(always)]
     fn segment(&self) -> u32 {
         // SAFETY: the kernel hands a valid context; tc programs may read this field.
-        unsafe { (*self.0.skb.skb).gso_size }
+        unsafe { (*self.skb.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn is_ours(&self) -> bool {
+        // SAFETY: the kernel hands a valid context; tc programs may read this field.
+        self.is_egress() || unsafe { (*self.skb.skb).pkt_type } == PACKET_HOST
     }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the kernel hands a valid context; tc programs may read this field.
-        unsafe { (*self.0.skb.skb).ifindex }
+        unsafe { (*self.skb.skb).ifindex }
     }
 
     #[inline(always)]
@@ -64,7 +89,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
         let length = if length > self.length() { self.length() } else { length };
         if self.start() + length as usize > self.end() {
             // SAFETY: plain helper. Failing leaves as much readable as there was, which readers check.
-            unsafe { bpf_skb_pull_data(self.0.skb.skb, length) };
+            unsafe { bpf_skb_pull_data(self.skb.skb, length) };
         }
     }
 
@@ -74,7 +99,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
         // SAFETY: the helper copies from the value, whose size is given, and checks the offset.
         let code = unsafe {
             bpf_skb_store_bytes(
-                self.0.skb.skb,
+                self.skb.skb,
                 offset,
                 core::ptr::from_ref(value).cast_mut().cast(),
                 size_of::<T>() as u32,
@@ -86,7 +111,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
 
     #[inline(always)]
     fn replace_checksum(&self, offset: u32, addresses: u32, rest: u32, optional: bool) -> bool {
-        let skb = self.0.skb.skb;
+        let skb = self.skb.skb;
         let flags = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         // SAFETY: plain helpers, which check the offset. Two calls: where the device is still to make the checksum, only the
         // pseudo-header is in it yet, and the second call leaves it alone.
@@ -106,7 +131,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     #[inline(always)]
     fn set_length(&self, length: u32) -> bool {
         // SAFETY: plain helper.
-        unsafe { bpf_skb_change_tail(self.0.skb.skb, length, 0) == 0 }
+        unsafe { bpf_skb_change_tail(self.skb.skb, length, 0) == 0 }
     }
 
     #[inline(always)]
@@ -119,35 +144,35 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
         const CUT: u32 = 256;
         // SAFETY: plain helpers.
         unsafe {
-            bpf_skb_change_tail(self.0.skb.skb, KEPT + CUT, 0) == 0
-                && bpf_skb_adjust_room(self.0.skb.skb, -(CUT as i32), BPF_ADJ_ROOM_MAC, 0) == 0
-                && bpf_skb_change_tail(self.0.skb.skb, if length > KEPT { length } else { KEPT + 1 }, 0) == 0
+            bpf_skb_change_tail(self.skb.skb, KEPT + CUT, 0) == 0
+                && bpf_skb_adjust_room(self.skb.skb, -(CUT as i32), BPF_ADJ_ROOM_MAC, 0) == 0
+                && bpf_skb_change_tail(self.skb.skb, if length > KEPT { length } else { KEPT + 1 }, 0) == 0
         }
     }
 
     #[inline(always)]
     fn load(&self, offset: u32, to: *mut u8, length: u32) -> bool {
         // SAFETY: the caller has that much memory there; the helper checks the offset.
-        unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, to.cast(), length) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb.skb.cast(), offset, to.cast(), length) == 0 }
     }
 
     #[inline(always)]
     fn store(&self, offset: u32, from: *const u8, length: u32) -> bool {
         // SAFETY: the caller has that much memory there; the helper checks the offset.
-        unsafe { bpf_skb_store_bytes(self.0.skb.skb, offset, from.cast(), length, 0) == 0 }
+        unsafe { bpf_skb_store_bytes(self.skb.skb, offset, from.cast(), length, 0) == 0 }
     }
 
     #[inline(always)]
     fn redirect(&self, ifindex: u32) -> Verdict {
         // SAFETY: plain helper.
-        Verdict::Redirect(unsafe { bpf_redirect(ifindex, 0) } as i32)
+        Verdict::Code(unsafe { bpf_redirect(ifindex, 0) } as i32)
     }
 
     #[inline(always)]
     fn answer(&self) -> Verdict {
-        let flags = if EGRESS { BPF_F_INGRESS as u64 } else { 0 };
+        let flags = if self.is_egress() { BPF_F_INGRESS as u64 } else { 0 };
         // SAFETY: plain helper.
-        Verdict::Redirect(unsafe { bpf_redirect(self.ifindex(), flags) } as i32)
+        Verdict::Code(unsafe { bpf_redirect(self.ifindex(), flags) } as i32)
     }
 
     #[inline(always)]
@@ -155,7 +180,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
         match verdict {
             Verdict::Pass => NEXT,
             Verdict::Drop => TC_ACT_SHOT as i32,
-            Verdict::Redirect(code) => code,
+            Verdict::Code(code) => code,
         }
     }
 }

@@ -4,19 +4,34 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+        xdp_md,
+    },
     helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
 
-use super::{Packet, REACH, Verdict, checksum};
+use super::{Hook, Packet, Verdict, bounded, checksum};
 
 /// A packet at a device's ingress.
-pub(crate) struct Xdp<'a>(pub(crate) &'a XdpContext);
+pub(crate) struct Xdp(XdpContext);
 
-impl Packet for Xdp<'_> {
-    const EGRESS: bool = false;
+impl Xdp {
+    /// The packet of a context.
+    #[inline(always)]
+    pub(crate) const fn new(context: *mut xdp_md) -> Self {
+        Self(XdpContext::new(context))
+    }
+}
+
+impl Packet for Xdp {
     const XDP: bool = true;
+
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        Hook::FromOutside
+    }
 
     #[inline(always)]
     fn context(&self) -> *mut core::ffi::c_void {
@@ -44,6 +59,12 @@ impl Packet for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn is_ours(&self) -> bool {
+        // The lowest bit of the first byte: broadcast and multicast. What is overheard cannot be told here.
+        self.read::<u8>(0).is_some_and(|byte| byte & 1 == 0)
+    }
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.0.ingress_ifindex() as u32
     }
@@ -53,10 +74,8 @@ impl Packet for Xdp<'_> {
 
     #[inline(always)]
     fn write<T: Copy>(&self, offset: u32, value: &T, _summed: bool) -> bool {
-        if offset > REACH {
-            return false;
-        }
-        let at = self.start() + offset as usize;
+        let Some(offset) = bounded(offset) else { return false };
+        let at = self.start() + offset;
         if at + size_of::<T>() > self.end() {
             return false;
         }
@@ -105,12 +124,12 @@ impl Packet for Xdp<'_> {
     #[inline(always)]
     fn redirect(&self, ifindex: u32) -> Verdict {
         // SAFETY: plain helper.
-        Verdict::Redirect(unsafe { bpf_redirect(ifindex, 0) } as i32)
+        Verdict::Code(unsafe { bpf_redirect(ifindex, 0) } as i32)
     }
 
     #[inline(always)]
     fn answer(&self) -> Verdict {
-        Verdict::Redirect(XDP_TX as i32)
+        Verdict::Code(XDP_TX as i32)
     }
 
     #[inline(always)]
@@ -118,7 +137,7 @@ impl Packet for Xdp<'_> {
         match verdict {
             Verdict::Pass => XDP_PASS as i32,
             Verdict::Drop => XDP_DROP as i32,
-            Verdict::Redirect(code) => code,
+            Verdict::Code(code) => code,
         }
     }
 }

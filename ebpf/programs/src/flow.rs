@@ -1,0 +1,239 @@
+//! What becomes of a packet by its flow: one that is known, or a new one.
+//!
+//! Must not know: how packets are rewritten and sent.
+
+use pagurus_ebpf_abi::{
+    Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
+    FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, FlowState, NODE_ADDRESS_LOCAL,
+    NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP, SERVICE_DSR,
+};
+
+use crate::{
+    conntrack,
+    maps::{ENDPOINTS, config},
+    nat,
+    packet::Hook,
+    path::{Step, is_handed_on},
+    service::{self, Choice, Side},
+    stages::{self, Stages},
+    table,
+    work::{TCP_ACK, TCP_RST, TCP_SYN, Work, work},
+};
+
+/// Decides on a packet whose flow is `work.tuple`.
+#[inline(always)]
+pub(crate) fn step<P: Stages>(packet: &P) -> Step {
+    let (Some(work), Some(config)) = (work(), config()) else { return Step::LEAVE };
+    let hook = packet.hook();
+    let anew = match conntrack::find(&work.tuple) {
+        None => false,
+        Some(entry) => match known(work, entry, hook) {
+            Known::Good(step) => return step,
+            Known::Stale => true,
+        },
+    };
+    begin(packet, work, config, hook, anew)
+}
+
+/// What a known flow is worth.
+enum Known {
+    /// It decides.
+    Good(Step),
+    /// It is to be chosen anew.
+    Stale,
+}
+
+#[inline(always)]
+fn known(work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
+    if entry.flags & FLOW_REPLY == 0 {
+        // Forward entries are made, and used, where the flow comes in.
+        if hook == Hook::ToPod || (hook == Hook::ToOutside && is_handed_on(entry)) {
+            return Known::Good(Step::LEAVE);
+        }
+        match fitness(work, entry) {
+            Fitness::Good => {}
+            Fitness::Stale => return Known::Stale,
+            Fitness::Gone => return Known::Good(Step::refuse(DROP_BACKEND_GONE)),
+        }
+    }
+    conntrack::touch(entry, &work.parsed);
+    work.state = *entry;
+    work.service.service = entry.service;
+    Known::Good(if is_handed_on(entry) { Step::HAND_ON } else { Step::TRANSLATE })
+}
+
+/// Whether an entry still leads anywhere.
+enum Fitness {
+    Good,
+    Stale,
+    Gone,
+}
+
+/// Whether this is the first packet of a TCP connection.
+#[inline(always)]
+fn is_first(work: &Work) -> bool {
+    work.tuple.protocol == PROTOCOL_TCP && work.parsed.kind & (TCP_SYN | TCP_ACK) == TCP_SYN
+}
+
+#[inline(always)]
+fn fitness(work: &Work, entry: &FlowState) -> Fitness {
+    let is_first = is_first(work);
+    if is_first
+        && (conntrack::is_closed(entry)
+            || conntrack::find(&entry.other(work.tuple.protocol))
+                .is_some_and(|other| conntrack::is_closed(other)))
+    {
+        return Fitness::Stale;
+    }
+    if entry.backend == 0 {
+        return Fitness::Good;
+    }
+    let backend = table::backend(entry.backend)
+        .filter(|backend| backend.address == entry.destination && backend.port.0 == entry.destination_port.0);
+    let has_connections = matches!(work.tuple.protocol, PROTOCOL_TCP | PROTOCOL_SCTP);
+    match backend {
+        Some(backend) if backend.flags & BACKEND_DRAINING == 0 => Fitness::Good,
+        _ if is_first || !has_connections => Fitness::Stale,
+        Some(_) => Fitness::Good,
+        None => Fitness::Gone,
+    }
+}
+
+/// Begins a flow, if it is one of ours.
+#[inline(always)]
+fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+    let tuple = &work.tuple;
+    work.state = FlowState {
+        source: tuple.source,
+        destination: tuple.destination,
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+        last: 0,
+        flags: 0,
+        backend: 0,
+        service: 0,
+        since: 0,
+    };
+    // A reset of a connection that is not known has nothing to reset.
+    if tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0 {
+        return Step::LEAVE;
+    }
+    let side = match hook {
+        Hook::ToPod => return Step::LEAVE,
+        Hook::FromPod => Side::Inside,
+        Hook::FromOutside => Side::Outside,
+        Hook::ToOutside => {
+            if is_pod(&work.tuple.source) {
+                return masquerade(packet, work, config, anew);
+            }
+            if table::node_address(&work.tuple.source) & NODE_ADDRESS_LOCAL == 0 {
+                return Step::LEAVE;
+            }
+            Side::Inside
+        }
+    };
+    match stages::choose(side) {
+        Choice::NONE if anew => Step::refuse(DROP_BACKEND_GONE),
+        Choice::NONE => Step::LEAVE,
+        Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
+        Choice::BACKEND => to_backend(packet, work, config, hook, anew),
+        Choice(reason) => Step::drop(reason),
+    }
+}
+
+/// Whether an address is that of a pod of this node.
+#[inline(always)]
+fn is_pod(address: &Address) -> bool {
+    ENDPOINTS.get_ptr(address).is_some()
+}
+
+/// Whether pods reach an address with their own.
+#[inline(always)]
+fn is_in_networks(config: &NodeConfig, address: &Address) -> bool {
+    for (index, network) in config.networks.iter().enumerate() {
+        if index as u32 >= config.networks_len {
+            break;
+        }
+        let (mask, network, words) = (&network.mask.words, &network.address.words, &address.words);
+        let difference = ((words[0] & mask[0]) ^ network[0])
+            | ((words[1] & mask[1]) ^ network[1])
+            | ((words[2] & mask[2]) ^ network[2])
+            | ((words[3] & mask[3]) ^ network[3]);
+        if difference == 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// A pod's flow to the outside: with this node's address if the destination does not know the pod's.
+#[inline(always)]
+fn masquerade<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, anew: bool) -> Step {
+    if config.flags & NODE_MASQUERADE == 0 || is_in_networks(config, &work.tuple.destination) {
+        return Step::LEAVE;
+    }
+    if !nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE) {
+        return Step::drop(DROP_NO_NAT_PORT);
+    }
+    match packet.track(anew) {
+        nat::TRACKED => Step::TRANSLATE,
+        reason => Step::drop(reason),
+    }
+}
+
+/// A flow to the backend that was chosen.
+#[inline(always)]
+fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+    work.state.destination = work.backend.address;
+    work.state.destination_port = work.backend.port;
+    work.state.backend = work.id;
+    work.state.service = work.service.service;
+    let is_local = work.backend.flags & BACKEND_LOCAL != 0;
+    let mut is_ready = true;
+    match hook {
+        Hook::FromOutside => {
+            work.state.flags = FLOW_OUTSIDE;
+            if !is_local && work.service.flags & SERVICE_DSR != 0 {
+                return to_backends_node(work, anew);
+            }
+            if !is_local {
+                is_ready = nat::replace_source(work, config, FLOW_SNAT);
+            }
+        }
+        Hook::FromPod if work.backend.address == work.tuple.source => {
+            is_ready = nat::replace_source(work, config, FLOW_SNAT);
+        }
+        Hook::FromPod if !is_local && config.flags & NODE_MASQUERADE != 0 => {
+            if !is_in_networks(config, &work.backend.address) {
+                is_ready = nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE);
+            }
+        }
+        _ => {}
+    }
+    if !is_ready {
+        return Step::drop(DROP_NO_NAT_PORT);
+    }
+    match packet.track(anew) {
+        nat::TRACKED => {
+            service::count(work);
+            Step::TRANSLATE
+        }
+        reason => Step::drop(reason),
+    }
+}
+
+/// A flow whose backend's node answers the client itself. Losing its entry does no harm: the tables choose the same again.
+#[inline(always)]
+fn to_backends_node(work: &mut Work, anew: bool) -> Step {
+    work.state.flags |= FLOW_DSR;
+    nat::stamp(work);
+    let written = if anew {
+        conntrack::put(&work.tuple, &work.state)
+    } else {
+        conntrack::add(&work.tuple, &work.state)
+    };
+    if written.is_ok() {
+        service::count(work);
+    }
+    Step::HAND_ON
+}

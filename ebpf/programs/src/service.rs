@@ -1,0 +1,162 @@
+//! Choosing a backend for a packet.
+//!
+//! Must not know: how the packet gets there.
+
+use core::arch::asm;
+
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_get_prandom_u32};
+use pagurus_ebpf_abi::{
+    DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, SERVICE_AFFINITY, SERVICE_DSR, SERVICE_HAS_ENDPOINTS,
+    SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey,
+    ServiceStats, SourceRange, client_hash, flow_hash, place,
+};
+
+use crate::{
+    affinity,
+    maps::{BACKEND_STATS, SERVICE_STATS, SOURCE_RANGES},
+    table,
+    work::{Work, work},
+};
+
+/// Whose packet it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A pod's of this node, or the node's own.
+    Inside,
+    /// Anybody else's.
+    Outside,
+}
+
+/// What is behind a packet's destination, as a number, because functions that the verifier checks on their own return numbers: one of
+/// these, or the reason `DROP_*` why the packet is not for the Service.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice(pub(crate) u32);
+
+impl Choice {
+    /// No Service.
+    pub(crate) const NONE: Self = Self(1 << 8);
+    /// A Service: `work.service`; the backend is in `work.backend` and `work.id`.
+    pub(crate) const BACKEND: Self = Self(2 << 8);
+    /// A Service that nobody answers for.
+    pub(crate) const REFUSE: Self = Self(3 << 8);
+}
+
+/// Finds the Service of `work.tuple`, and a backend for it.
+#[inline(always)]
+pub(crate) fn choose(side: Side) -> Choice {
+    let Some(work) = work() else { return Choice::NONE };
+    let tuple = &work.tuple;
+    let key = ServiceKey {
+        address: tuple.destination,
+        port: tuple.destination_port,
+        protocol: tuple.protocol,
+        reserved: 0,
+    };
+    let found = match side {
+        Side::Inside => table::service(&key),
+        Side::Outside => table::service_outside(&key),
+    };
+    let Some(service) = found else { return Choice::NONE };
+    work.service = service;
+    let flags = service.flags;
+    if flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work) {
+        return dropped(work, DROP_SOURCE_RANGE);
+    }
+    let (extent, local) = match side {
+        Side::Inside => (service.inside, SERVICE_INSIDE_LOCAL),
+        Side::Outside => (service.outside, SERVICE_OUTSIDE_LOCAL),
+    };
+    if extent.count == 0 {
+        return if flags & local != 0 && flags & SERVICE_HAS_ENDPOINTS != 0 {
+            dropped(work, DROP_NO_LOCAL_ENDPOINT)
+        } else {
+            refused(work)
+        };
+    }
+    let client = work.tuple.source;
+    // Behind direct server return each node chooses for itself, and what one of them remembers the others do not know.
+    let remembers = flags & SERVICE_DSR == 0 || side == Side::Inside;
+    if remembers && let Some((id, backend)) = affinity::last(&work.service, &extent, &client) {
+        work.id = id;
+        work.backend = backend;
+        return Choice::BACKEND;
+    }
+    let is_random = flags & (SERVICE_RANDOM | SERVICE_AFFINITY) == SERVICE_RANDOM;
+    let hash = if flags & SERVICE_AFFINITY != 0 {
+        client_hash(&client)
+    } else if is_random && side == Side::Outside {
+        // SAFETY: plain helper.
+        unsafe { bpf_get_prandom_u32() }
+    } else {
+        flow_hash(&work.tuple)
+    };
+    let table = if side == Side::Outside && !is_random && service.maglev.count != 0 {
+        service.maglev
+    } else {
+        extent
+    };
+    let Some((id, backend)) = at(&table, hash) else { return refused(work) };
+    work.id = id;
+    work.backend = backend;
+    if remembers {
+        affinity::note(&work.service, &client, &backend.address);
+    }
+    Choice::BACKEND
+}
+
+#[inline(always)]
+fn at(extent: &Extent, hash: u32) -> Option<(u32, pagurus_ebpf_abi::Backend)> {
+    table::backend_at(extent, place(hash, extent.count))
+}
+
+/// Whether the packet's source may use the Service.
+#[inline(always)]
+fn is_in_ranges(work: &Work) -> bool {
+    let range = SourceRange { service: work.service.service.to_be(), address: work.tuple.source };
+    SOURCE_RANGES.get(&Key::new(u32::BITS + 128, range)).is_some()
+}
+
+/// This Service's counts.
+#[inline(always)]
+fn stats(service: u32) -> Option<*mut ServiceStats> {
+    SERVICE_STATS.get_value_ptr_mut(0, &service)
+}
+
+/// Adds one to a counter that other CPUs add to.
+#[inline(always)]
+fn increase(counter: *mut u64) {
+    // SAFETY: the counter is a word of an array that lives as long as the program. The library has no atomic addition for BPF; the
+    // instruction set has.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64, options(nostack)) };
+}
+
+/// Counts a new flow of `work.service` to `work.id`.
+#[inline(always)]
+pub(crate) fn count(work: &Work) {
+    if let Some(stats) = stats(work.service.service) {
+        // SAFETY: a field of a place in an array that lives as long as the program.
+        increase(unsafe { &raw mut (*stats).connections });
+    }
+    if let Some(connections) = BACKEND_STATS.get_value_ptr_mut(0, &work.id) {
+        increase(connections);
+    }
+}
+
+#[inline(always)]
+fn refused(work: &Work) -> Choice {
+    if let Some(stats) = stats(work.service.service) {
+        // SAFETY: as above.
+        increase(unsafe { &raw mut (*stats).refused });
+    }
+    Choice::REFUSE
+}
+
+#[inline(always)]
+fn dropped(work: &Work, reason: u32) -> Choice {
+    if let Some(stats) = stats(work.service.service) {
+        // SAFETY: as above.
+        increase(unsafe { &raw mut (*stats).dropped });
+    }
+    Choice(reason)
+}

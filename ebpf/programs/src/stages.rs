@@ -1,0 +1,183 @@
+//! The stages of packet programs: functions that the verifier checks each on its own, once for any argument, so that what it has to
+//! follow is the sum of the stages and not their product. They take the context and numbers, and find the rest in [`Work`].
+//!
+//! Must not know: what the stages do.
+//!
+//! [`Work`]: crate::work::Work
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::__sk_buff;
+
+use crate::{
+    flow, nat,
+    packet::{Hook, Packet, Skb, Verdict, neighbour, reject},
+    path::{self, Step},
+    service::{self, Choice, Side},
+    work::work,
+};
+
+/// A packet whose stages are functions of their own.
+pub(crate) trait Stages: Packet {
+    /// [`flow::step`].
+    fn step(&self) -> Step;
+    /// [`nat::track`].
+    fn track(&self, anew: bool) -> u32;
+    /// [`path::leave`].
+    fn leave(&self) -> Verdict;
+    /// [`path::translate`].
+    fn translate(&self) -> Verdict;
+    /// [`path::hand_on`].
+    fn hand_on(&self) -> Verdict;
+    /// [`path::refuse`].
+    fn refuse(&self) -> Verdict;
+    /// [`path::error`].
+    fn error(&self) -> Verdict;
+    /// [`neighbour::answer`].
+    fn neighbour(&self) -> Verdict;
+    /// [`reject::too_long`].
+    fn too_long(&self, mtu: u32) -> Verdict;
+}
+
+/// An argument, as a hook. Arguments that a function has no use for the compiler leaves out of the calls, and the verifier wants all
+/// of them: here is a use.
+#[inline(always)]
+fn given(hook: u32) -> Hook {
+    let mut number = u64::from(hook);
+    // SAFETY: arithmetic on a register.
+    unsafe { asm!("{0} &= 3", inout(reg) number, options(nomem, nostack)) };
+    Hook::of(number as u32)
+}
+
+/// Declares the stages of one kind of packet: each is a function of its own name, because the verifier tells them apart by that.
+macro_rules! stages {
+    ($packet:ty, $context:ty, $step:ident, $track:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $neighbour:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $step(context: *mut $context, hook: u32) -> u32 {
+            flow::step(&<$packet>::new(context, given(hook))).0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $track(context: *mut $context, hook: u32, anew: u32) -> u32 {
+            nat::track(&<$packet>::new(context, given(hook)), anew != 0)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $leave(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::leave(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $translate(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::translate(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $hand_on(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::hand_on(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $refuse(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::refuse(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $error(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::error(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $too_long(context: *mut $context, hook: u32, mtu: u32) -> i32 {
+            let Some(work) = work() else { return <$packet>::code(Verdict::Drop) };
+            <$packet>::code(reject::too_long(&<$packet>::new(context, given(hook)), &work.parsed, mtu))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $neighbour(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(neighbour::answer(&<$packet>::new(context, given(hook))))
+        }
+
+        impl Stages for $packet {
+            #[inline(always)]
+            fn step(&self) -> Step {
+                Step($step(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn track(&self, anew: bool) -> u32 {
+                $track(self.context().cast(), self.hook().number(), u32::from(anew))
+            }
+
+            #[inline(always)]
+            fn leave(&self) -> Verdict {
+                Verdict::Code($leave(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn translate(&self) -> Verdict {
+                Verdict::Code($translate(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn hand_on(&self) -> Verdict {
+                Verdict::Code($hand_on(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn refuse(&self) -> Verdict {
+                Verdict::Code($refuse(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn error(&self) -> Verdict {
+                Verdict::Code($error(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn neighbour(&self) -> Verdict {
+                Verdict::Code($neighbour(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn too_long(&self, mtu: u32) -> Verdict {
+                Verdict::Code($too_long(self.context().cast(), self.hook().number(), mtu))
+            }
+        }
+    };
+}
+
+stages!(
+    Skb,
+    __sk_buff,
+    skb_step,
+    skb_track,
+    skb_leave,
+    skb_translate,
+    skb_hand_on,
+    skb_refuse,
+    skb_error,
+    skb_too_long,
+    skb_neighbour
+);
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn choose_backend(side: u32) -> u32 {
+    service::choose(if side == 0 { Side::Inside } else { Side::Outside }).0
+}
+
+/// [`service::choose`].
+#[inline(always)]
+pub(crate) fn choose(side: Side) -> Choice {
+    Choice(choose_backend(u32::from(side == Side::Outside)))
+}
