@@ -1,449 +1,496 @@
-//! From pools to map operations: a plan per Service, ordered so that a connection never meets half of it.
+//! From compiled Services to map operations: a plan per Service, ordered so that a packet never meets half of it.
 //!
-//! Order of one plan: new backends, slots, services; then services that go, slots, backends. After each single
-//! operation every service in the maps has all its slots, and every slot its backend. Must not know: how operations
-//! are carried out. [`Table::plan`] decides against the mirror of the maps; [`Table::record`] tells it what was done,
-//! operation by operation, so that a plan that fails half way leaves a true mirror and the next one goes on from there.
+//! Order of one plan: larger maps, places of the flat table that nothing leads to yet, new backends, source ranges; then each
+//! frontend's value, whole; then what goes. What nothing leads to any more stays as it is for a while (the quarantine), because
+//! a program that has read the old value may still follow it; only then it is emptied and given out again. Must not know: how
+//! operations are carried out, what time it is (the caller hands in a clock that never goes back, in milliseconds).
+//!
+//! [`Table::plan`] decides against the mirror of the maps; [`Table::commit`] tells what was done of it, so that a plan that fails
+//! half way leaves a true mirror and the next one goes on from there.
 
-mod mirror;
+mod adopt;
+mod commit;
+mod extents;
+mod ids;
+mod ops;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+#[cfg(any(test, feature = "fake"))]
+pub mod memory;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-pub use mirror::{Capacity, Mirror, Observed};
+use ipnet::IpNet;
 
-use crate::addr::{Backend, BackendId, Frontend, PoolId};
-use crate::services::{Pool, PoolKey, ServiceName};
+pub use ops::{Capacity, Extent, Flags, Grown, Held, MapOp, Observed, ServiceNumber, Value};
 
-/// One write to the kernel maps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MapOp {
-    /// A backend under its id.
-    PutBackend(BackendId, Backend),
-    /// A slot of a pool.
-    PutSlot(PoolId, u32, BackendId),
-    /// A frontend: its pool and how clients spread over that.
-    PutService(Frontend, PoolId, Spread),
-    /// An address of a node, and whether it is this node.
-    PutNode(IpAddr, bool),
-    /// A frontend goes.
-    DeleteService(Frontend),
-    /// A slot goes.
-    DeleteSlot(PoolId, u32),
-    /// A backend goes.
-    DeleteBackend(BackendId),
-    /// A node's address goes.
-    DeleteNode(IpAddr),
-}
+use crate::addr::{Backend, BackendId, Frontend};
+use crate::services::claims::Claims;
+use crate::services::{Compiled, NodeAddress, Route, ServiceName, maglev};
+use adopt::Adoption;
+use extents::Extents;
+use ids::Ids;
 
-/// How the clients of a frontend spread over its pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Spread {
-    /// How many slots the pool has.
-    pub slots: u32,
-    /// For so many seconds a client stays with its backend; 0: it does not.
-    pub affinity: u32,
-}
+/// Milliseconds for which nothing is given out again.
+pub const QUARANTINE: u64 = 3000;
 
-/// A Service that does not fit into the maps.
+/// A Service that does not fit into the maps, however large they are made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {map} map is full ({capacity} entries)")]
+#[error("the {map} map is full ({limit} entries)")]
 pub struct Full {
     /// Which map.
     pub map: &'static str,
-    /// Its capacity.
-    pub capacity: usize,
+    /// The most entries it may have.
+    pub limit: u32,
 }
 
 /// The mirror of the maps, and which Service each entry belongs to.
 #[derive(Debug)]
 pub struct Table {
-    mirror: Mirror,
-    /// Pools that have an id.
-    pools: HashMap<PoolKey, PoolId>,
-    /// Pools whose clients stay with their backend, and for how long.
-    affinities: HashMap<PoolId, u32>,
-    /// Ids that have a name; all others are left over from before a restart.
-    named: HashSet<PoolId>,
-    /// Pools of each Service and their frontends, as last planned.
-    of_service: HashMap<ServiceName, Vec<(PoolKey, Vec<Frontend>)>>,
-    /// Who has a frontend.
-    owners: HashMap<Frontend, PoolKey>,
-    /// Who else wants it, in the order they will get it.
-    waiting: BTreeMap<Frontend, BTreeSet<PoolKey>>,
-    next_pool: u32,
-    next_backend: u32,
+    values: HashMap<Frontend, Value>,
+    /// By id.
+    backends: Vec<Option<Held>>,
+    nodes: HashMap<IpAddr, NodeAddress>,
+    extents: Extents,
+    ids: Ids,
+    numbers: Ids,
+    states: HashMap<ServiceName, State>,
+    generation: u32,
+    capacity: Capacity,
+    limits: Capacity,
+    /// What an earlier agent left, as long as not every Service has been planned.
+    adoption: Option<Box<Adoption>>,
+    batch: Batch,
+    /// When what may be given back; in order.
+    quarantine: VecDeque<(u64, Leaving)>,
+    /// What is to be emptied.
+    due: BTreeSet<Due>,
+}
+
+/// What was planned and not yet told to be done.
+#[derive(Debug, Default)]
+struct Batch {
+    /// What frontends will lead to; none: they will be gone.
+    values: HashMap<Frontend, Option<Value>>,
+    /// How many more frontends there will be.
+    added: i64,
+    capacity: Option<Capacity>,
+    names: Vec<ServiceName>,
+    is_sweep: bool,
+}
+
+/// What the maps hold of one Service.
+#[derive(Debug, Default)]
+struct State {
+    number: ServiceNumber,
+    /// Every frontend that may be in the maps with its number.
+    frontends: Box<[Frontend]>,
+    /// Those of them that other Services are to take over and have not yet.
+    lent: Box<[Frontend]>,
+    /// In order.
+    members: Vec<Kept>,
+    /// Those written.
+    ranges: Vec<IpNet>,
+    /// Not all of the last plan was carried out.
+    is_pending: bool,
+    /// Nothing is wanted of it any more.
+    is_gone: bool,
+}
+
+/// An endpoint of a Service and the id it has.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    backend: Backend,
+    id: BackendId,
+    /// [`STAYS`], [`LEAVES`], or when it may go.
+    until: u64,
+}
+
+/// [`Kept::until`]: it is wanted.
+const STAYS: u64 = 0;
+/// [`Kept::until`]: it is not wanted, and the frontends may still lead to it.
+const LEAVES: u64 = u64::MAX;
+
+/// Something that waits to be given back.
+#[derive(Clone, Debug)]
+enum Leaving {
+    Slots(Extent),
+    Member(ServiceName, BackendId),
+    Number(ServiceName),
+    OrphanBackend(BackendId),
+    OrphanNumber(ServiceNumber),
+}
+
+/// Something to be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Slots(Extent),
+    Backend(BackendId),
+    Number(ServiceNumber),
 }
 
 impl Table {
-    /// Starts from what is in the maps.
-    pub fn new(observed: &Observed, capacity: Capacity) -> Self {
-        let mirror = Mirror::new(observed, capacity);
-        let (next_pool, next_backend) = mirror.highest_ids();
-        Self {
-            mirror,
-            pools: HashMap::new(),
-            affinities: HashMap::new(),
-            named: HashSet::new(),
-            of_service: HashMap::new(),
-            owners: HashMap::new(),
-            waiting: BTreeMap::new(),
-            next_pool,
-            next_backend,
+    /// How much the maps hold.
+    pub fn used(&self) -> Capacity {
+        let services = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        Capacity {
+            services,
+            slots: self.extents.used(),
+            backends: self.ids.used(),
+            numbers: self.numbers.used(),
         }
     }
 
-    /// What the maps hold.
-    pub fn mirror(&self) -> &Mirror {
-        &self.mirror
+    /// How much the maps have room for.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
-    /// Frontends that more than one Service claims: frontend, who has it, who waits.
-    pub fn contested(&self) -> impl Iterator<Item = (&Frontend, Option<&PoolKey>, &BTreeSet<PoolKey>)> {
-        self.waiting.iter().map(|(frontend, waiting)| (frontend, self.owners.get(frontend), waiting))
+    /// The number of a Service.
+    pub fn number(&self, name: &ServiceName) -> Option<ServiceNumber> {
+        self.states.get(name).map(|state| state.number)
     }
 
-    /// Notes that an operation has been carried out.
-    pub fn record(&mut self, op: &MapOp) {
-        self.mirror.record(op);
+    /// Names of all Services by number.
+    pub fn numbers(&self) -> impl Iterator<Item = (ServiceNumber, &ServiceName)> {
+        self.states.iter().map(|(name, state)| (state.number, name))
     }
 
-    /// The operations that make the maps hold these pools for a Service, and nothing else of it. No pools: the
-    /// Service goes.
-    pub fn plan(&mut self, name: &ServiceName, pools: &[Pool]) -> Result<Vec<MapOp>, Full> {
-        let ids: Vec<PoolId> = pools.iter().map(|pool| self.pool_id(pool)).collect();
-        let claims = self.claims(name, pools);
-        let mut draft = Draft::new(&self.mirror, self.next_backend);
-        for (pool, id) in pools.iter().zip(&ids) {
-            let granted = pool.frontends.iter().filter(|f| claims.granted.get(f) == Some(&&pool.key));
-            draft.fill(*id, pool, granted, &claims.granted);
-        }
-        for (frontend, heir) in &claims.released {
-            match heir.as_ref().and_then(|heir| self.pools.get(heir)) {
-                Some(id) => {
-                    let affinity = self.affinities.get(id).copied().unwrap_or(0);
-                    let slots = index(self.mirror.filled(*id));
-                    draft.put_service(*frontend, *id, Spread { slots, affinity });
-                }
-                None => draft.delete_service(*frontend),
-            }
-        }
-        let before = self.of_service.get(name).into_iter().flatten().map(|(key, _)| key);
-        let gone: Vec<PoolKey> =
-            before.filter(|key| !pools.iter().any(|pool| pool.key == **key)).cloned().collect();
-        for id in gone.iter().filter_map(|key| self.pools.get(key)) {
-            draft.drop_slots(*id, 0);
-        }
-        for (pool, id) in pools.iter().zip(&ids) {
-            draft.drop_slots(*id, pool.backends.len());
-        }
-        let (ops, next_backend) = draft.finish()?;
-        self.next_backend = next_backend;
-        for (pool, id) in pools.iter().zip(ids) {
-            self.affinities.insert(id, pool.affinity);
-        }
-        self.adopt(name, pools, claims, &gone);
-        Ok(ops)
+    /// The backends of a Service with their ids.
+    pub fn members(&self, name: &ServiceName) -> impl Iterator<Item = (BackendId, Backend)> {
+        let members = self.states.get(name).into_iter().flat_map(|state| &state.members);
+        members.filter(|member| member.until == STAYS).map(|member| (member.id, member.backend))
     }
 
-    /// The operations that remove what no planned Service owns. To be called once every Service has been planned.
-    pub fn sweep(&self) -> Vec<MapOp> {
-        let mut draft = Draft::new(&self.mirror, self.next_backend);
-        for frontend in self.mirror.frontends().filter(|frontend| !self.owners.contains_key(frontend)) {
-            draft.delete_service(*frontend);
-        }
-        for id in self.mirror.pool_ids() {
-            if !self.named.contains(&id) {
-                draft.drop_slots(id, 0);
-            }
-        }
-        draft.drop_orphans();
-        draft.into_ops()
-    }
-
-    /// The operations that make the node map hold these addresses (true: of this node).
-    pub fn plan_nodes(&self, nodes: &BTreeMap<IpAddr, bool>) -> Vec<MapOp> {
-        let puts = nodes
-            .iter()
-            .filter(|(ip, local)| self.mirror.node(ip) != Some(**local))
-            .map(|(ip, local)| MapOp::PutNode(*ip, *local));
-        let deletes =
-            self.mirror.nodes().filter(|ip| !nodes.contains_key(ip)).map(|ip| MapOp::DeleteNode(*ip));
-        puts.chain(deletes).collect()
-    }
-
-    /// The id of a pool: its own, or that of the same frontends before a restart, or a new one.
-    fn pool_id(&mut self, pool: &Pool) -> PoolId {
-        if let Some(id) = self.pools.get(&pool.key) {
-            return *id;
-        }
-        let left_over =
-            pool.frontends.iter().filter_map(|frontend| self.mirror.service(frontend)).find(|entry| {
-                !self.named.contains(&entry.pool)
-                    && self.mirror.frontends_of(entry.pool).all(|other| pool.frontends.contains(other))
-            });
-        let id = match left_over {
-            Some(entry) => entry.pool,
-            None => loop {
-                self.next_pool = self.next_pool.wrapping_add(1);
-                let id = PoolId(self.next_pool);
-                if id.0 != 0 && !self.named.contains(&id) && !self.mirror.has_pool(id) {
-                    break id;
-                }
-            },
-        };
-        self.pools.insert(pool.key.clone(), id);
-        self.named.insert(id);
-        id
-    }
-
-    /// Who gets which frontend if this Service has these pools.
-    fn claims<'a>(&self, name: &ServiceName, pools: &'a [Pool]) -> Claims<'a> {
-        let mut claims = Claims::default();
-        for pool in pools {
-            for frontend in &pool.frontends {
-                match self.owners.get(frontend) {
-                    Some(owner) if owner.service != *name => {
-                        claims.contested.insert(*frontend, &pool.key);
-                    }
-                    _ => {
-                        claims.granted.entry(*frontend).or_insert(&pool.key);
-                    }
-                }
-            }
-        }
-        for (key, frontends) in self.of_service.get(name).into_iter().flatten() {
-            for frontend in frontends {
-                if self.owners.get(frontend) == Some(key) && !claims.granted.contains_key(frontend) {
-                    let mut heirs = self.waiting.get(frontend).into_iter().flatten();
-                    let heir = heirs.find(|heir| heir.service != *name).cloned();
-                    claims.released.insert(*frontend, heir);
-                }
-            }
-        }
-        claims
-    }
-
-    /// Takes over the names of a plan.
-    fn adopt(&mut self, name: &ServiceName, pools: &[Pool], claims: Claims<'_>, gone: &[PoolKey]) {
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(|key| key.service != *name);
-            !waiting.is_empty()
-        });
-        for (frontend, key) in claims.contested {
-            self.waiting.entry(frontend).or_default().insert(key.clone());
-        }
-        for (frontend, heir) in claims.released {
-            match heir {
-                Some(heir) => {
-                    if let Some(waiting) = self.waiting.get_mut(&frontend) {
-                        waiting.remove(&heir);
-                        if waiting.is_empty() {
-                            self.waiting.remove(&frontend);
-                        }
-                    }
-                    self.owners.insert(frontend, heir);
-                }
-                None => {
-                    self.owners.remove(&frontend);
-                }
-            }
-        }
-        for (frontend, key) in claims.granted {
-            self.owners.insert(frontend, key.clone());
-        }
-        for key in gone {
-            if let Some(id) = self.pools.remove(key) {
-                self.named.remove(&id);
-                self.affinities.remove(&id);
-            }
-        }
-        if pools.is_empty() {
-            self.of_service.remove(name);
-        } else {
-            let planned = pools.iter().map(|pool| (pool.key.clone(), pool.frontends.clone())).collect();
-            self.of_service.insert(name.clone(), planned);
-        }
-    }
-}
-
-/// What becomes of the frontends of one Service.
-#[derive(Debug, Default)]
-struct Claims<'a> {
-    /// Those it gets.
-    granted: BTreeMap<Frontend, &'a PoolKey>,
-    /// Those another Service has.
-    contested: BTreeMap<Frontend, &'a PoolKey>,
-    /// Those it gives up, and who gets them.
-    released: BTreeMap<Frontend, Option<PoolKey>>,
-}
-
-/// Operations in the making: what the maps will hold after them.
-struct Draft<'a> {
-    mirror: &'a Mirror,
-    next_backend: u32,
-    puts: Vec<MapOp>,
-    service_deletes: Vec<MapOp>,
-    slot_deletes: Vec<MapOp>,
-    backend_deletes: Vec<MapOp>,
-    /// Ids given in this draft.
-    ids: HashMap<Backend, BackendId>,
-    /// Change of the number of slots that hold a backend.
-    references: BTreeMap<BackendId, i64>,
-    new_services: usize,
-    new_slots: usize,
-}
-
-impl<'a> Draft<'a> {
-    fn new(mirror: &'a Mirror, next_backend: u32) -> Self {
-        Self {
-            mirror,
-            next_backend,
-            puts: Vec::new(),
-            service_deletes: Vec::new(),
-            slot_deletes: Vec::new(),
-            backend_deletes: Vec::new(),
-            ids: HashMap::new(),
-            references: BTreeMap::new(),
-            new_services: 0,
-            new_slots: 0,
-        }
-    }
-
-    /// Makes a pool hold these backends and its frontends say so. Backends that stay keep their slot where they can.
-    fn fill<'b>(
+    /// The operations that make the maps hold this Service, and nothing else of it. `claims` says what others have.
+    ///
+    /// Several Services may be planned before anything is carried out; [`commit`](Self::commit) must then be told of all these
+    /// operations together.
+    pub fn plan(
         &mut self,
-        pool: PoolId,
-        content: &Pool,
-        frontends: impl Iterator<Item = &'b Frontend>,
-        moving: &BTreeMap<Frontend, &PoolKey>,
-    ) {
-        let wanted: Vec<BackendId> =
-            content.backends.iter().map(|backend| self.backend_id(backend)).collect();
-        let count = wanted.len();
-        let mut rest: HashSet<BackendId> = wanted.iter().copied().collect();
-        let mut slots: Vec<Option<BackendId>> = Vec::with_capacity(count);
-        for slot in 0..count {
-            slots.push(self.mirror.slot(pool, slot).filter(|held| rest.remove(held)));
+        name: &ServiceName,
+        compiled: &Compiled,
+        claims: &Claims,
+    ) -> Result<Vec<MapOp>, Full> {
+        let mut state = match self.states.remove(name) {
+            Some(state) => state,
+            None if compiled.routes.is_empty() => return Ok(Vec::new()),
+            None => self.adopt(compiled),
+        };
+        let planned = self.plan_state(name, &mut state, compiled, claims);
+        if let Ok(ops) = &planned {
+            state.is_pending |= !ops.is_empty();
+            self.batch.names.push(name.clone());
+        } else {
+            state.is_pending = true;
         }
-        let mut rest = wanted.into_iter().filter(|id| rest.contains(id));
-        for (slot, held) in slots.iter().enumerate() {
-            if held.is_none()
-                && let Some(id) = rest.next()
-            {
-                self.put_slot(pool, slot, id);
-            }
-        }
-        let own: Vec<Frontend> = frontends.copied().collect();
-        // Frontends that still show this pool and go later must not point beyond its end until then.
-        let fading = self.mirror.frontends_of(pool).filter(|f| !own.contains(f) && !moving.contains_key(f));
-        let spread = Spread { slots: index(count), affinity: content.affinity };
-        for frontend in own.iter().chain(fading) {
-            self.put_service(*frontend, pool, spread);
-        }
+        self.states.insert(name.clone(), state);
+        planned
     }
 
-    fn backend_id(&mut self, backend: &Backend) -> BackendId {
-        if let Some(id) = self.mirror.backend_id(backend).or_else(|| self.ids.get(backend).copied()) {
-            return id;
+    fn plan_state(
+        &mut self,
+        name: &ServiceName,
+        state: &mut State,
+        compiled: &Compiled,
+        claims: &Claims,
+    ) -> Result<Vec<MapOp>, Full> {
+        state.is_gone = compiled.routes.is_empty();
+        if state.number.0 == 0 {
+            let number = self.numbers.allocate(self.limits.numbers);
+            state.number = ServiceNumber(number.ok_or(self.full(Grown::Numbers))?);
         }
-        let id = loop {
-            self.next_backend = self.next_backend.wrapping_add(1);
-            let id = BackendId(self.next_backend);
-            if id.0 != 0 && self.mirror.backend(id).is_none() {
-                break id;
+        let places = self.assign(state, compiled)?;
+        let mut draft = Draft::default();
+        for (member, place) in compiled.members.iter().zip(&places) {
+            let id = state.members[*place].id;
+            let held = Held { backend: member.backend, local: member.local, draining: member.draining };
+            draft.put_backend(self.held(id), id, held);
+        }
+        for member in state.members.iter().filter(|member| member.until != STAYS) {
+            if let Some(held) = self.held(member.id) {
+                draft.put_backend(Some(held), member.id, Held { draining: true, ..held });
+            }
+        }
+        for range in compiled.ranges.iter().filter(|range| !state.ranges.contains(range)) {
+            draft.before.push(MapOp::PutSourceRange(state.number, *range));
+        }
+        for range in state.ranges.iter().filter(|range| !compiled.ranges.contains(range)) {
+            draft.after.push(MapOp::DeleteSourceRange(state.number, *range));
+        }
+        let planned = self.route(name, state, compiled, &places, claims, &mut draft);
+        let room = planned.and_then(|()| self.room(state, &draft));
+        let grows = match room {
+            Ok(grows) => grows,
+            Err(full) => {
+                draft.fresh.into_iter().for_each(|extent| self.extents.free(extent));
+                return Err(full);
             }
         };
-        self.ids.insert(*backend, id);
-        self.puts.push(MapOp::PutBackend(id, *backend));
-        id
-    }
-
-    fn put_slot(&mut self, pool: PoolId, slot: usize, id: BackendId) {
-        match self.mirror.slot(pool, slot) {
-            Some(held) => *self.references.entry(held).or_default() -= 1,
-            None => self.new_slots += 1,
+        for (frontend, value) in draft.values {
+            self.batch.values.insert(frontend, value);
         }
-        *self.references.entry(id).or_default() += 1;
-        self.puts.push(MapOp::PutSlot(pool, index(slot), id));
+        self.batch.added += draft.added;
+        let parts = [grows, draft.before, draft.puts, draft.deletes, draft.after];
+        Ok(parts.into_iter().flatten().collect())
     }
 
-    fn put_service(&mut self, frontend: Frontend, pool: PoolId, spread: Spread) {
-        let entry = self.mirror.service(&frontend);
-        if entry.is_some_and(|entry| entry.pool == pool && entry.spread == spread) {
+    /// Gives each endpoint its id, and says which of the others leave. The place of each in the state, in order.
+    fn assign(&mut self, state: &mut State, compiled: &Compiled) -> Result<Vec<usize>, Full> {
+        let is_new = compiled.members.iter().filter(|member| {
+            state.members.binary_search_by_key(&member.backend, |kept| kept.backend).is_err()
+        });
+        let mut new = Vec::new();
+        for member in is_new {
+            let id = self.adoption.as_mut().and_then(|adoption| adoption.orphan(&member.backend));
+            let id = match id.or_else(|| self.ids.allocate(self.limits.backends)) {
+                Some(id) => BackendId(id),
+                None => {
+                    // Those that an earlier agent wrote wait for their time; the others nobody has seen.
+                    let (written, unseen): (Vec<Kept>, Vec<Kept>) =
+                        new.into_iter().partition(|kept: &Kept| self.held(kept.id).is_some());
+                    unseen.into_iter().for_each(|kept| self.ids.free(kept.id.0));
+                    state.members.extend(written.into_iter().map(|kept| Kept { until: LEAVES, ..kept }));
+                    state.members.sort_unstable_by_key(|kept| kept.backend);
+                    return Err(self.full(Grown::Backends));
+                }
+            };
+            new.push(Kept { backend: member.backend, id, until: STAYS });
+        }
+        if !new.is_empty() {
+            state.members.reserve_exact(new.len());
+            state.members.extend(new);
+            state.members.sort_unstable_by_key(|kept| kept.backend);
+        }
+        let mut places = Vec::with_capacity(compiled.members.len());
+        let mut wanted = compiled.members.iter().map(|member| member.backend).peekable();
+        for (place, kept) in state.members.iter_mut().enumerate() {
+            if wanted.next_if_eq(&kept.backend).is_some() {
+                kept.until = STAYS;
+                places.push(place);
+            } else if kept.until == STAYS {
+                kept.until = LEAVES;
+            }
+        }
+        Ok(places)
+    }
+
+    /// Plans the frontends' values and the extents they need.
+    fn route(
+        &mut self,
+        name: &ServiceName,
+        state: &mut State,
+        compiled: &Compiled,
+        places: &[usize],
+        claims: &Claims,
+        draft: &mut Draft,
+    ) -> Result<(), Full> {
+        let id_of = |member: &u32| state.members[places[*member as usize]].id.0;
+        let lists: Vec<Box<[u32]>> =
+            compiled.lists.iter().map(|list| list.iter().map(id_of).collect()).collect();
+        // What it leads to now, for lists that stay as they are.
+        let now: Vec<Value> = state
+            .frontends
+            .iter()
+            .filter_map(|frontend| self.value(frontend))
+            .filter(|value| value.service == state.number)
+            .collect();
+        let mut extents: Vec<Option<Extent>> = vec![None; lists.len()];
+        let mut tables: Vec<Option<Extent>> = vec![None; lists.len()];
+        for route in &compiled.routes {
+            for list in [route.inside, route.outside] {
+                if extents[list].is_none() {
+                    extents[list] = Some(self.extent(&lists[list], &now, draft)?);
+                }
+            }
+            if route.maglev && tables[route.outside].is_none() {
+                let backends: Vec<Backend> = compiled.backends(route.outside).collect();
+                let outside = extents[route.outside].unwrap_or_default();
+                tables[route.outside] =
+                    Some(self.table(&backends, &lists[route.outside], outside, &now, draft)?);
+            }
+            let value = Value {
+                service: state.number,
+                flags: route.flags,
+                affinity: route.affinity,
+                generation: 0,
+                inside: extents[route.inside].unwrap_or_default(),
+                outside: extents[route.outside].unwrap_or_default(),
+                maglev: tables[route.outside].filter(|_| route.maglev).unwrap_or_default(),
+            };
+            self.put(route, value, draft);
+        }
+        let mut frontends: Vec<Frontend> = compiled.routes.iter().map(|route| route.frontend).collect();
+        let mut lent = Vec::new();
+        let wanted: std::collections::HashSet<Frontend> = frontends.iter().copied().collect();
+        for frontend in state.frontends.iter().filter(|frontend| !wanted.contains(frontend)) {
+            if self.value(frontend).is_none_or(|value| value.service != state.number) {
+                continue;
+            }
+            frontends.push(*frontend);
+            // Whoever it belongs to now puts its own value there, so that there is no moment without one.
+            if claims.holder(frontend).is_some_and(|holder| holder != name) {
+                lent.push(*frontend);
+            } else {
+                draft.deletes.push(MapOp::DeleteService(*frontend));
+                draft.values.push((*frontend, None));
+                draft.added -= 1;
+            }
+        }
+        state.frontends = frontends.into();
+        state.lent = lent.into();
+        Ok(())
+    }
+
+    /// The extent with these ids: the one that is there, or a new one.
+    fn extent(&mut self, ids: &[u32], now: &[Value], draft: &mut Draft) -> Result<Extent, Full> {
+        if ids.is_empty() {
+            return Ok(Extent::EMPTY);
+        }
+        let known = now.iter().flat_map(|value| [value.inside, value.outside]).find(|extent| {
+            let kept = self.extents.get(*extent).and_then(|kept| kept.ids.as_deref());
+            kept == Some(ids)
+        });
+        match known {
+            Some(extent) => Ok(extent),
+            None => self.write(ids.into(), Some(ids.into()), draft),
+        }
+    }
+
+    /// The Maglev table over these backends: the one that is there, or a new one.
+    fn table(
+        &mut self,
+        backends: &[Backend],
+        ids: &[u32],
+        outside: Extent,
+        now: &[Value],
+        draft: &mut Draft,
+    ) -> Result<Extent, Full> {
+        let size = maglev::size(backends.len());
+        let make = || maglev::table(backends).into_iter().filter_map(|place| ids.get(place as usize).copied());
+        let known = now
+            .iter()
+            .find(|value| value.outside == outside && value.maglev.count == size)
+            .map(|value| value.maglev);
+        if let Some(extent) = known {
+            // What an earlier agent made is looked at once.
+            let is_right = match &mut self.adoption {
+                Some(adoption) => adoption.is_right(extent, make),
+                None => true,
+            };
+            if is_right {
+                return Ok(extent);
+            }
+        }
+        self.write(make().collect(), None, draft)
+    }
+
+    /// Takes room for these ids and plans to write them.
+    fn write(
+        &mut self,
+        places: Box<[u32]>,
+        ids: Option<Box<[u32]>>,
+        draft: &mut Draft,
+    ) -> Result<Extent, Full> {
+        let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let extent = self.extents.allocate(count, ids).ok_or(self.full(Grown::Slots))?;
+        draft.fresh.push(extent);
+        draft.before.push(MapOp::WriteSlots(extent.first, places));
+        Ok(extent)
+    }
+
+    fn put(&mut self, route: &Route, value: Value, draft: &mut Draft) {
+        let now = self.value(&route.frontend);
+        if now.is_some_and(|now| now.says(&value)) {
             return;
         }
-        self.new_services += usize::from(entry.is_none());
-        self.puts.push(MapOp::PutService(frontend, pool, spread));
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let value = Value { generation: self.generation, ..value };
+        draft.added += i64::from(now.is_none());
+        draft.values.push((route.frontend, Some(value)));
+        draft.puts.push(MapOp::PutService(route.frontend, value));
     }
 
-    fn delete_service(&mut self, frontend: Frontend) {
-        if self.mirror.service(&frontend).is_some() {
-            self.service_deletes.push(MapOp::DeleteService(frontend));
+    /// What a frontend leads to, as planned.
+    fn value(&self, frontend: &Frontend) -> Option<Value> {
+        match self.batch.values.get(frontend) {
+            Some(planned) => *planned,
+            None => self.values.get(frontend).copied(),
         }
     }
 
-    /// Removes the slots of a pool from this one on, last first.
-    fn drop_slots(&mut self, pool: PoolId, from: usize) {
-        for slot in (from..self.mirror.slots_len(pool)).rev() {
-            if let Some(held) = self.mirror.slot(pool, slot) {
-                *self.references.entry(held).or_default() -= 1;
-                self.slot_deletes.push(MapOp::DeleteSlot(pool, index(slot)));
+    fn held(&self, id: BackendId) -> Option<Held> {
+        self.backends.get(id.0 as usize).copied().flatten()
+    }
+
+    /// Operations that make room for a draft.
+    fn room(&mut self, state: &State, draft: &Draft) -> Result<Vec<MapOp>, Full> {
+        let mut capacity = self.batch.capacity.unwrap_or(self.capacity);
+        let services = i64::try_from(self.values.len()).unwrap_or(i64::MAX) + self.batch.added + draft.added;
+        let slots = draft.fresh.iter().map(|extent| extent.end()).max().unwrap_or(0);
+        let ids = state.members.iter().map(|member| u64::from(member.id.0) + 1).max().unwrap_or(0);
+        let needed = [
+            (Grown::Services, u64::try_from(services).unwrap_or(0)),
+            (Grown::Slots, slots),
+            (Grown::Backends, ids),
+            (Grown::Numbers, u64::from(state.number.0) + 1),
+        ];
+        let mut grows = Vec::new();
+        for (table, needed) in needed {
+            let has = capacity.of(table);
+            if needed <= u64::from(has) {
+                continue;
             }
-        }
-    }
-
-    /// Removes every backend that no slot holds, not only those this draft let go.
-    fn drop_orphans(&mut self) {
-        for id in self.mirror.backend_ids() {
-            self.references.entry(id).or_default();
-        }
-    }
-
-    fn finish(mut self) -> Result<(Vec<MapOp>, u32), Full> {
-        let capacity = self.mirror.capacity();
-        let used = self.mirror.used();
-        check(used.services + self.new_services, capacity.services, "services")?;
-        check(used.slots + self.new_slots, capacity.slots, "slots")?;
-        check(used.backends + self.ids.len(), capacity.backends, "backends")?;
-        let next_backend = self.next_backend;
-        self.drop_unreferenced();
-        Ok((self.ordered(), next_backend))
-    }
-
-    fn into_ops(mut self) -> Vec<MapOp> {
-        self.drop_unreferenced();
-        self.ordered()
-    }
-
-    fn drop_unreferenced(&mut self) {
-        let mirror = self.mirror;
-        let unused = self.references.iter().filter(|(id, change)| mirror.references(**id) + **change == 0);
-        self.backend_deletes.extend(unused.map(|(id, _)| MapOp::DeleteBackend(*id)));
-    }
-
-    fn ordered(self) -> Vec<MapOp> {
-        let (mut backends, mut slots, mut services) = (Vec::new(), Vec::new(), Vec::new());
-        for op in self.puts {
-            match op {
-                MapOp::PutBackend(..) => backends.push(op),
-                MapOp::PutSlot(..) => slots.push(op),
-                _ => services.push(op),
+            let limit = self.limits.of(table);
+            if needed > u64::from(limit) {
+                return Err(self.full(table));
             }
+            let larger = needed.next_power_of_two().max(u64::from(has) * 2).min(u64::from(limit));
+            let larger = u32::try_from(larger).unwrap_or(limit);
+            capacity.set(table, larger);
+            grows.push(MapOp::Grow(table, larger));
         }
-        let parts = [slots, services, self.service_deletes, self.slot_deletes, self.backend_deletes];
-        backends.extend(parts.into_iter().flatten());
-        backends
+        self.batch.capacity = Some(capacity);
+        Ok(grows)
+    }
+
+    fn full(&self, table: Grown) -> Full {
+        Full { map: table.name(), limit: self.limits.of(table) }
+    }
+
+    /// The operations that make the node map hold these addresses.
+    pub fn plan_nodes(&self, nodes: &BTreeMap<IpAddr, NodeAddress>) -> Vec<MapOp> {
+        let puts = nodes
+            .iter()
+            .filter(|(ip, address)| self.nodes.get(ip) != Some(address))
+            .map(|(ip, address)| MapOp::PutNode(*ip, *address));
+        let deletes = self.nodes.keys().filter(|ip| !nodes.contains_key(ip)).map(|ip| MapOp::DeleteNode(*ip));
+        puts.chain(deletes).collect()
     }
 }
 
-fn check(needed: usize, capacity: usize, map: &'static str) -> Result<(), Full> {
-    if needed > capacity { Err(Full { map, capacity }) } else { Ok(()) }
+/// Operations in the making.
+#[derive(Default)]
+struct Draft {
+    /// Before any value leads to them.
+    before: Vec<MapOp>,
+    puts: Vec<MapOp>,
+    deletes: Vec<MapOp>,
+    after: Vec<MapOp>,
+    fresh: Vec<Extent>,
+    values: Vec<(Frontend, Option<Value>)>,
+    added: i64,
 }
 
-/// Slots are counted in 32 bits; a map cannot hold more.
-fn index(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
+impl Draft {
+    /// Plans to write a backend if that says anything new: that it takes no new connections only once no value leads to it.
+    fn put_backend(&mut self, now: Option<Held>, id: BackendId, held: Held) {
+        if now == Some(held) {
+            return;
+        }
+        let ops = if now.is_some() && held.draining { &mut self.after } else { &mut self.before };
+        ops.push(MapOp::PutBackend(id, held));
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+//! Maglev tables: even, alike for everybody, stable.
