@@ -81,6 +81,8 @@ impl Datapath {
                 attached.created += 1;
             }
         }
+        // What the old programs noted up to now.
+        self.carry_over()?;
         self.pins.settle(&mut self.places)?;
         Ok(attached)
     }

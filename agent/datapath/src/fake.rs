@@ -2,9 +2,10 @@
 //!
 //! Must not know: bpf(2).
 
-use pagurus_agent_core::services::plan::{Capacity, MapOp, Observed, Table};
+use pagurus_agent_core::services::plan::memory::Memory;
+use pagurus_agent_core::services::plan::{Capacity, MapOp, Observed};
 
-use crate::services::{MapError, ServiceMaps};
+use crate::services::{Failed, MapError, ServiceMaps};
 
 /// Records operations; can be told to fail.
 #[derive(Debug)]
@@ -13,32 +14,36 @@ pub struct Recorder {
     pub ops: Vec<MapOp>,
     /// Operations to carry out before the next ones fail, if any are to fail.
     pub fail_after: Option<usize>,
-    contents: Table,
+    /// What the maps would hold.
+    pub memory: Memory,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        let capacity = Capacity { services: usize::MAX, slots: usize::MAX, backends: usize::MAX };
-        Self { ops: Vec::new(), fail_after: None, contents: Table::new(&Observed::default(), capacity) }
+        let room = Capacity { services: 1024, slots: 1024, backends: 1024, numbers: 1024 };
+        Self { ops: Vec::new(), fail_after: None, memory: Memory::new(room) }
     }
 }
 
 impl ServiceMaps for Recorder {
     fn observe(&mut self) -> Result<Observed, MapError> {
-        Ok(self.contents.mirror().contents())
+        Ok(self.memory.observed())
     }
 
-    fn apply(&mut self, op: &MapOp) -> Result<(), MapError> {
-        match &mut self.fail_after {
-            Some(0) => {
-                let error = std::io::Error::from_raw_os_error(libc::E2BIG);
-                return Err(MapError::new("write", "FAKE", error.into()));
+    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+        for (done, op) in ops.iter().enumerate() {
+            let failed = |error: Box<dyn std::error::Error + Send + Sync>| Failed {
+                done,
+                error: MapError::new("write", "FAKE", error),
+            };
+            match &mut self.fail_after {
+                Some(0) => return Err(failed(std::io::Error::from_raw_os_error(libc::E2BIG).into())),
+                Some(left) => *left -= 1,
+                None => {}
             }
-            Some(left) => *left -= 1,
-            None => {}
+            self.memory.apply(op).map_err(|error| failed(error.into()))?;
+            self.ops.push(op.clone());
         }
-        self.contents.record(op);
-        self.ops.push(op.clone());
         Ok(())
     }
 }

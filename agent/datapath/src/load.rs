@@ -4,15 +4,20 @@
 
 use std::fmt;
 
-use aya::maps::{HashMap as BpfHashMap, Map, MapData, PerCpuArray};
+use std::path::Path;
+
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod};
 use pagurus_ebpf_abi::{
-    ClientKey, ClientValue, FlowKey, FlowValue, ReverseKey, ReverseValue, maps, programs,
+    self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps, programs,
 };
 
 use crate::features::{self, Missing};
 use crate::pins::{PinError, Pins, Place};
-use crate::services::KernelMaps;
+use crate::services::{KernelMaps, MapError};
+use crate::sys::MapShape;
+use crate::tables::{Growing, SharedArray};
 use crate::{Config, attach, counters};
 
 /// The object with all programs; empty in a build without them.
@@ -37,7 +42,7 @@ pub enum LoadError {
     #[error("load the BPF object")]
     Object(#[source] Box<aya::EbpfError>),
     /// A program is missing or was refused; the source has the verifier's log.
-    #[error("load program {name}")]
+    #[error("load program {name}: {}", verdict(.source))]
     Program {
         /// The program.
         name: &'static str,
@@ -54,6 +59,9 @@ pub enum LoadError {
         #[source]
         source: Box<aya::maps::MapError>,
     },
+    /// A table of Services could not be opened or made.
+    #[error(transparent)]
+    Table(#[from] MapError),
     /// The object lacks something this crate knows.
     #[error("the BPF object has no {0}: it was built from another version of the programs")]
     Lacks(&'static str),
@@ -66,7 +74,10 @@ pub struct Datapath {
     pub(crate) places: Vec<Place>,
     config: Config,
     services: KernelMaps,
+    pub(crate) conntrack: Growing,
+    node_config: Array<MapData, NodeConfig>,
     counters: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, u64>,
 }
 
 impl fmt::Debug for Datapath {
@@ -97,34 +108,77 @@ impl Datapath {
         }
         let pins = Pins::new(config);
         let places = pins.prepare(&config.capacity)?;
-        let (first, last) = config.node_ports.clone().into_inner();
         let mut loader = EbpfLoader::new();
-        loader.override_global(programs::NODE_PORT_FIRST, &first, true).override_global(
-            programs::NODE_PORT_LAST,
-            &last,
-            true,
-        );
         for place in &places {
             loader.map_max_entries(place.shape.name, place.shape.capacity);
             loader.map_pin_path(place.shape.name, place.now.as_path());
         }
+        loader.map_max_entries(maps::EVENTS, config.capacity.events);
         let mut ebpf = loader.load(object).map_err(|error| LoadError::Object(Box::new(error)))?;
         for name in programs::SOCKET {
             let program = attach::socket_program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
         }
-        let services = KernelMaps {
-            services: table(&mut ebpf, maps::SERVICES)?,
-            slots: table(&mut ebpf, maps::SLOTS)?,
-            backends: table(&mut ebpf, maps::BACKENDS)?,
-            nodes: table(&mut ebpf, maps::NODES)?,
-        };
-        let counters = ebpf.take_map(maps::COUNTERS).ok_or(LoadError::Lacks(maps::COUNTERS))?;
-        let counters = PerCpuArray::try_from(counters).map_err(|source| map_error(maps::COUNTERS, source))?;
-        carry_over::<ReverseKey, ReverseValue>(&mut ebpf, &places, maps::REVERSE)?;
-        carry_over::<FlowKey, FlowValue>(&mut ebpf, &places, maps::FLOWS)?;
-        carry_over::<ClientKey, ClientValue>(&mut ebpf, &places, maps::CLIENTS)?;
-        Ok(Self { ebpf, pins, places, config: config.clone(), services, counters })
+        let services = tables(config, |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
+        let conntrack = ebpf.take_map(maps::CONNTRACK).ok_or(LoadError::Lacks(maps::CONNTRACK))?;
+        let conntrack = Growing::open(
+            maps::CONNTRACK,
+            conntrack,
+            MapShape::hash::<abi::FlowTuple, abi::FlowState>(),
+            config.capacity.conntrack,
+        )?;
+        let counters = per_cpu(&mut ebpf, maps::COUNTERS)?;
+        let drops = per_cpu(&mut ebpf, maps::DROPS)?;
+        let node_config = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
+        let node_config = Array::try_from(node_config).map_err(|source| map_error(maps::CONFIG, source))?;
+        let mut this =
+            Self { ebpf, pins, places, config: config.clone(), services, conntrack, node_config, counters, drops };
+        let (first, last) = config.node_ports.clone().into_inner();
+        this.set_node_config(&NodeConfig { node_port_first: first, node_port_last: last, ..unknown_node() })?;
+        this.carry_over()?;
+        Ok(this)
+    }
+
+    /// What the programs must know of their node; every program sees it at once.
+    pub fn set_node_config(&mut self, config: &NodeConfig) -> Result<(), LoadError> {
+        self.node_config.set(0, config, 0).map_err(|source| map_error(maps::CONFIG, source))
+    }
+
+    /// What the programs know of their node.
+    pub fn node_config(&self) -> Result<NodeConfig, LoadError> {
+        self.node_config.get(&0, 0).map_err(|source| map_error(maps::CONFIG, source))
+    }
+
+    /// Copies what sockets and clients remember from maps that are about to be replaced, of this layout or an older one. What is known
+    /// already stays: it may be newer.
+    pub(crate) fn carry_over(&mut self) -> Result<(), LoadError> {
+        self.carry::<abi::ReverseKey, abi::ReverseValue>(maps::REVERSE, 1)?;
+        self.carry::<abi::FlowKey, abi::FlowValue>(maps::FLOWS, 2)?;
+        self.carry::<abi::ClientKey, abi::ClientValue>(maps::CLIENTS, 2)
+    }
+
+    /// Copies the entries of one map; `since` is the first layout in which they mean the same.
+    fn carry<K: Pod, V: Pod>(&mut self, name: &'static str, since: u32) -> Result<(), LoadError> {
+        let mut from = self.pins.older(name, since);
+        if let Some(place) = self.places.iter().find(|place| place.shape.name == name && place.replaces()) {
+            from.insert(0, place.path.clone());
+        }
+        let error = |source| map_error(name, source);
+        for path in from {
+            let old = Map::LruHashMap(MapData::from_pin(&path).map_err(error)?);
+            // Another shape than this layout's: nothing that could be copied.
+            let Ok(old) = BpfHashMap::<_, K, V>::try_from(old) else { continue };
+            let new = self.ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
+            let mut new = BpfHashMap::<_, K, V>::try_from(new).map_err(error)?;
+            // An entry that goes away while we look is one that nobody needs; one that is there already is newer.
+            for (key, value) in old.iter().flatten() {
+                let inserted = new.insert(key, value, NO_REPLACE);
+                if inserted.as_ref().is_err_and(|error| !is_there(error)) {
+                    inserted.map_err(error)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The tables of Services, to read and to write.
@@ -139,7 +193,18 @@ impl Datapath {
 
     /// The counters since the programs were loaded, by name.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
-        counters::read(&self.counters).map_err(|source| map_error(maps::COUNTERS, source))
+        counters::read(&self.counters, &COUNTER_NAMES).map_err(|source| map_error(maps::COUNTERS, source))
+    }
+
+    /// Packets dropped or refused since the programs were loaded, by reason.
+    pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
+        counters::read(&self.drops, &DROP_NAMES).map_err(|source| map_error(maps::DROPS, source))
+    }
+
+    /// Where a map of this datapath is pinned now.
+    pub(crate) fn pinned(&self, name: &str) -> &Path {
+        let place = self.places.iter().find(|place| place.shape.name == name);
+        place.map_or(Path::new(""), |place| &place.now)
     }
 
     /// Instructions the verifier walked for each program, where the kernel tells.
@@ -157,35 +222,71 @@ fn map_error(name: &'static str, source: aya::maps::MapError) -> LoadError {
     LoadError::Map { name, source: Box::new(source) }
 }
 
-/// Takes a hash map out of the loaded object.
-fn table<K: Pod, V: Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<BpfHashMap<MapData, K, V>, LoadError> {
-    let map = ebpf.take_map(name).ok_or(LoadError::Lacks(name))?;
-    BpfHashMap::try_from(map).map_err(|source| map_error(name, source))
+/// `BPF_NOEXIST`.
+const NO_REPLACE: u64 = 1;
+
+/// What the verifier said, which is what one wants to see first.
+fn verdict(error: &aya::programs::ProgramError) -> String {
+    match error {
+        aya::programs::ProgramError::LoadError { io_error, verifier_log } => {
+            format!("the kernel refused it ({io_error}); its verifier said:\n{verifier_log}")
+        }
+        other => other.to_string(),
+    }
 }
 
-/// Copies what sockets remember from the map that is about to be replaced.
-fn carry_over<K: Pod, V: Pod>(
-    ebpf: &mut Ebpf,
-    places: &[Place],
-    name: &'static str,
-) -> Result<(), LoadError> {
-    let Some(place) = places.iter().find(|place| place.shape.name == name && place.replaces()) else {
-        return Ok(());
-    };
-    let error = |source| map_error(name, source);
-    let old = Map::LruHashMap(MapData::from_pin(&place.path).map_err(error)?);
-    // Another shape than this version's: nothing that could be copied.
-    let Ok(old) = BpfHashMap::<_, K, V>::try_from(old) else { return Ok(()) };
-    let new = ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
-    let mut new = BpfHashMap::<_, K, V>::try_from(new).map_err(error)?;
-    // An entry that goes away while we look is one that nobody needs.
-    for (key, value) in old.iter().flatten() {
-        new.insert(key, value, 0).map_err(error)?;
+fn is_there(error: &aya::maps::MapError) -> bool {
+    matches!(error, aya::maps::MapError::SyscallError(error)
+        if error.io_error.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
+/// A node of which nothing is known yet.
+fn unknown_node() -> NodeConfig {
+    NodeConfig {
+        flags: 0,
+        node_port_first: 0,
+        node_port_last: 0,
+        nat_port_first: 0,
+        nat_port_last: 0,
+        overlay_ifindex: 0,
+        node_v4: abi::Address::ANY_V4,
+        node_v6: abi::Address::ANY_V6,
+        tcp_seconds: [60, 86_400, 120, 10],
+        udp_seconds: [30, 120],
+        networks_len: 0,
+        mtu: 0,
+        zero: 0,
+        reserved: [0; 3],
+        networks: [abi::Network { address: abi::Address::ANY_V6, mask: abi::Address::ANY_V6 }; abi::NETWORKS],
     }
-    Ok(())
+}
+
+/// Takes a map of counters out of the loaded object.
+fn per_cpu(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, u64>, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Lacks(name))?;
+    PerCpuArray::try_from(map).map_err(|source| map_error(name, source))
+}
+
+/// The tables of Services, with an inner map in each that has none.
+fn tables(
+    config: &Config,
+    mut take: impl FnMut(&'static str) -> Result<Map, LoadError>,
+) -> Result<KernelMaps, LoadError> {
+    let room = &config.capacity;
+    let mut array = |name, value, capacity| -> Result<SharedArray, LoadError> {
+        Ok(SharedArray::open(name, take(name)?, value, capacity)?)
+    };
+    let slots = array(maps::SLOTS, size_of::<u32>(), room.slots)?;
+    let backends = array(maps::BACKENDS, size_of::<abi::Backend>(), room.backends)?;
+    let backend_stats = array(maps::BACKEND_STATS, size_of::<u64>(), room.backends)?;
+    let service_stats = array(maps::SERVICE_STATS, size_of::<abi::ServiceStats>(), room.numbers)?;
+    let shape = MapShape::hash::<abi::ServiceKey, abi::ServiceValue>();
+    let services = Growing::open(maps::SERVICES, take(maps::SERVICES)?, shape, room.services)?;
+    let ranges = LpmTrie::try_from(take(maps::SOURCE_RANGES)?)
+        .map_err(|source| map_error(maps::SOURCE_RANGES, source))?;
+    let nodes =
+        BpfHashMap::try_from(take(maps::NODES)?).map_err(|source| map_error(maps::NODES, source))?;
+    Ok(KernelMaps { services, slots, backends, backend_stats, service_stats, ranges, nodes })
 }
 
 #[cfg(test)]

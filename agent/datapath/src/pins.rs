@@ -1,16 +1,16 @@
 //! Where programs' links and maps are pinned, and which pinned maps may be used again.
 //!
 //! A map whose shape or capacity is not what is wanted is made anew beside the old one (`<MAP>-next`) and takes its
-//! place once the new programs are attached: until then the old programs keep using the old map. The four tables that
-//! refer to each other are kept or replaced together. Must not know: what is in the maps.
+//! place once the new programs are attached: until then the old programs keep using the old map. The tables that refer to
+//! each other are kept or replaced together. Must not know: what is in the maps.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use aya::maps::MapInfo;
 use pagurus_ebpf_abi::{
-    Address, Backend, ClientKey, ClientValue, FlowKey, FlowValue, LAYOUT_VERSION, ReverseKey, ReverseValue,
-    ServiceKey, ServiceValue, SlotKey, maps,
+    Address, ClientKey, ClientValue, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentValue, LAYOUT_VERSION,
+    ReverseKey, ReverseValue, SourceRange, maps,
 };
 
 use crate::{Config, MapCapacity};
@@ -45,20 +45,39 @@ pub(crate) struct Shape {
     pub(crate) linked: bool,
 }
 
-/// The shapes of all pinned maps.
-pub(crate) fn shapes(capacity: &MapCapacity) -> [Shape; 7] {
+/// The shapes of all pinned maps. Of those that grow it is the outer one's; the inner one has room of its own.
+pub(crate) fn shapes(capacity: &MapCapacity) -> Vec<Shape> {
     let shape = |name, key, value, capacity, linked| Shape { name, key, value, capacity, linked };
     let word = size_of::<u32>();
-    [
-        shape(maps::SERVICES, size_of::<ServiceKey>(), size_of::<ServiceValue>(), capacity.services, true),
-        shape(maps::SLOTS, size_of::<SlotKey>(), word, capacity.slots, true),
-        shape(maps::BACKENDS, word, size_of::<Backend>(), capacity.backends, true),
-        shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, true),
+    let growing = |name| shape(name, word, word, 1, true);
+    // A key of a trie has the length of its prefix before it.
+    let range = word + size_of::<SourceRange>();
+    vec![
+        growing(maps::SERVICES),
+        growing(maps::SLOTS),
+        growing(maps::BACKENDS),
+        growing(maps::BACKEND_STATS),
+        growing(maps::SERVICE_STATS),
+        shape(maps::SOURCE_RANGES, range, word, capacity.source_ranges, true),
+        shape(maps::CONNTRACK, word, word, 2, false),
+        shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, false),
+        shape(maps::ENDPOINTS, size_of::<Address>(), size_of::<Endpoint>(), capacity.endpoints, false),
+        shape(maps::ANNOUNCED, ANNOUNCED.0, ANNOUNCED.1, capacity.announced, false),
         shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse, false),
         shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows, false),
         shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients, false),
+        shape(
+            maps::FRAGMENTS,
+            size_of::<FragmentKey>(),
+            size_of::<FragmentValue>(),
+            capacity.fragments,
+            false,
+        ),
     ]
 }
+
+/// Sizes of a key and a value of the announced addresses.
+const ANNOUNCED: (usize, usize) = (size_of::<Address>(), size_of::<u32>());
 
 /// A map and where it is to be pinned.
 #[derive(Clone, Debug)]
@@ -117,7 +136,8 @@ impl Pins {
             }
         }
         let shapes = shapes(capacity);
-        let fits = shapes.map(|shape| fits(&self.maps().join(shape.name), &shape));
+        let fits: Vec<bool> =
+            shapes.iter().map(|shape| fits(&self.maps().join(shape.name), shape)).collect();
         let linked_fit = shapes.iter().zip(&fits).all(|(shape, fits)| *fits || !shape.linked);
         let place = |(shape, fits): (&Shape, &bool)| {
             let path = self.maps().join(shape.name);
@@ -141,6 +161,18 @@ impl Pins {
             remove_folder(&folder)?;
         }
         Ok(())
+    }
+
+    /// Where older layouts have a map of this name, the newest first; `since` is the first whose entries mean the same.
+    pub(crate) fn older(&self, name: &str, since: u32) -> Vec<PathBuf> {
+        let versions = (since..LAYOUT_VERSION).rev();
+        let paths = versions.map(|version| self.root.join(format!("maps-v{version}")).join(name));
+        paths.filter(|path| path.exists()).collect()
+    }
+
+    /// Where a map of this layout is pinned.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
     }
 
     /// Removes everything: the programs are detached and the maps go.

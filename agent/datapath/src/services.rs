@@ -1,108 +1,294 @@
-//! The tables of Services: reading them whole, and carrying out one operation at a time in the order it was planned.
+//! The tables of Services: reading them whole, and carrying out operations in the order in which they were planned.
 //!
-//! Owner of `SERVICES`, `SLOTS`, `BACKENDS` and `NODES`. Must not know: why an operation is wanted.
+//! Owner of `SERVICES`, `SLOTS`, `BACKENDS`, their statistics, `SOURCE_RANGES` and `NODES`. Must not know: why an operation is
+//! wanted. Arrays are written through memory; frontends, which are many when an agent starts, in batches.
 
-use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
-use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData, MapError as AyaMapError};
-use pagurus_agent_core::addr::{Backend, BackendId, Family, Frontend, PoolId, Protocol, ServiceIp};
-use pagurus_agent_core::services::plan::{MapOp, Observed, Spread};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap as BpfHashMap, MapData};
+use pagurus_agent_core::addr::BackendId;
+use pagurus_agent_core::services::plan::{Capacity, Grown, MapOp, Observed, ServiceNumber};
 use pagurus_ebpf_abi as abi;
+
+use crate::sys::{self, Cursor};
+use crate::tables::{Growing, SharedArray};
+use crate::values;
+
+/// Entries written or read by one call.
+const BATCH: usize = 4096;
 
 /// A map operation that the kernel refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} in map {map}")]
+#[error("{operation} map {map}")]
 pub struct MapError {
     operation: &'static str,
     map: &'static str,
     #[source]
-    source: Box<AyaMapError>,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl MapError {
-    pub(crate) fn new(operation: &'static str, map: &'static str, source: AyaMapError) -> Self {
-        Self { operation, map, source: Box::new(source) }
+    pub(crate) fn new(
+        operation: &'static str,
+        map: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, map, source: source.into() }
     }
+}
+
+/// Some of the operations could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("operation {done} of a plan failed")]
+pub struct Failed {
+    /// How many of them were, from the first on.
+    pub done: usize,
+    /// Why the next one was not.
+    #[source]
+    pub error: MapError,
 }
 
 /// The tables of Services, real or recorded.
 pub trait ServiceMaps: Send {
     /// Everything in them.
     fn observe(&mut self) -> Result<Observed, MapError>;
-    /// Carries out one operation.
-    fn apply(&mut self, op: &MapOp) -> Result<(), MapError>;
+    /// Carries out operations in order.
+    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed>;
+}
+
+/// What was counted of one Service since it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounts {
+    /// Connections, and flows of datagrams.
+    pub connections: u64,
+    /// Refused for want of an endpoint.
+    pub refused: u64,
+    /// Dropped: not in the source ranges, or no endpoint where it may go.
+    pub dropped: u64,
 }
 
 /// The tables in the kernel.
 #[derive(Debug)]
 pub struct KernelMaps {
-    pub(crate) services: BpfHashMap<MapData, abi::ServiceKey, abi::ServiceValue>,
-    pub(crate) slots: BpfHashMap<MapData, abi::SlotKey, u32>,
-    pub(crate) backends: BpfHashMap<MapData, u32, abi::Backend>,
+    pub(crate) services: Growing,
+    pub(crate) slots: SharedArray,
+    pub(crate) backends: SharedArray,
+    pub(crate) backend_stats: SharedArray,
+    pub(crate) service_stats: SharedArray,
+    pub(crate) ranges: LpmTrie<MapData, abi::SourceRange, u32>,
     pub(crate) nodes: BpfHashMap<MapData, abi::Address, u32>,
+}
+
+impl KernelMaps {
+    /// Connections to a backend since it is there.
+    pub fn backend_connections(&self, id: BackendId) -> u64 {
+        self.backend_stats.memory.numbers::<1>(id.0).map_or(0, |[connections]| connections)
+    }
+
+    /// What was counted of a Service.
+    pub fn service_counts(&self, number: ServiceNumber) -> ServiceCounts {
+        let counts = self.service_stats.memory.numbers::<3>(number.0).unwrap_or_default();
+        let [connections, refused, dropped] = counts;
+        ServiceCounts { connections, refused, dropped }
+    }
+
+    /// How much there is room for.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            services: self.services.capacity(),
+            slots: self.slots.map.capacity(),
+            // The two may differ after a growth that ended half way.
+            backends: self.backends.map.capacity().min(self.backend_stats.map.capacity()),
+            numbers: self.service_stats.map.capacity(),
+        }
+    }
+
+    fn frontends(&self) -> Result<Vec<(abi::ServiceKey, abi::ServiceValue)>, MapError> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let (mut cursor, mut all) = (Cursor::default(), Vec::new());
+        let error = |error| MapError::new("read", abi::maps::SERVICES, error);
+        while cursor.next(self.services.fd(), BATCH, &mut keys, &mut values).map_err(error)? {
+            all.extend(keys.iter().copied().zip(values.iter().copied()));
+        }
+        Ok(all)
+    }
+
+    fn grow(&mut self, table: Grown, capacity: u32) -> Result<(), MapError> {
+        match table {
+            Grown::Services => self.grow_services(capacity),
+            Grown::Slots => self.slots.grow(capacity, false),
+            Grown::Backends => {
+                if self.backends.map.capacity() < capacity {
+                    self.backends.grow(capacity, false)?;
+                }
+                self.backend_stats.grow(capacity, true)
+            }
+            Grown::Numbers => self.service_stats.grow(capacity, true),
+        }
+    }
+
+    fn grow_services(&mut self, capacity: u32) -> Result<(), MapError> {
+        let larger = self.services.larger(capacity)?;
+        let (keys, values): (Vec<_>, Vec<_>) = self.frontends()?.into_iter().unzip();
+        for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+            sys::update_batch(larger.fd().as_fd(), keys, values, 0)
+                .map_err(|(_, error)| MapError::new("copy", abi::maps::SERVICES, error))?;
+        }
+        self.services.install(larger, capacity).map(drop)
+    }
+
+    /// Carries out an operation other than those on frontends.
+    fn carry_out(&mut self, op: &MapOp) -> Result<(), MapError> {
+        let beyond = |map| MapError::new("write beyond the end of", map, "there is no such place");
+        match op {
+            MapOp::Grow(table, capacity) => self.grow(*table, *capacity),
+            MapOp::WriteSlots(first, ids) => {
+                let places = (*first..).zip(ids.iter());
+                let mut written = places.map(|(place, id)| self.slots.memory.store(place, &[*id]));
+                if written.all(|is_there| is_there) { Ok(()) } else { Err(beyond(abi::maps::SLOTS)) }
+            }
+            MapOp::PutBackend(id, held) => {
+                let is_there = self.backends.memory.store(id.0, &values::backend_words(held));
+                if is_there { Ok(()) } else { Err(beyond(abi::maps::BACKENDS)) }
+            }
+            MapOp::PutSourceRange(number, range) => {
+                let (bits, data) = values::range_key(*number, range);
+                let error = |error| MapError::new("write", abi::maps::SOURCE_RANGES, error);
+                self.ranges.insert(&Key::new(bits, data), 0, 0).map_err(error)
+            }
+            MapOp::DeleteSourceRange(number, range) => {
+                let (bits, data) = values::range_key(*number, range);
+                gone(self.ranges.remove(&Key::new(bits, data)), abi::maps::SOURCE_RANGES)
+            }
+            MapOp::FreeSlots(extent) => {
+                for place in extent.first..extent.first.saturating_add(extent.count) {
+                    self.slots.memory.store(place, &[0]);
+                }
+                Ok(())
+            }
+            MapOp::FreeBackend(id) => {
+                self.backends.memory.store(id.0, &[0; values::BACKEND_WORDS]);
+                self.backend_stats.memory.clear(id.0);
+                Ok(())
+            }
+            MapOp::FreeNumber(number) => {
+                self.service_stats.memory.clear(number.0);
+                Ok(())
+            }
+            MapOp::PutNode(ip, address) => {
+                let error = |error| MapError::new("write", abi::maps::NODES, error);
+                self.nodes.insert(values::from_ip(ip), values::node_flags(*address), 0).map_err(error)
+            }
+            MapOp::DeleteNode(ip) => gone(self.nodes.remove(&values::from_ip(ip)), abi::maps::NODES),
+            MapOp::DeleteService(frontend) => sys::delete(self.services.fd(), &values::service_key(frontend))
+                .map_err(|error| MapError::new("delete from", abi::maps::SERVICES, error)),
+            MapOp::PutService(frontend, value) => {
+                let (key, value) = (values::service_key(frontend), values::service_value(value));
+                sys::update(self.services.fd(), &key, &value, 0)
+                    .map_err(|error| MapError::new("write", abi::maps::SERVICES, error))
+            }
+        }
+    }
+}
+
+/// That an entry has gone already is as good.
+fn gone(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {
+    match result {
+        Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        result => result.map_err(|error| MapError::new("delete from", map, error)),
+    }
+}
+
+/// Frontends that are to be written together.
+#[derive(Default)]
+struct Frontends {
+    keys: Vec<abi::ServiceKey>,
+    values: Vec<abi::ServiceValue>,
+    /// Which operation each is.
+    places: Vec<usize>,
+}
+
+impl Frontends {
+    fn write(&mut self, services: &Growing) -> Result<(), Failed> {
+        let written = sys::update_batch(services.fd(), &self.keys, &self.values, 0);
+        let result = written.map_err(|(done, error)| Failed {
+            done: self.places.get(done).copied().unwrap_or(0),
+            error: MapError::new("write", abi::maps::SERVICES, error),
+        });
+        self.keys.clear();
+        self.values.clear();
+        self.places.clear();
+        result
+    }
 }
 
 impl ServiceMaps for KernelMaps {
     fn observe(&mut self) -> Result<Observed, MapError> {
-        let mut observed = Observed::default();
-        let mut foreign = Vec::new();
-        for (key, value) in read(&self.services, abi::maps::SERVICES)? {
-            match frontend(&key) {
-                Some(frontend) => {
-                    observed.services.push((frontend, PoolId(value.id), spread(&value)));
-                }
-                None => foreign.push(key),
+        let mut observed = Observed { capacity: self.capacity(), ..Observed::default() };
+        for (key, value) in self.frontends()? {
+            match values::frontend(&key) {
+                Some(frontend) => observed.services.push((frontend, values::value(&value))),
+                // A key that no version of this layout writes: nobody would ever remove it.
+                None => sys::delete(self.services.fd(), &key)
+                    .map_err(|error| MapError::new("delete from", abi::maps::SERVICES, error))?,
             }
         }
-        // Keys that no version of this layout writes: nobody would ever remove them.
-        for key in foreign {
-            delete(&mut self.services, abi::maps::SERVICES, &key)?;
-        }
-        let slots = read(&self.slots, abi::maps::SLOTS)?;
-        observed.slots =
-            slots.into_iter().map(|(key, id)| (PoolId(key.service), key.slot, BackendId(id))).collect();
-        let mut foreign = Vec::new();
-        for (id, value) in read(&self.backends, abi::maps::BACKENDS)? {
-            match backend(&value) {
-                Some(backend) => observed.backends.push((BackendId(id), backend)),
-                None => foreign.push(id),
+        let slots = &self.slots.memory;
+        let ids = (0..slots.places()).map(|place| slots.load::<1>(place).map_or(0, |[id]| id));
+        observed.slots = ids.collect();
+        let used = observed.slots.iter().rposition(|id| *id != 0).map_or(0, |last| last + 1);
+        observed.slots.truncate(used);
+        for id in 1..self.backends.memory.places() {
+            if let Some(held) = self.backends.memory.load(id).and_then(values::held) {
+                observed.backends.push((BackendId(id), held));
             }
         }
-        for id in foreign {
-            delete(&mut self.backends, abi::maps::BACKENDS, &id)?;
+        let error = |error| MapError::new("read", abi::maps::SOURCE_RANGES, error);
+        for key in self.ranges.keys() {
+            let key = key.map_err(error)?;
+            observed.ranges.extend(values::range(key.prefix_len(), &key.data()));
         }
-        let nodes = read(&self.nodes, abi::maps::NODES)?;
-        observed.nodes = nodes
-            .into_iter()
-            .map(|(address, flags)| (to_ip(address), flags & abi::NODE_ADDRESS_LOCAL != 0))
-            .collect();
+        for entry in self.nodes.iter() {
+            let (address, flags) =
+                entry.map_err(|error| MapError::new("read", abi::maps::NODES, error))?;
+            observed.nodes.push((values::to_ip(address), values::node_address(flags)));
+        }
         Ok(observed)
     }
 
-    fn apply(&mut self, op: &MapOp) -> Result<(), MapError> {
-        match *op {
-            MapOp::PutBackend(id, backend) => {
-                insert(&mut self.backends, abi::maps::BACKENDS, id.0, backend_value(&backend))
+    /// Frontends that follow each other are written together. What is written through memory may be written before them although it
+    /// comes later: until something leads to it nobody sees it.
+    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+        let mut waiting = Frontends::default();
+        for (place, op) in ops.iter().enumerate() {
+            match op {
+                MapOp::PutService(frontend, value) => {
+                    waiting.keys.push(values::service_key(frontend));
+                    waiting.values.push(values::service_value(value));
+                    waiting.places.push(place);
+                    if waiting.keys.len() == BATCH {
+                        waiting.write(&self.services)?;
+                    }
+                    continue;
+                }
+                MapOp::WriteSlots(..) | MapOp::PutBackend(..) | MapOp::PutSourceRange(..) => {}
+                _ if waiting.keys.is_empty() => {}
+                _ => waiting.write(&self.services)?,
             }
-            MapOp::PutSlot(pool, slot, id) => {
-                insert(&mut self.slots, abi::maps::SLOTS, slot_key(pool, slot), id.0)
+            if let Err(error) = self.carry_out(op) {
+                if !waiting.keys.is_empty() {
+                    waiting.write(&self.services)?;
+                }
+                return Err(Failed { done: place, error });
             }
-            MapOp::PutService(frontend, pool, spread) => {
-                let value = service_value(pool, spread);
-                insert(&mut self.services, abi::maps::SERVICES, service_key(&frontend), value)
-            }
-            MapOp::PutNode(ip, local) => {
-                let flags = if local { abi::NODE_ADDRESS_LOCAL } else { 0 };
-                insert(&mut self.nodes, abi::maps::NODES, from_ip(&ip), flags)
-            }
-            MapOp::DeleteService(frontend) => {
-                delete(&mut self.services, abi::maps::SERVICES, &service_key(&frontend))
-            }
-            MapOp::DeleteSlot(pool, slot) => delete(&mut self.slots, abi::maps::SLOTS, &slot_key(pool, slot)),
-            MapOp::DeleteBackend(id) => delete(&mut self.backends, abi::maps::BACKENDS, &id.0),
-            MapOp::DeleteNode(ip) => delete(&mut self.nodes, abi::maps::NODES, &from_ip(&ip)),
         }
+        if waiting.keys.is_empty() { Ok(()) } else { waiting.write(&self.services) }
     }
 }
 
@@ -111,142 +297,7 @@ impl ServiceMaps for crate::Datapath {
         self.services().observe()
     }
 
-    fn apply(&mut self, op: &MapOp) -> Result<(), MapError> {
-        self.services().apply(op)
-    }
-}
-
-/// All entries of a map whose only writer we are.
-fn read<K: Pod, V: Pod>(
-    map: &BpfHashMap<MapData, K, V>,
-    name: &'static str,
-) -> Result<Vec<(K, V)>, MapError> {
-    map.iter().collect::<Result<_, _>>().map_err(|source| MapError::new("read", name, source))
-}
-
-fn insert<K: Pod, V: Pod>(
-    map: &mut BpfHashMap<MapData, K, V>,
-    name: &'static str,
-    key: K,
-    value: V,
-) -> Result<(), MapError> {
-    map.insert(key, value, 0).map_err(|source| MapError::new("write", name, source))
-}
-
-/// Removes an entry; that it has gone already is as good.
-fn delete<K: Pod, V: Pod>(
-    map: &mut BpfHashMap<MapData, K, V>,
-    name: &'static str,
-    key: &K,
-) -> Result<(), MapError> {
-    match map.remove(key) {
-        Err(AyaMapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(())
-        }
-        result => result.map_err(|source| MapError::new("delete", name, source)),
-    }
-}
-
-fn from_ip(ip: &IpAddr) -> abi::Address {
-    match ip {
-        IpAddr::V4(ip) => abi::Address::from_octets(ip.to_ipv6_mapped().octets()),
-        IpAddr::V6(ip) => abi::Address::from_octets(ip.octets()),
-    }
-}
-
-fn to_ip(address: abi::Address) -> IpAddr {
-    IpAddr::from(address.octets()).to_canonical()
-}
-
-fn service_key(frontend: &Frontend) -> abi::ServiceKey {
-    let address = match frontend.ip {
-        ServiceIp::Own(ip) => from_ip(&ip),
-        ServiceIp::Nodes(Family::V4) => abi::Address::ANY_V4,
-        ServiceIp::Nodes(Family::V6) => abi::Address::ANY_V6,
-    };
-    let protocol = frontend.protocol.number();
-    abi::ServiceKey { address, port: abi::Port::new(frontend.port), protocol, scope: 0 }
-}
-
-/// The frontend of a key; none if the key is none of ours.
-fn frontend(key: &abi::ServiceKey) -> Option<Frontend> {
-    let protocol = Protocol::from_number(key.protocol).filter(|_| key.scope == 0)?;
-    let ip = match key.address {
-        abi::Address::ANY_V4 => ServiceIp::Nodes(Family::V4),
-        abi::Address::ANY_V6 => ServiceIp::Nodes(Family::V6),
-        address => ServiceIp::Own(to_ip(address)),
-    };
-    Some(Frontend { ip, port: key.port.number(), protocol })
-}
-
-fn service_value(pool: PoolId, spread: Spread) -> abi::ServiceValue {
-    let flags = if spread.affinity > 0 { abi::SERVICE_AFFINITY } else { 0 };
-    abi::ServiceValue { id: pool.0, count: spread.slots, flags, affinity_seconds: spread.affinity }
-}
-
-fn spread(value: &abi::ServiceValue) -> Spread {
-    let affinity = if value.flags & abi::SERVICE_AFFINITY == 0 { 0 } else { value.affinity_seconds };
-    Spread { slots: value.count, affinity }
-}
-
-fn slot_key(pool: PoolId, slot: u32) -> abi::SlotKey {
-    abi::SlotKey { service: pool.0, slot }
-}
-
-fn backend_value(backend: &Backend) -> abi::Backend {
-    abi::Backend {
-        address: from_ip(&backend.ip),
-        port: abi::Port::new(backend.port),
-        protocol: backend.protocol.number(),
-        reserved: 0,
-        flags: 0,
-    }
-}
-
-fn backend(value: &abi::Backend) -> Option<Backend> {
-    let protocol = Protocol::from_number(value.protocol)?;
-    Some(Backend { ip: to_ip(value.address), port: value.port.number(), protocol })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(ip: ServiceIp) {
-        let one = Frontend { ip, port: 8080, protocol: Protocol::Udp };
-        assert_eq!(frontend(&service_key(&one)), Some(one));
-    }
-
-    #[test]
-    fn frontends_come_back_from_their_keys() {
-        for ip in ["10.96.0.1", "fd00::1", "2001:db8::ffff:1"] {
-            check(ServiceIp::Own(ip.parse().expect("an address")));
-        }
-        check(ServiceIp::Nodes(Family::V4));
-        check(ServiceIp::Nodes(Family::V6));
-    }
-
-    #[test]
-    fn backends_come_back_from_their_values() {
-        for ip in ["10.0.0.1", "fd01::5"] {
-            let one = Backend { ip: ip.parse().expect("an address"), port: 53, protocol: Protocol::Tcp };
-            assert_eq!(backend(&backend_value(&one)), Some(one));
-        }
-    }
-
-    #[test]
-    fn spreads_come_back_from_their_values() {
-        for affinity in [0, 1, 10_800] {
-            let one = Spread { slots: 3, affinity };
-            assert_eq!(spread(&service_value(PoolId(7), one)), one);
-        }
-    }
-
-    #[test]
-    fn keys_of_others_are_not_ours() {
-        let key =
-            service_key(&Frontend { ip: ServiceIp::Nodes(Family::V4), port: 1, protocol: Protocol::Tcp });
-        assert_eq!(frontend(&abi::ServiceKey { scope: 7, ..key }), None);
-        assert_eq!(frontend(&abi::ServiceKey { protocol: 1, ..key }), None);
+    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+        self.services().apply(ops)
     }
 }

@@ -1,7 +1,7 @@
-//! The few commands of bpf(2) that aya has no call for: opening a pinned link, asking what it is attached to, and
-//! replacing its program.
+//! The few commands of bpf(2) that aya has no call for: opening a pinned link, asking what it is attached to, replacing its
+//! program; making a map of any kind, and many of its entries at once.
 //!
-//! Must not know: which programs or links there are.
+//! Must not know: which programs, links or maps there are.
 
 use std::ffi::CString;
 use std::io;
@@ -9,9 +9,25 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya::Pod;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+
+/// `BPF_MAP_TYPE_HASH`.
+const TYPE_HASH: u32 = 1;
+/// `BPF_MAP_TYPE_ARRAY`.
+const TYPE_ARRAY: u32 = 2;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
 
 /// `bpf_link_info.type` of a cgroup link.
 const LINK_TYPE_CGROUP: u32 = 3;
@@ -98,4 +114,230 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 
 pub(crate) fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}
+
+/// What a map is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MapShape {
+    /// `BPF_MAP_TYPE_*`.
+    pub(crate) kind: u32,
+    /// Size of a key in bytes.
+    pub(crate) key: u32,
+    /// Size of a value in bytes.
+    pub(crate) value: u32,
+    /// `BPF_F_*`.
+    pub(crate) flags: u32,
+}
+
+impl MapShape {
+    /// A hash map whose entries are allocated as they come.
+    pub(crate) fn hash<K: Pod, V: Pod>() -> Self {
+        Self { kind: TYPE_HASH, key: size(size_of::<K>()), value: size(size_of::<V>()), flags: NO_PREALLOC }
+    }
+
+    /// An array of values of this size.
+    pub(crate) fn array(value: usize, flags: u32) -> Self {
+        Self { kind: TYPE_ARRAY, key: size(size_of::<u32>()), value: size(value), flags }
+    }
+}
+
+/// A size as the kernel counts it.
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttributes {
+    kind: u32,
+    key: u32,
+    value: u32,
+    capacity: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// Makes a map.
+pub(crate) fn create_map(shape: &MapShape, capacity: u32, name: &str) -> io::Result<OwnedFd> {
+    let mut attributes = CreateAttributes {
+        kind: shape.kind,
+        key: shape.key,
+        value: shape.value,
+        capacity,
+        flags: shape.flags,
+        ..Default::default()
+    };
+    for (place, letter) in attributes.name.iter_mut().take(15).zip(name.bytes()) {
+        *place = letter;
+    }
+    let fd = bpf(BPF_MAP_CREATE, &mut attributes)?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The value of a key, if there is one.
+pub(crate) fn look_up<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::uninit();
+    let mut attributes = ElementAttributes {
+        map: descriptor(map),
+        key: std::ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        // SAFETY: the kernel has written the whole value; the map's sizes are those of the types.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes an entry.
+pub(crate) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V, flags: u64) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map: descriptor(map),
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        flags,
+        ..Default::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Removes an entry; that it has gone already is as good.
+pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map: descriptor(map),
+        key: std::ptr::from_ref(key) as u64,
+        ..Default::default()
+    };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttributes {
+    position: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Writes entries; on failure, how many have been written.
+pub(crate) fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+    flags: u64,
+) -> Result<(), (usize, io::Error)> {
+    let count = keys.len().min(values.len());
+    let mut attributes = BatchAttributes {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map: descriptor(map),
+        element_flags: flags,
+        ..Default::default()
+    };
+    // The kernel counts what it has done; before it begins it may fail without saying so.
+    match bpf(BPF_MAP_UPDATE_BATCH, &mut attributes) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let done = attributes.count as usize;
+            Err((if done >= count { 0 } else { done }, error))
+        }
+    }
+}
+
+/// Removes entries that are there; how many before the first that is not.
+pub(crate) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), (usize, io::Error)> {
+    let mut attributes = BatchAttributes {
+        keys: keys.as_ptr() as u64,
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map: descriptor(map),
+        ..Default::default()
+    };
+    match bpf(BPF_MAP_DELETE_BATCH, &mut attributes) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let done = attributes.count as usize;
+            Err((if done >= keys.len() { 0 } else { done }, error))
+        }
+    }
+}
+
+/// Reads a hash map in slices.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    position: Option<u64>,
+    is_at_end: bool,
+}
+
+impl Cursor {
+    /// The next entries, at most about `count`; nothing at the end. Entries that come meanwhile may be missed, those that go may be
+    /// seen.
+    pub(crate) fn next<K: Pod, V: Pod>(
+        &mut self,
+        map: BorrowedFd<'_>,
+        count: usize,
+        keys: &mut Vec<K>,
+        values: &mut Vec<V>,
+    ) -> io::Result<bool> {
+        keys.clear();
+        values.clear();
+        let mut count = count;
+        while !self.is_at_end {
+            keys.reserve(count);
+            values.reserve(count);
+            let mut next = 0u64;
+            let mut attributes = BatchAttributes {
+                position: self.position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64),
+                next: std::ptr::from_mut(&mut next) as u64,
+                keys: keys.as_mut_ptr() as u64,
+                values: values.as_mut_ptr() as u64,
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+                map: descriptor(map),
+                ..Default::default()
+            };
+            match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+                Ok(_) => self.position = Some(next),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.is_at_end = true,
+                // One bucket alone has more than there is room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    count *= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let filled = (attributes.count as usize).min(count);
+            // SAFETY: there is room for `count` of each, the kernel has written `filled` of them, and every bit pattern is a value.
+            unsafe {
+                keys.set_len(filled);
+                values.set_len(filled);
+            }
+            if filled > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }

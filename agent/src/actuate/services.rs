@@ -4,7 +4,7 @@
 //! the programs of an earlier agent serve until then. Must not know: how a plan is made (`agent-core`), how a map is
 //! written (`agent-datapath`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use pagurus_agent_core::services::plan::{Capacity, Full, MapOp, Table};
-use pagurus_agent_core::services::{Desired, ServiceName};
-use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, MapCapacity, MapError, ServiceMaps};
+use pagurus_agent_core::services::plan::{Full, MapOp, Table};
+use pagurus_agent_core::services::{Desired, NodeAddress, ServiceName};
+use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, Failed, LIMITS, MapCapacity, ServiceMaps};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
@@ -33,6 +33,8 @@ use metrics::ServiceMetrics;
 
 /// The NodePort range of API servers that are not told another one.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// So many Services are written at once when the agent starts.
+const TOGETHER: usize = 1024;
 /// A Service that could not be written is tried again after this time, or as soon as there is room again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -83,8 +85,8 @@ pub async fn run(
         tracing::info!(
             created = attached.created,
             replaced = attached.replaced,
-            services = balancer.table.mirror().used().services,
-            backends = balancer.table.mirror().used().backends,
+            services = balancer.table.used().services,
+            backends = balancer.table.used().backends,
             elapsed_ms = started.elapsed().as_millis(),
             "serving Services"
         );
@@ -93,7 +95,7 @@ pub async fn run(
     // Up to here nothing was waiting.
     let mut quiet = Instant::now();
     loop {
-        let retry = shared.lock().retry_at();
+        let wake_at = shared.lock().wake_at();
         // What is there without waiting came while the last changes were written: since then it has been waiting.
         let waited = futures::FutureExt::now_or_never(feeds.next()).map(|change| (Some(change), quiet));
         let (change, arrived) = match waited {
@@ -103,13 +105,13 @@ pub async fn run(
                     let arrived = feeds.arrived(&change);
                     (Some(change), arrived)
                 }
-                () = sleep_until(retry) => (None, Instant::now()),
+                () = sleep_until(wake_at) => (None, Instant::now()),
                 () = cancel.cancelled() => return Ok(()),
             },
         };
         match change {
             Some(change) => feeds.take(&shared, change),
-            None => shared.lock().retry_failed(),
+            None => shared.lock().wake(),
         }
         // Whatever else is there already is written in the same pass.
         while let Some(change) = futures::FutureExt::now_or_never(feeds.next()) {
@@ -131,12 +133,7 @@ async fn sleep_until(at: Option<Instant>) {
 fn load(config: &DatapathConfig) -> anyhow::Result<(Datapath, Table)> {
     let mut datapath = Datapath::load(config)?;
     let observed = datapath.services().observe().context("read the Service maps")?;
-    let capacity = Capacity {
-        services: config.capacity.services as usize,
-        slots: config.capacity.slots as usize,
-        backends: config.capacity.backends as usize,
-    };
-    Ok((datapath, Table::new(&observed, capacity)))
+    Ok((datapath, Table::new(observed, LIMITS, 0)))
 }
 
 /// What the balancer listens to.
@@ -193,7 +190,7 @@ impl Feeds {
             News::Nodes => {
                 let nodes = self.nodes.borrow_and_update().clone();
                 if let Some(nodes) = nodes {
-                    balancer.node_ips = node_ips(&nodes, &self.node_name);
+                    desired.set_addresses(node_ips(&nodes, &self.node_name));
                 }
             }
         }
@@ -219,9 +216,10 @@ fn set_slice(desired: &mut Desired, object: &EndpointSlice, node_name: &str) {
     }
 }
 
-/// The addresses NodePorts are reached at; true: of this node.
-fn node_ips(nodes: &Nodes, own: &str) -> BTreeMap<IpAddr, bool> {
-    nodes.iter().flat_map(|(name, node)| node.ips.iter().map(move |ip| (*ip, name == own))).collect()
+/// The addresses of all nodes; NodePorts are reached at each.
+fn node_ips(nodes: &Nodes, own: &str) -> BTreeMap<IpAddr, NodeAddress> {
+    let of = |name: &String| NodeAddress { local: name == own, node_ports: true };
+    nodes.iter().flat_map(|(name, node)| node.ips.iter().map(move |ip| (*ip, of(name)))).collect()
 }
 
 /// Why a Service is not in the maps as it should be.
@@ -230,17 +228,18 @@ enum Failure {
     #[error(transparent)]
     Full(#[from] Full),
     #[error(transparent)]
-    Map(#[from] MapError),
+    Map(#[from] Failed),
 }
 
 /// Desired state, mirror and maps, and what is yet to be done.
 struct Balancer<M> {
     desired: Desired,
-    node_ips: BTreeMap<IpAddr, bool>,
     table: Table,
     maps: M,
     failed: BTreeMap<ServiceName, String>,
     retry_at: Option<Instant>,
+    /// Where the clock of the table began.
+    started: Instant,
     metrics: ServiceMetrics,
 }
 
@@ -248,11 +247,11 @@ impl<M: ServiceMaps> Balancer<M> {
     fn new(maps: M, table: Table, metrics: ServiceMetrics) -> Self {
         Self {
             desired: Desired::default(),
-            node_ips: BTreeMap::new(),
             table,
             maps,
             failed: BTreeMap::new(),
             retry_at: None,
+            started: Instant::now(),
             metrics,
         }
     }
@@ -260,9 +259,9 @@ impl<M: ServiceMaps> Balancer<M> {
     /// The first pass: every Service is planned against what is in the maps, then what is left over goes.
     fn write_all(&mut self) {
         self.desired.take_dirty();
-        let names: BTreeSet<ServiceName> = self.desired.service_names().cloned().collect();
-        for name in names {
-            self.write(&name);
+        let names: Vec<ServiceName> = self.desired.service_names().collect();
+        for names in names.chunks(TOGETHER) {
+            self.write_together(names);
         }
         let ops = self.table.sweep();
         self.carry_out_logged(&ops, "remove what no Service owns");
@@ -275,40 +274,47 @@ impl<M: ServiceMaps> Balancer<M> {
         self.metrics.observe_table(&self.table, self.failed.len());
     }
 
+    /// Writes many Services at once; each for itself if that does not succeed.
+    fn write_together(&mut self, names: &[ServiceName]) {
+        let mut ops = Vec::new();
+        let mut full = Vec::new();
+        for name in names {
+            let compiled = self.desired.compile(name);
+            match self.table.plan(name, &compiled, self.desired.claims()) {
+                Ok(more) => ops.extend(more),
+                Err(_) => full.push(name),
+            }
+        }
+        if self.carry_out(&ops).is_err() {
+            full = names.iter().collect();
+        }
+        for name in full {
+            self.write(name);
+        }
+    }
+
     /// Writes every Service that changed; `arrived` is when the first of the changes came.
     fn write_dirty(&mut self, arrived: Instant) {
         let dirty = self.desired.take_dirty();
-        let mut freed = false;
         for name in &dirty {
-            freed |= self.write(name);
+            self.write(name);
             self.metrics.event_to_maps.observe(arrived.elapsed().as_secs_f64());
         }
         self.write_nodes();
-        if freed && !self.failed.is_empty() {
-            self.retry_failed();
-            for name in self.desired.take_dirty() {
-                self.write(&name);
-            }
-        }
         if !dirty.is_empty() {
             self.metrics.observe_table(&self.table, self.failed.len());
         }
     }
 
-    /// Writes one Service; whether entries were removed.
-    fn write(&mut self, name: &ServiceName) -> bool {
-        let pools = self.desired.compile(name);
-        let planned = self.table.plan(name, &pools).map_err(Failure::from);
-        let outcome = planned.and_then(|ops| {
-            self.carry_out(&ops)?;
-            Ok(ops.iter().any(|op| matches!(op, MapOp::DeleteService(_) | MapOp::DeleteSlot(..))))
-        });
-        match outcome {
-            Ok(freed) => {
+    /// Writes one Service.
+    fn write(&mut self, name: &ServiceName) {
+        let compiled = self.desired.compile(name);
+        let planned = self.table.plan(name, &compiled, self.desired.claims()).map_err(Failure::from);
+        match planned.and_then(|ops| Ok(self.carry_out(&ops)?)) {
+            Ok(()) => {
                 if self.failed.remove(name).is_some() {
                     tracing::info!(service = %name, "written after all");
                 }
-                freed
             }
             Err(error) => {
                 let text = error.to_string();
@@ -318,13 +324,12 @@ impl<M: ServiceMaps> Balancer<M> {
                 self.metrics.failures.inc();
                 self.failed.insert(name.clone(), text);
                 self.retry_at = Some(Instant::now() + RETRY);
-                false
             }
         }
     }
 
     fn write_nodes(&mut self) {
-        let ops = self.table.plan_nodes(&self.node_ips);
+        let ops = self.table.plan_nodes(self.desired.addresses());
         self.carry_out_logged(&ops, "write the addresses of nodes");
     }
 
@@ -339,17 +344,42 @@ impl<M: ServiceMaps> Balancer<M> {
     }
 
     /// Carries out operations in order; the mirror follows each, so that it is true also after a failure.
-    fn carry_out(&mut self, ops: &[MapOp]) -> Result<(), MapError> {
-        for op in ops {
-            self.maps.apply(op)?;
-            self.table.record(op);
-            self.metrics.operations.inc();
-        }
-        Ok(())
+    fn carry_out(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+        let result = self.maps.apply(ops);
+        let done = result.as_ref().map_or_else(|failed| failed.done, |()| ops.len());
+        let now = self.now();
+        self.table.commit(ops, done, now);
+        self.metrics.operations.inc_by(u64::try_from(done).unwrap_or(u64::MAX));
+        result
     }
 
-    fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.failed.is_empty())
+    /// The table's clock: milliseconds since this began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Empties what no program can lead to any more; there may be room then for what did not fit.
+    fn release(&mut self) {
+        let ops = self.table.release(self.now());
+        if !ops.is_empty() {
+            self.carry_out_logged(&ops, "empty what is no longer used");
+            self.retry_failed();
+        }
+    }
+
+    /// When to look again: something is to be tried once more, or may be emptied.
+    fn wake_at(&self) -> Option<Instant> {
+        let release = self.table.release_at().map(|at| self.started + Duration::from_millis(at));
+        let retry = self.retry_at.filter(|_| !self.failed.is_empty());
+        [release, retry].into_iter().flatten().min()
+    }
+
+    /// What is due without a change.
+    fn wake(&mut self) {
+        self.release();
+        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.retry_failed();
+        }
     }
 
     fn retry_failed(&mut self) {
@@ -361,13 +391,13 @@ impl<M: ServiceMaps> Balancer<M> {
 
     /// For `/debug/state`.
     fn explain(&self) -> serde_json::Value {
-        let used = self.table.mirror().used();
+        let used = self.table.used();
         let contested: Vec<String> = self
-            .table
+            .desired
+            .claims()
             .contested()
-            .map(|(frontend, owner, waiting)| {
-                let owner = owner.map_or_else(|| "nobody".to_owned(), |owner| owner.service.to_string());
-                let others: Vec<String> = waiting.iter().map(|key| key.service.to_string()).collect();
+            .map(|(frontend, owner, others)| {
+                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
                 format!("{frontend}: served for {owner}, also claimed by {}", others.join(", "))
             })
             .collect();

@@ -63,7 +63,18 @@ fn endpoint(
     let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
     let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
     let local = endpoint.node_name.as_deref() == Some(node_name);
-    Some(Endpoint { ip, ready, serving, terminating, local })
+    let hints = endpoint.hints.as_ref();
+    let zones = hints.and_then(|hints| hints.for_zones.as_ref()).into_iter().flatten();
+    let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).into_iter().flatten();
+    Some(Endpoint {
+        ip,
+        ready,
+        serving,
+        terminating,
+        local,
+        for_zones: zones.map(|zone| zone.name.as_str().into()).collect(),
+        for_nodes: nodes.map(|node| node.name.as_str().into()).collect(),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
 use pagurus_agent_core::addr::Protocol;
-use pagurus_agent_core::services::{Service, ServiceName, ServicePort};
+use pagurus_agent_core::services::{Algorithm, Created, Forwarding, Service, ServiceName, ServicePort};
 
 /// Label that hands a Service to another load balancer.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -32,7 +32,21 @@ pub fn service(object: &api::Service) -> Option<Service> {
     let ports =
         spec.ports.iter().flatten().filter_map(|port| self::port(&name, port, has_node_ports)).collect();
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
-    Some(Service { name, cluster_ips, ports, internal_local, affinity: affinity(spec) })
+    Some(Service {
+        name,
+        cluster_ips,
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        ports,
+        internal_local,
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        affinity: affinity(spec),
+        health_check_node_port: None,
+        algorithm: Algorithm::default(),
+        forwarding: Forwarding::default(),
+        created: Created::default(),
+    })
 }
 
 /// For how many seconds a client stays with its backend; 0 if it does not.

@@ -230,7 +230,7 @@ impl Table {
         for (frontend, value) in draft.values {
             self.batch.values.insert(frontend, value);
         }
-        self.batch.added += draft.added;
+        self.batch.added += draft.added - draft.removed;
         let parts = [grows, draft.before, draft.puts, draft.deletes, draft.after];
         Ok(parts.into_iter().flatten().collect())
     }
@@ -334,7 +334,7 @@ impl Table {
             } else {
                 draft.deletes.push(MapOp::DeleteService(*frontend));
                 draft.values.push((*frontend, None));
-                draft.added -= 1;
+                draft.removed += 1;
             }
         }
         state.frontends = frontends.into();
@@ -479,7 +479,9 @@ struct Draft {
     after: Vec<MapOp>,
     fresh: Vec<Extent>,
     values: Vec<(Frontend, Option<Value>)>,
+    /// How many more frontends there are before any goes.
     added: i64,
+    removed: i64,
 }
 
 impl Draft {

@@ -56,12 +56,12 @@ impl ServiceMetrics {
 
     /// Takes over the fill of the maps.
     pub(super) fn observe_table(&self, table: &Table, unwritten: usize) {
-        let used = table.mirror().used();
-        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let used = table.used();
+        let set = |gauge: &Gauge, value: u32| gauge.set(i64::from(value));
         set(&self.frontends, used.services);
         set(&self.slots, used.slots);
         set(&self.backends, used.backends);
-        set(&self.unwritten, unwritten);
+        set(&self.unwritten, u32::try_from(unwritten).unwrap_or(u32::MAX));
     }
 }
 

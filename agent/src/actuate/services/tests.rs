@@ -1,17 +1,18 @@
 //! The balancer over recorded maps: what is written, what happens when writing fails.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use pagurus_agent_core::services::plan::Observed;
+use pagurus_agent_core::services::plan::{Capacity, QUARANTINE};
 use pagurus_agent_datapath::fake::Recorder;
 use serde_json::{Value, json};
 
 use super::*;
 
-const ROOMY: Capacity = Capacity { services: 100, slots: 100, backends: 100 };
+const ROOMY: Capacity = Capacity { services: 1000, slots: 1000, backends: 1000, numbers: 1000 };
 
 fn balancer(capacity: Capacity) -> Mutex<Balancer<Recorder>> {
-    let table = Table::new(&Observed::default(), capacity);
-    Mutex::new(Balancer::new(Recorder::default(), table, ServiceMetrics::default()))
+    let mut maps = Recorder::default();
+    let table = Table::new(maps.observe().unwrap(), capacity, 0);
+    Mutex::new(Balancer::new(maps, table, ServiceMetrics::default()))
 }
 
 fn feeds() -> Feeds {
@@ -54,17 +55,36 @@ fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {
     balancer.lock().write_dirty(Instant::now());
 }
 
+/// Lets the time pass after which nothing is left of what is no longer used.
+fn pass(balancer: &Mutex<Balancer<Recorder>>) {
+    balancer.lock().started -= Duration::from_millis(QUARANTINE);
+    balancer.lock().wake();
+    balancer.lock().write_dirty(Instant::now());
+}
+
+/// How many frontends, places and backends the maps hold.
+fn held(balancer: &Mutex<Balancer<Recorder>>) -> (usize, usize, usize) {
+    let memory = &balancer.lock().maps.memory;
+    let slots = memory.slots.iter().filter(|id| **id != 0).count();
+    (memory.services.len(), slots, memory.backends.iter().flatten().count())
+}
+
 #[tokio::test]
 async fn events_become_map_operations() {
     let balancer = balancer(ROOMY);
     tell(&balancer, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
-    assert_eq!(balancer.lock().maps.ops.len(), 5);
+    let ops = balancer.lock().maps.ops.len();
+    assert_eq!(held(&balancer), (1, 2, 2));
     tell(&balancer, vec![slice("web", &["10.0.0.1", "10.0.0.2"])]);
-    assert_eq!(balancer.lock().maps.ops.len(), 5, "nothing changed");
+    assert_eq!(balancer.lock().maps.ops.len(), ops, "nothing changed");
     tell(&balancer, vec![slice("web", &["10.0.0.1", "10.0.0.2", "10.0.0.3"])]);
-    assert_eq!(balancer.lock().maps.ops.len(), 8);
+    assert_eq!(balancer.lock().maps.ops.len(), ops + 3, "a backend, its places, the frontend");
     tell(&balancer, vec![News::Service(Box::new(Change::Gone(("ns".into(), "web".into()))))]);
-    assert_eq!(balancer.lock().maps.observe().unwrap(), Observed::default());
+    assert_eq!(held(&balancer), (0, 5, 3), "programs may still follow what they have read");
+    pass(&balancer);
+    pass(&balancer);
+    assert_eq!(held(&balancer), (0, 0, 0));
+    assert_eq!(balancer.lock().wake_at(), None);
 }
 
 #[tokio::test]
@@ -72,18 +92,17 @@ async fn a_failed_write_disturbs_no_other_service_and_is_repeated() {
     let balancer = balancer(ROOMY);
     balancer.lock().maps.fail_after = Some(2);
     tell(&balancer, vec![service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])]);
-    assert!(balancer.lock().retry_at().is_some());
+    assert!(balancer.lock().wake_at().is_some());
     assert_eq!(balancer.lock().maps.ops.len(), 2);
     balancer.lock().maps.fail_after = None;
     tell(&balancer, vec![service("api", "10.96.0.2"), slice("api", &["10.0.0.9"])]);
-    assert_eq!(balancer.lock().maps.ops.len(), 5);
-    balancer.lock().retry_failed();
+    assert_eq!(balancer.lock().maps.memory.services.len(), 1);
+    balancer.lock().retry_at = Some(Instant::now());
+    balancer.lock().wake();
     tell(&balancer, vec![]);
-    let mut balancer = balancer.lock();
-    assert!(balancer.failed.is_empty() && balancer.retry_at().is_none());
-    let observed = balancer.maps.observe().unwrap();
-    assert_eq!((observed.services.len(), observed.slots.len(), observed.backends.len()), (2, 3, 3));
-    assert_eq!(balancer.table.mirror().contents(), observed);
+    assert!(balancer.lock().failed.is_empty());
+    pass(&balancer);
+    assert_eq!(held(&balancer), (2, 3, 3));
 }
 
 #[tokio::test]
@@ -95,8 +114,9 @@ async fn a_service_that_does_not_fit_waits_for_room() {
     let state = balancer.lock().explain();
     assert_eq!(state["pending"][0], "ns/api: the slots map is full (3 entries)");
     tell(&balancer, vec![slice("web", &["10.0.0.1"])]);
+    pass(&balancer);
     assert!(balancer.lock().failed.is_empty(), "there was room");
-    assert_eq!(balancer.lock().maps.observe().unwrap().slots.len(), 3);
+    assert_eq!(held(&balancer).0, 2);
 }
 
 #[tokio::test]
@@ -108,18 +128,14 @@ async fn the_first_pass_removes_what_is_left_over() {
     let mut maps = first.into_inner().maps;
     let observed = maps.observe().unwrap();
     maps.ops.clear();
-    let table = Table::new(&observed, ROOMY);
+    let table = Table::new(observed, ROOMY, 0);
     let next = Mutex::new(Balancer::new(maps, table, ServiceMetrics::default()));
     let mut feeds = feeds();
     for news in [service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])] {
         feeds.take(&next, news);
     }
     next.lock().write_all();
-    let next = next.lock();
-    assert!(
-        next.maps.ops.iter().all(|op| matches!(op, MapOp::DeleteService(_) | MapOp::DeleteSlot(..))),
-        "{:?}",
-        next.maps.ops
-    );
-    assert_eq!(next.table.mirror().used().services, 1);
+    assert!(matches!(next.lock().maps.ops[..], [MapOp::DeleteService(_)]), "{:?}", next.lock().maps.ops);
+    pass(&next);
+    assert_eq!(held(&next), (1, 2, 2));
 }
