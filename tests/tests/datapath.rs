@@ -403,8 +403,10 @@ fn node_ports_answer_at_node_addresses_only() {
         let nodes = Frontend { ip: ServiceIp::Nodes(Family::V4), port: 30_080, protocol: Protocol::Tcp };
         node.serve(&[frontend(V4, 80, Protocol::Tcp)?, nodes], &backends)?;
         let address = |local| NodeAddress { local, node_ports: true };
-        let addresses =
-            BTreeMap::from([("192.168.7.1".parse()?, address(true)), ("192.168.7.2".parse()?, address(false))]);
+        let addresses = BTreeMap::from([
+            ("192.168.7.1".parse()?, address(true)),
+            ("192.168.7.2".parse()?, address(false)),
+        ]);
         let ops = node.table.plan_nodes(&addresses);
         node.datapath.apply(&ops)?;
         node.table.commit(&ops, ops.len(), 0);

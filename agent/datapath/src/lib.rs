@@ -101,4 +101,5 @@ impl Default for MapCapacity {
 }
 
 /// The most entries that maps which grow may have.
-pub const LIMITS: Capacity = Capacity { services: 1 << 20, slots: 1 << 24, backends: 1 << 22, numbers: 1 << 20 };
+pub const LIMITS: Capacity =
+    Capacity { services: 1 << 20, slots: 1 << 24, backends: 1 << 22, numbers: 1 << 20 };

@@ -9,9 +9,7 @@ use std::path::Path;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod};
-use pagurus_ebpf_abi::{
-    self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps, programs,
-};
+use pagurus_ebpf_abi::{self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps, programs};
 
 use crate::features::{self, Missing};
 use crate::pins::{PinError, Pins, Place};
@@ -131,8 +129,17 @@ impl Datapath {
         let drops = per_cpu(&mut ebpf, maps::DROPS)?;
         let node_config = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
         let node_config = Array::try_from(node_config).map_err(|source| map_error(maps::CONFIG, source))?;
-        let mut this =
-            Self { ebpf, pins, places, config: config.clone(), services, conntrack, node_config, counters, drops };
+        let mut this = Self {
+            ebpf,
+            pins,
+            places,
+            config: config.clone(),
+            services,
+            conntrack,
+            node_config,
+            counters,
+            drops,
+        };
         let (first, last) = config.node_ports.clone().into_inner();
         this.set_node_config(&NodeConfig { node_port_first: first, node_port_last: last, ..unknown_node() })?;
         this.carry_over()?;
@@ -284,8 +291,7 @@ fn tables(
     let services = Growing::open(maps::SERVICES, take(maps::SERVICES)?, shape, room.services)?;
     let ranges = LpmTrie::try_from(take(maps::SOURCE_RANGES)?)
         .map_err(|source| map_error(maps::SOURCE_RANGES, source))?;
-    let nodes =
-        BpfHashMap::try_from(take(maps::NODES)?).map_err(|source| map_error(maps::NODES, source))?;
+    let nodes = BpfHashMap::try_from(take(maps::NODES)?).map_err(|source| map_error(maps::NODES, source))?;
     Ok(KernelMaps { services, slots, backends, backend_stats, service_stats, ranges, nodes })
 }
 

@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use aya::maps::MapInfo;
 use pagurus_ebpf_abi::{
-    Address, ClientKey, ClientValue, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentValue, LAYOUT_VERSION,
-    ReverseKey, ReverseValue, SourceRange, maps,
+    Address, ClientKey, ClientValue, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentValue,
+    LAYOUT_VERSION, ReverseKey, ReverseValue, SourceRange, maps,
 };
 
 use crate::{Config, MapCapacity};
@@ -136,8 +136,7 @@ impl Pins {
             }
         }
         let shapes = shapes(capacity);
-        let fits: Vec<bool> =
-            shapes.iter().map(|shape| fits(&self.maps().join(shape.name), shape)).collect();
+        let fits: Vec<bool> = shapes.iter().map(|shape| fits(&self.maps().join(shape.name), shape)).collect();
         let linked_fit = shapes.iter().zip(&fits).all(|(shape, fits)| *fits || !shape.linked);
         let place = |(shape, fits): (&Shape, &bool)| {
             let path = self.maps().join(shape.name);

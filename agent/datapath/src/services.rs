@@ -255,8 +255,7 @@ impl ServiceMaps for KernelMaps {
             observed.ranges.extend(values::range(key.prefix_len(), &key.data()));
         }
         for entry in self.nodes.iter() {
-            let (address, flags) =
-                entry.map_err(|error| MapError::new("read", abi::maps::NODES, error))?;
+            let (address, flags) = entry.map_err(|error| MapError::new("read", abi::maps::NODES, error))?;
             observed.nodes.push((values::to_ip(address), values::node_address(flags)));
         }
         Ok(observed)

@@ -218,11 +218,8 @@ pub(crate) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V, fl
 
 /// Removes an entry; that it has gone already is as good.
 pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut attributes = ElementAttributes {
-        map: descriptor(map),
-        key: std::ptr::from_ref(key) as u64,
-        ..Default::default()
-    };
+    let mut attributes =
+        ElementAttributes { map: descriptor(map), key: std::ptr::from_ref(key) as u64, ..Default::default() };
     match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

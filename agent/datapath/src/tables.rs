@@ -111,8 +111,8 @@ fn put(name: &'static str, outer: &MapData, place: u32, map: &MapData) -> Result
 
 /// The map in a place, if there is one.
 fn inner(name: &'static str, outer: &MapData, place: u32) -> Result<Option<MapData>, MapError> {
-    let id: Option<u32> = sys::look_up(outer.fd().as_fd(), &place)
-        .map_err(|error| MapError::new("look into", name, error))?;
+    let id: Option<u32> =
+        sys::look_up(outer.fd().as_fd(), &place).map_err(|error| MapError::new("look into", name, error))?;
     match id {
         Some(id) => MapData::from_id(id).map(Some).map_err(|error| MapError::new("look into", name, error)),
         None => Ok(None),

@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn source_ranges_come_back_from_their_keys() {
-        for (text, bits) in [("10.0.0.0/8", 136), ("0.0.0.0/0", 128), ("fd00::/64", 96), ("1.2.3.4/32", 160)] {
+        for (text, bits) in [("10.0.0.0/8", 136), ("0.0.0.0/0", 128), ("fd00::/64", 96), ("1.2.3.4/32", 160)]
+        {
             let one: IpNet = text.parse().expect("a range");
             let (found, data) = range_key(ServiceNumber(9), &one);
             assert_eq!(found, bits);

@@ -79,7 +79,8 @@ impl Desired {
         let mut draft = Draft::default();
         if let Some(service) = self.services.get(name) {
             self.compile_service(service, &mut draft);
-        } else if let Some(host_port) = self.host_ports.get(&name.name).filter(|_| name.namespace.is_empty()) {
+        } else if let Some(host_port) = self.host_ports.get(&name.name).filter(|_| name.namespace.is_empty())
+        {
             let backend = Backend {
                 ip: host_port.target_ip,
                 port: host_port.target_port,

@@ -367,7 +367,8 @@ impl Table {
         draft: &mut Draft,
     ) -> Result<Extent, Full> {
         let size = maglev::size(backends.len());
-        let make = || maglev::table(backends).into_iter().filter_map(|place| ids.get(place as usize).copied());
+        let make =
+            || maglev::table(backends).into_iter().filter_map(|place| ids.get(place as usize).copied());
         let known = now
             .iter()
             .find(|value| value.outside == outside && value.maglev.count == size)

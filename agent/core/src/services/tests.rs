@@ -208,10 +208,9 @@ fn flags_of_frontends() {
         assert!(!flags(one, &["10.0.0.1"])[2].has(Flags::SOURCE_RANGES));
     }
     // Direct answers need a table that all nodes have, and never hold for `Local`.
-    for one in [
-        Service { algorithm: Algorithm::Random, ..all.clone() },
-        Service { external_local: true, ..all },
-    ] {
+    for one in
+        [Service { algorithm: Algorithm::Random, ..all.clone() }, Service { external_local: true, ..all }]
+    {
         assert!(flags(one, &["10.0.0.1"]).iter().all(|flags| !flags.has(Flags::DSR)));
     }
 }
@@ -242,10 +241,8 @@ fn host_ports_and_local_dns() {
     dns.ports.push(ServicePort { port: 53, ..dns.ports[0].clone() });
     let name = dns.name.clone();
     desired.set_service(dns);
-    desired.set_local_dns(Some(LocalDns {
-        service: name.clone(),
-        ips: vec!["169.254.53.53".parse().unwrap()],
-    }));
+    desired
+        .set_local_dns(Some(LocalDns { service: name.clone(), ips: vec!["169.254.53.53".parse().unwrap()] }));
     assert_eq!(
         routes(&desired, &name),
         ["10.96.0.10:80/TCP -> 10.0.0.1:53/TCP", "10.96.0.10:53/TCP -> 169.254.53.53:53/TCP"]

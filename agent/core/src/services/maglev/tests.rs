@@ -10,7 +10,11 @@ use crate::addr::Protocol;
 
 fn backends(hosts: impl Iterator<Item = u32>) -> Vec<Backend> {
     let mut all: Vec<Backend> = hosts
-        .map(|host| Backend { ip: IpAddr::from((0x0a00_0000 + host).to_be_bytes()), port: 8080, protocol: Protocol::Tcp })
+        .map(|host| Backend {
+            ip: IpAddr::from((0x0a00_0000 + host).to_be_bytes()),
+            port: 8080,
+            protocol: Protocol::Tcp,
+        })
         .collect();
     all.sort_unstable();
     all
@@ -23,7 +27,8 @@ fn owners(backends: &[Backend]) -> Vec<Backend> {
 
 #[test]
 fn sizes() {
-    for (backends, expected) in [(1, 251), (2, 251), (3, 509), (100, 16_381), (655, 65_521), (10_000, 65_521)] {
+    for (backends, expected) in [(1, 251), (2, 251), (3, 509), (100, 16_381), (655, 65_521), (10_000, 65_521)]
+    {
         assert_eq!(size(backends), expected);
     }
     for size in SIZES {
@@ -49,7 +54,10 @@ fn places_are_shared_evenly() {
 #[test]
 fn the_same_on_every_node_and_in_every_release() {
     let sum = table(&backends(1..=5)).iter().fold(0u64, |sum, place| mix(sum ^ u64::from(*place)));
-    assert_eq!(sum, 4_852_098_438_128_989_238, "a change of this is a change of what nodes of different releases choose");
+    assert_eq!(
+        sum, 4_852_098_438_128_989_238,
+        "a change of this is a change of what nodes of different releases choose"
+    );
 }
 
 proptest! {

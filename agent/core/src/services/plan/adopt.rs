@@ -164,9 +164,9 @@ impl Table {
     pub(super) fn adopt(&mut self, compiled: &Compiled) -> State {
         let Some(adoption) = &mut self.adoption else { return State::default() };
         let values = &self.values;
-        let mut numbers = compiled.routes.iter().filter_map(|route| values.get(&route.frontend)).map(|value| value.service);
-        let Some(number) = numbers.find(|number| adoption.numbers.contains_key(number))
-        else {
+        let mut numbers =
+            compiled.routes.iter().filter_map(|route| values.get(&route.frontend)).map(|value| value.service);
+        let Some(number) = numbers.find(|number| adoption.numbers.contains_key(number)) else {
             return State::default();
         };
         let frontends = adoption.numbers.remove(&number).unwrap_or_default();

@@ -34,13 +34,8 @@ pub(super) struct Extents {
 
 impl Extents {
     pub(super) fn new(limit: u32) -> Self {
-        let mut this = Self {
-            free: BTreeMap::new(),
-            by_size: BTreeSet::new(),
-            kept: HashMap::new(),
-            limit,
-            used: 0,
-        };
+        let mut this =
+            Self { free: BTreeMap::new(), by_size: BTreeSet::new(), kept: HashMap::new(), limit, used: 0 };
         this.insert_free(0, limit);
         this
     }
@@ -175,7 +170,8 @@ mod tests {
     #[test]
     fn room_is_taken_where_it_fits_best_and_joined_when_given_back() {
         let mut extents = Extents::new(1000);
-        let all: Vec<Extent> = [10, 3, 20, 5].map(|count| extents.allocate(count, None).expect("room")).into();
+        let all: Vec<Extent> =
+            [10, 3, 20, 5].map(|count| extents.allocate(count, None).expect("room")).into();
         assert_eq!(all.iter().map(|e| e.first).collect::<Vec<_>>(), [0, 10, 13, 33]);
         extents.free(all[1]);
         extents.free(all[0]);

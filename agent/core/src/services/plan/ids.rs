@@ -57,7 +57,10 @@ mod tests {
     fn the_lowest_is_given_out() {
         let mut ids = Ids::new([2, 5, 0].into_iter());
         let mut give = |limit| ids.allocate(limit);
-        assert_eq!([give(8), give(8), give(8), give(8), give(8), give(8)], [1, 3, 4, 6, 7, 0].map(|id| (id > 0).then_some(id)));
+        assert_eq!(
+            [give(8), give(8), give(8), give(8), give(8), give(8)],
+            [1, 3, 4, 6, 7, 0].map(|id| (id > 0).then_some(id))
+        );
         ids.free(6);
         ids.free(7);
         assert_eq!((ids.next, ids.used()), (6, 5));

@@ -99,9 +99,11 @@ impl Memory {
                 self.slots.get_mut(extent.first as usize..end).ok_or("no such places")?.fill(0);
             }
             MapOp::FreeBackend(id) => {
-                let is_led_to = self.services.values().flat_map(Value::extents).any(|extent| {
-                    self.ids(extent).is_some_and(|ids| ids.contains(&id.0))
-                });
+                let is_led_to = self
+                    .services
+                    .values()
+                    .flat_map(Value::extents)
+                    .any(|extent| self.ids(extent).is_some_and(|ids| ids.contains(&id.0)));
                 check(!is_led_to, "a frontend leads to it")?;
                 *self.backends.get_mut(id.0 as usize).ok_or("no such place")? = None;
             }
@@ -115,9 +117,8 @@ impl Memory {
     }
 
     fn check_unused(&self, extent: Extent) -> Result<(), &'static str> {
-        let overlaps = |other: Extent| {
-            u64::from(other.first) < extent.end() && u64::from(extent.first) < other.end()
-        };
+        let overlaps =
+            |other: Extent| u64::from(other.first) < extent.end() && u64::from(extent.first) < other.end();
         check(!self.services.values().flat_map(Value::extents).any(overlaps), "a frontend leads there")
     }
 
@@ -129,7 +130,8 @@ impl Memory {
     /// The backends in an extent; an error if a connection would find none.
     pub fn backends(&self, extent: Extent) -> Result<Vec<Held>, &'static str> {
         let ids = self.ids(extent).ok_or("places beyond the end")?;
-        let held = |id: &u32| self.backends.get(*id as usize).copied().flatten().ok_or("an id without a backend");
+        let held =
+            |id: &u32| self.backends.get(*id as usize).copied().flatten().ok_or("an id without a backend");
         ids.iter().map(held).collect()
     }
 

@@ -38,7 +38,10 @@ fn oracle(desired: &Desired) -> BTreeMap<Frontend, Meaning> {
             let list = |list| compiled.backends(list).collect::<Vec<Backend>>();
             let (inside, outside) = (list(route.inside), list(route.outside));
             let maglev = if route.maglev {
-                crate::services::maglev::table(&outside).into_iter().map(|place| outside[place as usize]).collect()
+                crate::services::maglev::table(&outside)
+                    .into_iter()
+                    .map(|place| outside[place as usize])
+                    .collect()
             } else {
                 Vec::new()
             };
@@ -92,7 +95,10 @@ impl World {
             for place in before.difference(&after) {
                 self.left.insert(*place, self.now);
             }
-            if matches!(op, MapOp::PutService(..) | MapOp::DeleteService(_) | MapOp::PutBackend(..) | MapOp::Grow(..)) {
+            if matches!(
+                op,
+                MapOp::PutService(..) | MapOp::DeleteService(_) | MapOp::PutBackend(..) | MapOp::Grow(..)
+            ) {
                 for (frontend, meaning) in meanings(&self.memory) {
                     let known = old.get(&frontend) == Some(&meaning) || new.get(&frontend) == Some(&meaning);
                     assert!(known, "{frontend} leads to {meaning:?} after {op:?}");
@@ -160,18 +166,37 @@ impl World {
         assert_eq!(self.memory.backends.iter().flatten().count(), fresh.len(), "backends are left over");
         let observed: BTreeSet<Held> = self.memory.backends.iter().flatten().copied().collect();
         assert_eq!(observed, fresh.into_iter().map(|(_, held)| held).collect());
-        assert_eq!(usize::try_from(self.table.used().backends).unwrap(), self.memory.backends.iter().flatten().count());
+        assert_eq!(
+            usize::try_from(self.table.used().backends).unwrap(),
+            self.memory.backends.iter().flatten().count()
+        );
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Service { index: u8, ports: u8, ip: u8, kind: u16 },
+    Service {
+        index: u8,
+        ports: u8,
+        ip: u8,
+        kind: u16,
+    },
     NoService(u8),
-    Slice { service: u8, number: u8, hosts: Vec<u8>, v6: bool },
-    NoSlice { service: u8, number: u8 },
+    Slice {
+        service: u8,
+        number: u8,
+        hosts: Vec<u8>,
+        v6: bool,
+    },
+    NoSlice {
+        service: u8,
+        number: u8,
+    },
     Zone(u8),
-    HostPort { key: u8, target: u8 },
+    HostPort {
+        key: u8,
+        target: u8,
+    },
     NoHostPort(u8),
     Nodes(u8),
     /// Time passes.
@@ -217,7 +242,10 @@ fn service(index: u8, ports: u8, ip: u8, kind: u16) -> Service {
         cluster_ips: cluster_ips.into_iter().map(parse).collect(),
         external_ips: external(1),
         load_balancer_ips: external(2),
-        source_ranges: (0..3).filter(|n| has(3 + n)).map(|n| ranges[usize::from(n)].parse().unwrap()).collect(),
+        source_ranges: (0..3)
+            .filter(|n| has(3 + n))
+            .map(|n| ranges[usize::from(n)].parse().unwrap())
+            .collect(),
         ports: (0..ports)
             .map(|port| ServicePort {
                 name: format!("p{port}").into(),
@@ -279,7 +307,9 @@ fn change(desired: &mut Desired, step: &Step) {
                 ip: own.then(|| "192.0.2.1".parse().unwrap()),
                 port: 80,
                 protocol: Protocol::Tcp,
-                target_ip: if v6 { format!("fd01::{target:x}") } else { format!("10.0.0.{target}") }.parse().unwrap(),
+                target_ip: if v6 { format!("fd01::{target:x}") } else { format!("10.0.0.{target}") }
+                    .parse()
+                    .unwrap(),
                 target_port: 8080,
             };
             desired.set_host_port(&format!("h{key}"), host_port);
@@ -287,7 +317,8 @@ fn change(desired: &mut Desired, step: &Step) {
         Step::NoHostPort(key) => desired.remove_host_port(&format!("h{key}")),
         Step::Nodes(last) => {
             let address = |local| NodeAddress { local, node_ports: true };
-            let own = (0..*last).map(|last| (format!("192.0.2.{last}").parse().unwrap(), address(last % 2 == 1)));
+            let own =
+                (0..*last).map(|last| (format!("192.0.2.{last}").parse().unwrap(), address(last % 2 == 1)));
             desired.set_addresses(own.collect());
         }
         Step::Pass(_) | Step::Fail(_) | Step::Kill(_) | Step::Together => {}
@@ -310,8 +341,11 @@ fn run(steps: &[Step]) {
             continue;
         }
         let names = world.desired.take_dirty();
-        let batches: Vec<Vec<ServiceName>> =
-            if std::mem::take(&mut together) { vec![names] } else { names.into_iter().map(|name| vec![name]).collect() };
+        let batches: Vec<Vec<ServiceName>> = if std::mem::take(&mut together) {
+            vec![names]
+        } else {
+            names.into_iter().map(|name| vec![name]).collect()
+        };
         for names in batches {
             let plan = |world: &mut World| -> Vec<MapOp> {
                 names.iter().flat_map(|name| world.plan(name)).collect()
