@@ -13,7 +13,7 @@ use pagurus_ebpf_abi::{
     NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange,
 };
 
-use crate::packet::reject::Answer;
+use crate::packet::{icmp::Quoted, reject::Answer};
 use crate::work::Work;
 
 /// Entries are allocated as they come.
@@ -101,6 +101,10 @@ pub(crate) static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 /// Memory of a packet program while it answers in the name of a destination.
 #[btf_map]
 pub(crate) static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
+
+/// Memory of a packet program while it translates an ICMP error.
+#[btf_map]
+pub(crate) static QUOTED: PerCpuArray<Quoted, 1> = PerCpuArray::new();
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -102,6 +102,7 @@ pub(crate) fn error<P: Stages>(packet: &P) -> Verdict {
     let (Some(work), Some(config)) = (work(), config()) else { return Verdict::Pass };
     match icmp::translate(packet, work) {
         icmp::Translation::None => leave(packet),
+        icmp::Translation::HandOn => hand_on(packet),
         icmp::Translation::Failed => drop::packet(packet, work, DROP_REWRITE),
         icmp::Translation::Done if packet.is_egress() => Verdict::Pass,
         icmp::Translation::Done => {

@@ -11,7 +11,7 @@ use super::{
     checksum::{self, Sum},
     sctp,
 };
-use crate::work::{PARSED_FRAGMENT_LATER, PARSED_V6, Parsed};
+use crate::work::{PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_V6, Parsed};
 
 /// The last twelve bytes of an IPv4 header without options.
 #[repr(C)]
@@ -100,14 +100,17 @@ fn write_ports<P: Packet>(packet: &P, parsed: &Parsed, new: &FlowState, addresse
                 && (is_same || packet.write(l4, &both, false))
         }
         PROTOCOL_SCTP => {
+            // The checksum is over the whole, whose length the first fragment does not tell.
             is_same
-                || (sctp::update(
-                    packet,
-                    l4,
-                    parsed.end.wrapping_sub(l4),
-                    [old.source_port, old.destination_port],
-                    [both.source, both.destination],
-                ) && packet.write(l4, &both, false))
+                || (!parsed.is(PARSED_FRAGMENT_FIRST)
+                    && sctp::update(
+                        packet,
+                        l4,
+                        parsed.end.wrapping_sub(l4),
+                        [old.source_port, old.destination_port],
+                        [both.source, both.destination],
+                    )
+                    && packet.write(l4, &both, true))
         }
         // The identifier is in both places of the tuple, and once in the packet.
         PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
