@@ -14,6 +14,7 @@ mod flow;
 mod hash;
 mod sctp;
 mod service;
+mod warm;
 
 pub use address::{Address, Port};
 pub use config::*;
@@ -23,6 +24,7 @@ pub use flow::*;
 pub use hash::{client_hash, flow_hash, place};
 pub use sctp::{sctp_checksum, sctp_checksum_change};
 pub use service::*;
+pub use warm::*;
 
 /// Version of the layout of every map here. A change of any type above raises it; pins of another version are
 /// never reused.
@@ -63,6 +65,12 @@ pub mod maps {
     pub const CLIENTS: &str = "CLIENTS";
     /// [`FragmentKey`](crate::FragmentKey) to [`FragmentValue`](crate::FragmentValue), least recently used out first.
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// For each CPU as many [`WarmBucket`](crate::WarmBucket)s as the constant [`WARM_BUCKETS`] in the programs says.
+    pub const WARM: &str = "WARM";
+    /// Name of that constant (`u32`, a power of two, or 0).
+    pub const WARM_BUCKETS: &str = "WARM_BUCKETS";
+    /// For each CPU [`HOPS_PER_CPU`](crate::HOPS_PER_CPU) places with a [`Hop`](crate::Hop).
+    pub const HOPS: &str = "HOPS";
     /// The only place: [`NodeConfig`](crate::NodeConfig).
     pub const CONFIG: &str = "CONFIG";
     /// Counter index to `u64`, one per CPU.
@@ -105,8 +113,8 @@ pub mod programs {
 mod pod {
     use crate::{
         Address, Announced, AnnouncedKey, Backend, ClientKey, ClientValue, Endpoint, FlowKey, FlowState,
-        FlowTuple, FlowValue, FragmentKey, FragmentValue, NodeConfig, ReverseKey, ReverseValue, ServiceKey,
-        ServiceStats, ServiceValue, SourceRange,
+        FlowTuple, FlowValue, FragmentKey, FragmentValue, Hop, NodeConfig, ReverseKey, ReverseValue,
+        ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket,
     };
 
     /// Marks types as plain data for aya.
@@ -131,12 +139,14 @@ mod pod {
         FlowValue,
         FragmentKey,
         FragmentValue,
+        Hop,
         NodeConfig,
         ReverseKey,
         ReverseValue,
         ServiceKey,
         ServiceStats,
         ServiceValue,
-        SourceRange
+        SourceRange,
+        WarmBucket
     );
 }

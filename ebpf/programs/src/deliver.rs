@@ -106,6 +106,40 @@ pub(crate) fn way<P: Packet>(
     destination: &Address,
     is_v6: bool,
 ) -> Route {
+    let code = ask(packet, work, source, destination, is_v6);
+    let fib = &work.fib;
+    // SAFETY: plain words, written by the kernel.
+    let mtu = u32::from(unsafe { fib.__bindgen_anon_1.mtu_result });
+    if code == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        return Route { kind: Kind::TooLong, mtu, endpoint: None };
+    }
+    if code != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return if REFUSED.contains(&code) { Route::of(Kind::None) } else { Route::KERNEL };
+    }
+    let segment = packet.segment();
+    if segment != 0 && segment + headers(packet, work) > mtu {
+        return Route { kind: Kind::TooLong, mtu, endpoint: None };
+    }
+    Route::of(Kind::Way)
+}
+
+/// Finds the next hop of a packet with these addresses, with the hardware addresses in `work.fib`. False: there is none that the kernel
+/// knows already.
+#[inline(always)]
+pub(crate) fn find_hop<P: Packet>(
+    packet: &P,
+    work: &mut Work,
+    source: &Address,
+    destination: &Address,
+) -> bool {
+    let is_v6 = work.parsed.is(PARSED_V6);
+    !stays(destination, is_v6)
+        && ask(packet, work, source, destination, is_v6) == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+}
+
+/// Asks the kernel's routes; the answer is in `work.fib`.
+#[inline(always)]
+fn ask<P: Packet>(packet: &P, work: &mut Work, source: &Address, destination: &Address, is_v6: bool) -> i64 {
     let fib = &mut work.fib;
     fib.l4_protocol = work.parsed.tuple.protocol;
     fib.sport = 0;
@@ -126,28 +160,10 @@ pub(crate) fn way<P: Packet>(
         fib.__bindgen_anon_4.ipv4_dst = destination.v4_word();
     }
     fib.__bindgen_anon_5.tbid = 0;
+    // tc programs send to a neighbour by its address; XDP has to write the hardware addresses itself.
+    let flags = if P::XDP { 0 } else { BPF_FIB_LOOKUP_SKIP_NEIGH };
     // SAFETY: the helper reads and writes the structure, whose size is given.
-    let code = unsafe {
-        fib_lookup(
-            packet.context(),
-            &raw mut *fib,
-            size_of::<bpf_fib_lookup>() as i32,
-            BPF_FIB_LOOKUP_SKIP_NEIGH,
-        )
-    };
-    // SAFETY: plain words, written by the kernel.
-    let mtu = u32::from(unsafe { fib.__bindgen_anon_1.mtu_result });
-    if code == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
-        return Route { kind: Kind::TooLong, mtu, endpoint: None };
-    }
-    if code != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
-        return if REFUSED.contains(&code) { Route::of(Kind::None) } else { Route::KERNEL };
-    }
-    let segment = packet.segment();
-    if segment != 0 && segment + headers(packet, work) > mtu {
-        return Route { kind: Kind::TooLong, mtu, endpoint: None };
-    }
-    Route::of(Kind::Way)
+    unsafe { fib_lookup(packet.context(), &raw mut *fib, size_of::<bpf_fib_lookup>() as i32, flags) }
 }
 
 /// Length of the headers of IP and the transport.

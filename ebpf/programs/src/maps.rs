@@ -10,7 +10,8 @@ use aya_ebpf::{
 use pagurus_ebpf_abi::{
     Address, Announced, AnnouncedKey, Backend, COUNTERS as COUNTERS_LEN, ClientKey, ClientValue,
     DROP_REASONS, DropEvent, Endpoint, FlowKey, FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue,
-    NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange,
+    HOPS_PER_CPU, Hop, NodeConfig, ReverseKey, ReverseValue, ServiceKey, ServiceStats, ServiceValue,
+    SourceRange, WarmBucket,
 };
 
 use crate::packet::{icmp::Quoted, reject::Answer};
@@ -77,6 +78,14 @@ pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientValue, 16384> = LruHashMa
 /// The ports of datagrams that come in fragments.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, 8192> = LruHashMap::new();
+
+/// Flows seen a moment ago, for each CPU its own. Memory that may be shared begins at a page: no bucket lies in two cache lines.
+#[btf_map]
+pub(crate) static WARM: Array<WarmBucket, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Next hops of those.
+#[btf_map]
+pub(crate) static HOPS: Array<Hop, { HOPS_PER_CPU as usize }> = Array::new();
 
 /// What the programs must know of their node.
 #[btf_map]
