@@ -7,6 +7,7 @@ mod cni;
 mod datapath;
 mod devices;
 mod kubectl;
+mod packets;
 mod pods;
 mod restart;
 mod sctp;

@@ -7,8 +7,8 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use pagurus_ebpf_abi::{
-    Address, DROP_CONNTRACK_FULL, DROP_NO_NAT_PORT, FLOW_REPLY, FlowState, FlowTuple, NodeConfig,
-    PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Port, place,
+    Address, DROP_CONNTRACK_FULL, DROP_NO_NAT_PORT, FLOW_REPLY, FlowState, NodeConfig, PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Port, place,
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     conntrack::{self, Refused},
     maps::config,
     packet::Packet,
+    stages::{self, Stages},
     table,
     work::{PARSED_V6, Work, work},
 };
@@ -44,10 +45,12 @@ struct V6Ends {
     destination_port: u16,
 }
 
-/// Whether a socket of this node takes packets of this flow.
+/// Whether a socket of this node takes packets of the flow `work.other_key`.
 #[inline(always)]
-fn is_taken<P: Packet>(packet: &P, key: &FlowTuple, is_v6: bool) -> bool {
-    if is_v6 {
+pub(crate) fn is_taken<P: Packet>(packet: &P) -> bool {
+    let Some(work) = work() else { return true };
+    let key = &work.other_key;
+    if work.parsed.is(PARSED_V6) {
         let ends = V6Ends {
             source: key.source.words,
             destination: key.destination.words,
@@ -103,6 +106,19 @@ fn fill_other(work: &mut Work) {
     work.other_key = work.state.other(tuple.protocol);
 }
 
+/// What became of a wish for a source port, as a number, because functions that the verifier checks on their own return numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reserved(pub(crate) u32);
+
+impl Reserved {
+    /// The flow has it.
+    pub(crate) const DONE: Self = Self(0);
+    /// Another flow has it.
+    pub(crate) const TAKEN: Self = Self(1);
+    /// The table is full.
+    pub(crate) const FULL: Self = Self(2);
+}
+
 /// Whether an entry leads to the same client and from the same frontend, so that it may be written over.
 #[inline(always)]
 fn is_same(a: &FlowState, b: &FlowState) -> bool {
@@ -114,19 +130,24 @@ fn is_same(a: &FlowState, b: &FlowState) -> bool {
 
 /// Writes the entry of the other direction with the source port as it stands in `work.state`.
 #[inline(always)]
-fn reserve(work: &mut Work) -> Result<(), Refused> {
+pub(crate) fn reserve() -> Reserved {
+    let Some(work) = work() else { return Reserved::FULL };
     fill_other(work);
-    match conntrack::add(&work.other_key, &work.other) {
-        Err(Refused::Exists) => {}
-        result => return result,
+    let result = match conntrack::add(&work.other_key, &work.other) {
+        // What is left of an earlier connection is in nobody's way.
+        Err(Refused::Exists)
+            if conntrack::find(&work.other_key)
+                .is_some_and(|entry| is_same(entry, &work.other) || conntrack::is_closed(entry)) =>
+        {
+            conntrack::put(&work.other_key, &work.other)
+        }
+        result => result,
+    };
+    match result {
+        Ok(()) => Reserved::DONE,
+        Err(Refused::Exists) => Reserved::TAKEN,
+        Err(Refused::Full) => Reserved::FULL,
     }
-    // What is left of an earlier connection is in nobody's way.
-    if conntrack::find(&work.other_key)
-        .is_some_and(|entry| is_same(entry, &work.other) || conntrack::is_closed(entry))
-    {
-        return conntrack::put(&work.other_key, &work.other);
-    }
-    Err(Refused::Exists)
 }
 
 /// Says in `work.state` that the flow begins now.
@@ -144,7 +165,7 @@ pub(crate) fn stamp(work: &mut Work) {
 /// If another CPU has made the entry in the meantime, `work.state` is that entry's. Returns [`TRACKED`], or why the packet is to be
 /// dropped.
 #[inline(always)]
-pub(crate) fn track<P: Packet>(packet: &P, anew: bool) -> u32 {
+pub(crate) fn track<P: Stages>(packet: &P, anew: bool) -> u32 {
     let (Some(work), Some(config)) = (work(), config()) else { return DROP_CONNTRACK_FULL };
     stamp(work);
     if let Err(reason) = find_port(packet, work, config) {
@@ -173,14 +194,14 @@ pub(crate) fn track<P: Packet>(packet: &P, anew: bool) -> u32 {
 }
 
 #[inline(always)]
-fn find_port<P: Packet>(packet: &P, work: &mut Work, config: &NodeConfig) -> Result<(), u32> {
+fn find_port<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig) -> Result<(), u32> {
     let is_own = work.state.source == work.tuple.source;
     if is_own {
         work.state.source_port = work.tuple.source_port;
-        match reserve(work) {
-            Ok(()) => return Ok(()),
-            Err(Refused::Full) => return Err(DROP_CONNTRACK_FULL),
-            Err(Refused::Exists) => {}
+        match stages::reserve() {
+            Reserved::DONE => return Ok(()),
+            Reserved::TAKEN => {}
+            _ => return Err(DROP_CONNTRACK_FULL),
         }
     }
     let (first, last) = (u32::from(config.nat_port_first), u32::from(config.nat_port_last));
@@ -188,7 +209,6 @@ fn find_port<P: Packet>(packet: &P, work: &mut Work, config: &NodeConfig) -> Res
         return Err(DROP_NO_NAT_PORT);
     }
     let span = last - first + 1;
-    let is_v6 = work.parsed.is(PARSED_V6);
     let is_icmp = matches!(work.tuple.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
     // SAFETY: plain helper.
     let start = unsafe { bpf_get_prandom_u32() };
@@ -201,13 +221,11 @@ fn find_port<P: Packet>(packet: &P, work: &mut Work, config: &NodeConfig) -> Res
         if is_icmp {
             work.state.destination_port = port;
         }
-        match reserve(work) {
-            Ok(()) if !is_own && is_taken(packet, &work.other_key, is_v6) => {
-                conntrack::remove(&work.other_key)
-            }
-            Ok(()) => return Ok(()),
-            Err(Refused::Full) => return Err(DROP_CONNTRACK_FULL),
-            Err(Refused::Exists) => {}
+        match stages::reserve() {
+            Reserved::DONE if !is_own && packet.is_taken() => conntrack::remove(&work.other_key),
+            Reserved::DONE => return Ok(()),
+            Reserved::TAKEN => {}
+            _ => return Err(DROP_CONNTRACK_FULL),
         }
     }
     Err(DROP_NO_NAT_PORT)

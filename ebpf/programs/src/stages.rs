@@ -10,7 +10,8 @@ use core::arch::asm;
 use aya_ebpf::bindings::__sk_buff;
 
 use crate::{
-    flow, nat,
+    flow,
+    nat::{self, Reserved},
     packet::{Hook, Packet, Skb, Verdict, neighbour, reject},
     path::{self, Step},
     service::{self, Choice, Side},
@@ -23,6 +24,8 @@ pub(crate) trait Stages: Packet {
     fn step(&self) -> Step;
     /// [`nat::track`].
     fn track(&self, anew: bool) -> u32;
+    /// [`nat::is_taken`].
+    fn is_taken(&self) -> bool;
     /// [`path::leave`].
     fn leave(&self) -> Verdict;
     /// [`path::translate`].
@@ -51,7 +54,7 @@ fn given(hook: u32) -> Hook {
 
 /// Declares the stages of one kind of packet: each is a function of its own name, because the verifier tells them apart by that.
 macro_rules! stages {
-    ($packet:ty, $context:ty, $step:ident, $track:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $neighbour:ident) => {
+    ($packet:ty, $context:ty, $step:ident, $track:ident, $is_taken:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $neighbour:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(context: *mut $context, hook: u32) -> u32 {
@@ -62,6 +65,12 @@ macro_rules! stages {
         #[inline(never)]
         extern "C" fn $track(context: *mut $context, hook: u32, anew: u32) -> u32 {
             nat::track(&<$packet>::new(context, given(hook)), anew != 0)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $is_taken(context: *mut $context, hook: u32) -> u32 {
+            u32::from(nat::is_taken(&<$packet>::new(context, given(hook))))
         }
 
         #[unsafe(no_mangle)]
@@ -119,6 +128,11 @@ macro_rules! stages {
             }
 
             #[inline(always)]
+            fn is_taken(&self) -> bool {
+                $is_taken(self.context().cast(), self.hook().number()) != 0
+            }
+
+            #[inline(always)]
             fn leave(&self) -> Verdict {
                 Verdict::Code($leave(self.context().cast(), self.hook().number()))
             }
@@ -161,6 +175,7 @@ stages!(
     __sk_buff,
     skb_step,
     skb_track,
+    skb_is_taken,
     skb_leave,
     skb_translate,
     skb_hand_on,
@@ -180,4 +195,16 @@ extern "C" fn choose_backend(side: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn choose(side: Side) -> Choice {
     Choice(choose_backend(u32::from(side == Side::Outside)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reserve_port() -> u32 {
+    nat::reserve().0
+}
+
+/// [`nat::reserve`].
+#[inline(always)]
+pub(crate) fn reserve() -> Reserved {
+    Reserved(reserve_port())
 }

@@ -1,0 +1,356 @@
+//! The packet programs with maps of our own filling: loaded from the object, run on single packets or attached to devices.
+//!
+//! Must not know: what is tested; how the agent fills the maps.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, lpm_trie};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use pagurus_ebpf_abi::{
+    Address, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent, FlowState, FlowTuple,
+    NETWORKS, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Network, NodeConfig, Port, ServiceKey,
+    ServiceStats, ServiceValue, SourceRange, programs,
+};
+use pagurus_tests::packet::Packet;
+
+/// `BPF_F_NO_PREALLOC`, `BPF_F_MMAPABLE | BPF_F_INNER_MAP`.
+const SPARSE: u32 = 1;
+const SHARED: u32 = 0x400 | 0x1000;
+
+/// What tcx programs answer.
+pub(super) const PASS: u32 = u32::MAX;
+pub(super) const DROP: u32 = 2;
+pub(super) const REDIRECT: u32 = 7;
+
+/// Loaded programs and their maps.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    services: HashMap<MapData, ServiceKey, ServiceValue>,
+    slots: Array<MapData, u32>,
+    backends: Array<MapData, Backend>,
+    backend_stats: Array<MapData, u64>,
+    service_stats: Array<MapData, ServiceStats>,
+    conntrack: HashMap<MapData, FlowTuple, FlowState>,
+    config: NodeConfig,
+    next_slot: u32,
+    next_backend: u32,
+    next_service: u32,
+}
+
+/// A Service to be written: what its clients on this node and those elsewhere are given.
+#[derive(Clone, Default)]
+pub(super) struct Service<'a> {
+    /// `SERVICE_*`.
+    pub(super) flags: u32,
+    /// Places in `backends` of clients on this node.
+    pub(super) inside: &'a [u32],
+    /// Places in `backends` of others.
+    pub(super) outside: &'a [u32],
+}
+
+/// What a program did with a packet.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// Its return value.
+    pub(super) code: u32,
+    /// The packet as it then was, without what may be behind its end on the wire.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Cuts off what is behind the end of an IP packet.
+fn trim(bytes: &mut Vec<u8>) {
+    let word = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    let end = match word(12) {
+        0x0800 => 14 + word(16),
+        0x86dd => 54 + word(18),
+        _ => return,
+    };
+    bytes.truncate(end);
+}
+
+impl Ran {
+    /// The packet; every checksum in it is right.
+    pub(super) fn packet(&self) -> Packet {
+        Packet::parse(&self.bytes).unwrap_or_else(|error| panic!("{error:?} in {:02x?}", self.bytes))
+    }
+}
+
+pub(super) fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(ip) => Address::from_octets(ip.to_ipv6_mapped().octets()),
+        IpAddr::V6(ip) => Address::from_octets(ip.octets()),
+    }
+}
+
+/// `10.0.0.1:80` as the two halves of a key.
+fn place(text: &str) -> (Address, Port) {
+    let at: SocketAddr = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    (address(at.ip()), Port::new(at.port()))
+}
+
+pub(super) fn flow(source: &str, destination: &str, protocol: u8) -> FlowTuple {
+    let ((source, source_port), (destination, destination_port)) = (place(source), place(destination));
+    FlowTuple { source, destination, source_port, destination_port, protocol, reserved: [0; 3] }
+}
+
+fn network(address_text: &str, bits: u32) -> Network {
+    let ip: IpAddr = address_text.parse().unwrap_or_else(|error| panic!("{address_text}: {error}"));
+    let bits = if ip.is_ipv4() { bits + 96 } else { bits };
+    let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
+    Network { address: address(ip), mask: Address::from_octets(mask.to_be_bytes()) }
+}
+
+impl Programs {
+    /// Loads the object; nothing if it was not built.
+    pub(super) fn load() -> Result<Option<Self>> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/pagurus-ebpf.o");
+        if !path.exists() {
+            println!("SKIPPED: {} was not built", path.display());
+            return Ok(None);
+        }
+        let mut ebpf = EbpfLoader::new().load_file(&path).context("load the object")?;
+        let services = HashMap::create(4096, SPARSE)?;
+        let slots = Array::create(65536, SHARED)?;
+        let backends = Array::create(4096, SHARED)?;
+        let backend_stats = Array::create(4096, SHARED)?;
+        let service_stats = Array::create(4096, SHARED)?;
+        let conntrack = HashMap::create(4096, SPARSE)?;
+        put(&mut ebpf, "SERVICES", &services)?;
+        put(&mut ebpf, "SLOTS", &slots)?;
+        put(&mut ebpf, "BACKENDS", &backends)?;
+        put(&mut ebpf, "BACKEND_STATS", &backend_stats)?;
+        put(&mut ebpf, "SERVICE_STATS", &service_stats)?;
+        put(&mut ebpf, "CONNTRACK", &conntrack)?;
+        for name in programs::PACKET {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load {name}"))?;
+        }
+        let config = NodeConfig {
+            flags: 0,
+            node_port_first: 30_000,
+            node_port_last: 32_767,
+            nat_port_first: 61_000,
+            nat_port_last: 64_999,
+            overlay_ifindex: 0,
+            node_v4: Address::ANY_V4,
+            node_v6: Address::ANY_V6,
+            tcp_seconds: [60; 4],
+            udp_seconds: [60; 2],
+            networks_len: 0,
+            mtu: 0,
+            zero: 0,
+            reserved: [0; 3],
+            networks: [network("::", 0); NETWORKS],
+        };
+        let (next_slot, next_backend, next_service) = (1, 1, 1);
+        let mut made = Self {
+            ebpf,
+            services,
+            slots,
+            backends,
+            backend_stats,
+            service_stats,
+            conntrack,
+            config,
+            next_slot,
+            next_backend,
+            next_service,
+        };
+        made.configure(|_| {})?;
+        Ok(Some(made))
+    }
+
+    /// Changes what the programs know of their node.
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
+        change(&mut self.config);
+        let map = self.ebpf.map_mut("CONFIG").context("CONFIG")?;
+        Array::<_, NodeConfig>::try_from(map)?.set(0, self.config, 0)?;
+        Ok(())
+    }
+
+    /// Says which addresses the node has, and that NodePorts are there.
+    pub(super) fn node(&mut self, ips: &[IpAddr]) -> Result<()> {
+        for ip in ips {
+            self.node_address(*ip, NODE_ADDRESS_LOCAL | NODE_ADDRESS_NODE_PORTS)?;
+        }
+        let (v4, v6) = (ips.iter().find(|ip| ip.is_ipv4()), ips.iter().find(|ip| ip.is_ipv6()));
+        self.configure(|config| {
+            config.node_v4 = v4.map_or(Address::ANY_V4, |ip| address(*ip));
+            config.node_v6 = v6.map_or(Address::ANY_V6, |ip| address(*ip));
+        })
+    }
+
+    /// Says something of an address of any node.
+    pub(super) fn node_address(&mut self, ip: IpAddr, flags: u32) -> Result<()> {
+        let map = self.ebpf.map_mut("NODES").context("NODES")?;
+        Ok(HashMap::<_, Address, u32>::try_from(map)?.insert(address(ip), flags, 0)?)
+    }
+
+    /// Networks that pods reach with their own address.
+    pub(super) fn networks(&mut self, networks: &[(&str, u32)]) -> Result<()> {
+        self.configure(|config| {
+            for (to, (text, bits)) in config.networks.iter_mut().zip(networks) {
+                *to = network(text, *bits);
+            }
+            config.networks_len = networks.len() as u32;
+        })
+    }
+
+    /// A pod of this node.
+    pub(super) fn endpoint(&mut self, ip: IpAddr, endpoint: Endpoint) -> Result<()> {
+        let map = self.ebpf.map_mut("ENDPOINTS").context("ENDPOINTS")?;
+        Ok(HashMap::<_, Address, Endpoint>::try_from(map)?.insert(address(ip), endpoint, 0)?)
+    }
+
+    /// Another backend; its id.
+    pub(super) fn backend(&mut self, at: &str, protocol: u8, is_local: bool) -> Result<u32> {
+        let id = self.next_backend;
+        self.next_backend += 1;
+        let (address, port) = place(at);
+        let flags = if is_local { BACKEND_LOCAL } else { 0 };
+        self.set_backend(id, Backend { address, port, protocol, reserved: 0, flags })?;
+        Ok(id)
+    }
+
+    /// Replaces a backend.
+    pub(super) fn set_backend(&mut self, id: u32, backend: Backend) -> Result<()> {
+        Ok(self.backends.set(id, backend, 0)?)
+    }
+
+    /// A backend as it stands.
+    pub(super) fn get_backend(&self, id: u32) -> Result<Backend> {
+        Ok(self.backends.get(&id, 0)?)
+    }
+
+    fn extent(&mut self, ids: &[u32]) -> Result<Extent> {
+        let first = self.next_slot;
+        for id in ids {
+            self.slots.set(self.next_slot, id, 0)?;
+            self.next_slot += 1;
+        }
+        Ok(Extent { first, count: ids.len() as u32 })
+    }
+
+    /// Writes a Service under a frontend; its number. Its Maglev table is the list of its backends, which is as good for this.
+    pub(super) fn service(&mut self, at: &str, protocol: u8, service: &Service<'_>) -> Result<u32> {
+        let number = self.next_service;
+        self.next_service += 1;
+        let inside = self.extent(service.inside)?;
+        let outside = self.extent(service.outside)?;
+        let maglev = self.extent(service.outside)?;
+        let (address, port) = place(at);
+        let key = ServiceKey { address, port, protocol, reserved: 0 };
+        let value = ServiceValue {
+            service: number,
+            flags: service.flags,
+            affinity_seconds: 10_800,
+            generation: 1,
+            inside,
+            outside,
+            maglev,
+        };
+        self.services.insert(key, value, 0)?;
+        Ok(number)
+    }
+
+    /// Lets a network use a Service with source ranges.
+    pub(super) fn source_range(&mut self, service: u32, text: &str, bits: u32) -> Result<()> {
+        let ip: IpAddr = text.parse()?;
+        let bits = if ip.is_ipv4() { bits + 96 } else { bits };
+        let key =
+            lpm_trie::Key::new(32 + bits, SourceRange { service: service.to_be(), address: address(ip) });
+        let map = self.ebpf.map_mut("SOURCE_RANGES").context("SOURCE_RANGES")?;
+        Ok(lpm_trie::LpmTrie::<_, SourceRange, u32>::try_from(map)?.insert(&key, 1, 0)?)
+    }
+
+    /// What becomes of a flow.
+    pub(super) fn state(&self, key: &FlowTuple) -> Option<FlowState> {
+        self.conntrack.get(key, 0).ok()
+    }
+
+    /// Every flow.
+    pub(super) fn states(&self) -> Vec<(FlowTuple, FlowState)> {
+        self.conntrack.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Writes a flow.
+    pub(super) fn set_state(&mut self, key: &FlowTuple, state: &FlowState) -> Result<()> {
+        Ok(self.conntrack.insert(key, state, 0)?)
+    }
+
+    /// Connections, refused, dropped.
+    pub(super) fn counts(&self, service: u32) -> Result<(u64, u64, u64)> {
+        let stats = self.service_stats.get(&service, 0)?;
+        Ok((stats.connections, stats.refused, stats.dropped))
+    }
+
+    /// Connections of a backend.
+    pub(super) fn connections(&self, backend: u32) -> Result<u64> {
+        Ok(self.backend_stats.get(&backend, 0)?)
+    }
+
+    /// Drops that were counted, by name.
+    pub(super) fn drops(&self) -> Result<Vec<(&'static str, u64)>> {
+        let map = PerCpuArray::<_, u64>::try_from(self.ebpf.map("DROPS").context("DROPS")?)?;
+        let mut found = Vec::new();
+        for reason in 0..DROP_REASONS {
+            let sum: u64 = map.get(&reason, 0)?.iter().sum();
+            if sum != 0 {
+                found.push((DROP_NAMES[reason as usize], sum));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs a program on a packet that comes to the loopback device.
+    pub(super) fn run(&self, program: &str, packet: &Packet) -> Result<Ran> {
+        let packet = packet.clone().macs([2, 0, 0, 0, 0, 1], [0; 6]);
+        self.run_bytes(program, &packet.build())
+    }
+
+    /// Runs a program on bytes.
+    pub(super) fn run_bytes(&self, program: &str, bytes: &[u8]) -> Result<Ran> {
+        let loaded: &SchedClassifier = self.ebpf.program(program).context("no such program")?.try_into()?;
+        let mut out = vec![0; bytes.len() + 256];
+        let result = loaded.test_run(TestRunOptions {
+            data_in: Some(bytes),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        trim(&mut out);
+        Ok(Ran { code: result.return_value, bytes: out })
+    }
+
+    /// Attaches a program to a device of the namespace it is called in.
+    pub(super) fn attach(&mut self, program: &str, device: &str) -> Result<()> {
+        let side = match program {
+            programs::TO_POD | programs::TO_OUTSIDE => TcAttachType::Egress,
+            _ => TcAttachType::Ingress,
+        };
+        let loaded: &mut SchedClassifier =
+            self.ebpf.program_mut(program).context("no such program")?.try_into()?;
+        loaded.attach(device, side).with_context(|| format!("attach {program} to {device}"))?;
+        Ok(())
+    }
+
+    /// What the verifier went through, by program.
+    pub(super) fn verified(&self) -> Result<Vec<(&'static str, u32)>> {
+        let mut found = Vec::new();
+        for name in programs::PACKET {
+            let program: &SchedClassifier = self.ebpf.program(name).context(name)?.try_into()?;
+            let count = program.info()?.verified_instruction_count().context("the kernel does not say")?;
+            found.push((name, count));
+        }
+        Ok(found)
+    }
+}
+
+/// Puts an inner map into its place.
+fn put<M: aya::maps::InnerMap>(ebpf: &mut Ebpf, name: &str, inner: &M) -> Result<()> {
+    let outer = ebpf.map_mut(name).with_context(|| name.to_owned())?;
+    ArrayOfMaps::<_, M>::try_from(outer)?.set(0, inner, 0).with_context(|| name.to_owned())
+}
