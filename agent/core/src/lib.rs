@@ -1,6 +1,7 @@
 //! The agent's decisions: same input, same plan; no I/O.
 
 pub mod addr;
+pub mod conntrack;
 pub mod devices;
 pub mod dns;
 pub mod names;

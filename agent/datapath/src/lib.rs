@@ -10,9 +10,11 @@
 //! ```
 
 pub mod attach;
+pub mod conntrack;
 pub mod counters;
 pub mod devices;
 pub mod features;
+pub mod handles;
 pub mod load;
 pub mod pins;
 pub mod services;

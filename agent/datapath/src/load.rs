@@ -11,6 +11,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader, Pod};
 use pagurus_ebpf_abi::{self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps, programs};
 
+use crate::conntrack::Conntrack;
 use crate::features::{self, Missing};
 use crate::pins::{PinError, Pins, Place};
 use crate::services::{KernelMaps, MapError};
@@ -72,7 +73,7 @@ pub struct Datapath {
     pub(crate) places: Vec<Place>,
     config: Config,
     services: KernelMaps,
-    pub(crate) conntrack: Growing,
+    pub(crate) conntrack: Option<Conntrack>,
     node_config: Array<MapData, NodeConfig>,
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
@@ -125,6 +126,7 @@ impl Datapath {
             MapShape::hash::<abi::FlowTuple, abi::FlowState>(),
             config.capacity.conntrack,
         )?;
+        let conntrack = Some(Conntrack::new(conntrack)?);
         let counters = per_cpu(&mut ebpf, maps::COUNTERS)?;
         let drops = per_cpu(&mut ebpf, maps::DROPS)?;
         let node_config = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;

@@ -25,11 +25,11 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     /// Maps an array of so many places (made with `BPF_F_MMAPABLE`).
-    pub(crate) fn map(array: BorrowedFd<'_>, places: u32, value: usize, writable: bool) -> io::Result<Self> {
+    pub(crate) fn map(array: BorrowedFd<'_>, places: u32, value: usize) -> io::Result<Self> {
         // The kernel rounds each value up to eight bytes.
         let stride = value.div_ceil(8) * 2;
         let bytes = places as usize * stride * size_of::<u32>();
-        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address the kernel chooses; the result is checked.
         let start = unsafe {
             libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, array.as_raw_fd(), 0)

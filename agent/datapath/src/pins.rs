@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use aya::maps::MapInfo;
 use pagurus_ebpf_abi::{
-    Address, ClientKey, ClientValue, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentValue,
-    LAYOUT_VERSION, ReverseKey, ReverseValue, SourceRange, maps,
+    Address, Announced, AnnouncedKey, ClientKey, ClientValue, Endpoint, FlowKey, FlowValue, FragmentKey,
+    FragmentValue, LAYOUT_VERSION, ReverseKey, ReverseValue, SourceRange, maps,
 };
 
 use crate::{Config, MapCapacity};
@@ -62,7 +62,7 @@ pub(crate) fn shapes(capacity: &MapCapacity) -> Vec<Shape> {
         shape(maps::CONNTRACK, word, word, 2, false),
         shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, false),
         shape(maps::ENDPOINTS, size_of::<Address>(), size_of::<Endpoint>(), capacity.endpoints, false),
-        shape(maps::ANNOUNCED, ANNOUNCED.0, ANNOUNCED.1, capacity.announced, false),
+        shape(maps::ANNOUNCED, size_of::<AnnouncedKey>(), size_of::<Announced>(), capacity.announced, false),
         shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse, false),
         shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows, false),
         shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients, false),
@@ -75,9 +75,6 @@ pub(crate) fn shapes(capacity: &MapCapacity) -> Vec<Shape> {
         ),
     ]
 }
-
-/// Sizes of a key and a value of the announced addresses.
-const ANNOUNCED: (usize, usize) = (size_of::<Address>(), size_of::<u32>());
 
 /// A map and where it is to be pinned.
 #[derive(Clone, Debug)]

@@ -132,7 +132,7 @@ impl KernelMaps {
         let larger = self.services.larger(capacity)?;
         let (keys, values): (Vec<_>, Vec<_>) = self.frontends()?.into_iter().unzip();
         for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
-            sys::update_batch(larger.fd().as_fd(), keys, values, 0)
+            sys::update_batch(larger.fd().as_fd(), keys, values)
                 .map_err(|(_, error)| MapError::new("copy", abi::maps::SERVICES, error))?;
         }
         self.services.install(larger, capacity).map(drop)
@@ -193,7 +193,7 @@ impl KernelMaps {
 }
 
 /// That an entry has gone already is as good.
-fn gone(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {
+pub(crate) fn gone(result: Result<(), aya::maps::MapError>, map: &'static str) -> Result<(), MapError> {
     match result {
         Err(aya::maps::MapError::KeyNotFound) => Ok(()),
         Err(aya::maps::MapError::SyscallError(error))
@@ -216,7 +216,7 @@ struct Frontends {
 
 impl Frontends {
     fn write(&mut self, services: &Growing) -> Result<(), Failed> {
-        let written = sys::update_batch(services.fd(), &self.keys, &self.values, 0);
+        let written = sys::update_batch(services.fd(), &self.keys, &self.values);
         let result = written.map_err(|(done, error)| Failed {
             done: self.places.get(done).copied().unwrap_or(0),
             error: MapError::new("write", abi::maps::SERVICES, error),

@@ -239,12 +239,11 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Writes entries; on failure, how many have been written.
+/// Writes entries, over what is there; on failure, how many have been written.
 pub(crate) fn update_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
-    flags: u64,
 ) -> Result<(), (usize, io::Error)> {
     let count = keys.len().min(values.len());
     let mut attributes = BatchAttributes {
@@ -252,7 +251,6 @@ pub(crate) fn update_batch<K: Pod, V: Pod>(
         values: values.as_ptr() as u64,
         count: u32::try_from(count).unwrap_or(u32::MAX),
         map: descriptor(map),
-        element_flags: flags,
         ..Default::default()
     };
     // The kernel counts what it has done; before it begins it may fail without saying so.
@@ -285,11 +283,22 @@ pub(crate) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()
 /// Reads a hash map in slices.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    position: Option<u64>,
+    /// Where the kernel goes on: the number of the bucket, in the first of two words.
+    position: Option<[u32; 2]>,
     is_at_end: bool,
 }
 
 impl Cursor {
+    /// Whether everything has been read.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.is_at_end
+    }
+
+    /// The bucket that is read next; 0 at the beginning.
+    pub(crate) fn bucket(&self) -> u32 {
+        self.position.map_or(0, |[bucket, _]| bucket)
+    }
+
     /// The next entries, at most about `count`; nothing at the end. Entries that come meanwhile may be missed, those that go may be
     /// seen.
     pub(crate) fn next<K: Pod, V: Pod>(
@@ -305,7 +314,7 @@ impl Cursor {
         while !self.is_at_end {
             keys.reserve(count);
             values.reserve(count);
-            let mut next = 0u64;
+            let mut next = [0u32; 2];
             let mut attributes = BatchAttributes {
                 position: self.position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64),
                 next: std::ptr::from_mut(&mut next) as u64,
@@ -337,4 +346,21 @@ impl Cursor {
         }
         Ok(false)
     }
+}
+
+/// A value from its bytes; none if there are too few.
+pub(crate) fn read_plain<V: Pod>(bytes: &[u8]) -> Option<V> {
+    if bytes.len() < size_of::<V>() {
+        return None;
+    }
+    // SAFETY: as many bytes as the value has, and every bit pattern is one.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// Seconds since the machine was started, without those in which it slept: the clock of `bpf_ktime_get_ns`.
+pub(crate) fn seconds() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes into `time`, which is ours; it cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u32::try_from(time.tv_sec).unwrap_or(0)
 }

@@ -67,6 +67,13 @@ impl Growing {
         create(self.name, &self.shape, capacity)
     }
 
+    /// The map in place 0, once more.
+    pub(crate) fn again(&self) -> Result<MapData, MapError> {
+        let error = |error: io::Error| MapError::new("open", self.name, error);
+        let fd = self.fd().try_clone_to_owned().map_err(error)?;
+        MapData::from_fd(fd).map_err(|error| MapError::new("open", self.name, error))
+    }
+
     /// The map in another place, if there is one.
     pub(crate) fn at(&self, place: u32) -> Result<Option<MapData>, MapError> {
         inner(self.name, &self.outer, place)
@@ -134,15 +141,11 @@ impl SharedArray {
         value: usize,
         capacity: u32,
     ) -> Result<Self, MapError> {
-        Self::of(Growing::open(name, outer, MapShape::array(value, SHARED), capacity)?, value, true)
+        Self::of(Growing::open(name, outer, MapShape::array(value, SHARED), capacity)?, value)
     }
 
-    pub(crate) fn read(name: &'static str, outer: Map, value: usize) -> Result<Self, MapError> {
-        Self::of(Growing::read(name, outer, MapShape::array(value, SHARED))?, value, false)
-    }
-
-    fn of(map: Growing, value: usize, writable: bool) -> Result<Self, MapError> {
-        let memory = Shared::map(map.fd(), map.capacity(), value, writable)
+    fn of(map: Growing, value: usize) -> Result<Self, MapError> {
+        let memory = Shared::map(map.fd(), map.capacity(), value)
             .map_err(|error| MapError::new("map into memory", map.name, error))?;
         Ok(Self { map, memory, value })
     }
@@ -151,7 +154,7 @@ impl SharedArray {
     /// write, is copied before.
     pub(crate) fn grow(&mut self, capacity: u32, is_counted: bool) -> Result<(), MapError> {
         let larger = self.map.larger(capacity)?;
-        let memory = Shared::map(larger.fd().as_fd(), capacity, self.value, true)
+        let memory = Shared::map(larger.fd().as_fd(), capacity, self.value)
             .map_err(|error| MapError::new("map into memory", self.map.name, error))?;
         if !is_counted {
             memory.copy_from(&self.memory);

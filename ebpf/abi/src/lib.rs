@@ -112,8 +112,8 @@ pub mod programs {
 #[cfg(feature = "user")]
 mod pod {
     use crate::{
-        Address, Announced, AnnouncedKey, Backend, ClientKey, ClientValue, Endpoint, FlowKey, FlowState,
-        FlowTuple, FlowValue, FragmentKey, FragmentValue, Hop, NodeConfig, ReverseKey, ReverseValue,
+        Address, Announced, AnnouncedKey, Backend, ClientKey, ClientValue, DropEvent, Endpoint, FlowKey,
+        FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue, Hop, NodeConfig, ReverseKey, ReverseValue,
         ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket,
     };
 
@@ -132,6 +132,7 @@ mod pod {
         Backend,
         ClientKey,
         ClientValue,
+        DropEvent,
         Endpoint,
         FlowKey,
         FlowState,
