@@ -77,6 +77,8 @@ pub struct MapCapacity {
     pub clients: u32,
     /// Datagrams whose other fragments are waited for, oldest out first.
     pub fragments: u32,
+    /// Flows that XDP has at hand from a moment ago, for all CPUs together; 32 bytes for each.
+    pub warm: u32,
     /// Bytes of the ring of events: a power of two of pages.
     pub events: u32,
 }
@@ -97,6 +99,7 @@ impl Default for MapCapacity {
             flows: 16_384,
             clients: 16_384,
             fragments: 8192,
+            warm: 131_072,
             events: 262_144,
         }
     }

@@ -61,9 +61,29 @@ pub enum LoadError {
     /// A table of Services could not be opened or made.
     #[error(transparent)]
     Table(#[from] MapError),
+    /// The machine does not say how many CPUs it has.
+    #[error("read {file}")]
+    Cpus {
+        /// Where it is said.
+        file: &'static str,
+        /// Why it was not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The object lacks something this crate knows.
     #[error("the BPF object has no {0}: it was built from another version of the programs")]
     Lacks(&'static str),
+}
+
+/// How many CPUs there may be.
+fn cpus() -> Result<u32, LoadError> {
+    let count = aya::util::nr_cpus().map_err(|(file, source)| LoadError::Cpus { file, source })?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Buckets of two flows for each CPU, a power of two, so that all CPUs together have about so many flows.
+fn warm_buckets(flows: u32, cpus: u32) -> u32 {
+    (flows / 2 / cpus.max(1)).max(64).next_power_of_two().min(1 << 24)
 }
 
 /// The loaded programs and their maps.
@@ -113,6 +133,11 @@ impl Datapath {
             loader.map_pin_path(place.shape.name, place.now.as_path());
         }
         loader.map_max_entries(maps::EVENTS, config.capacity.events);
+        let cpus = cpus()?;
+        let buckets = warm_buckets(config.capacity.warm, cpus);
+        loader.map_max_entries(maps::WARM, buckets * cpus);
+        loader.map_max_entries(maps::HOPS, abi::HOPS_PER_CPU * cpus);
+        loader.override_global(maps::WARM_BUCKETS, &buckets, true);
         let mut ebpf = loader.load(object).map_err(|error| LoadError::Object(Box::new(error)))?;
         for name in programs::SOCKET {
             let program = attach::socket_program(&mut ebpf, name)?;
@@ -316,5 +341,19 @@ mod tests {
         } else {
             "cargo xtask build"
         }));
+    }
+
+    #[test]
+    fn flows_are_shared_among_cpus() {
+        for (flows, cpus, buckets) in [
+            (0, 2, 64),
+            (1, 0, 64),
+            (131_072, 2, 32_768),
+            (131_072, 3, 32_768),
+            (131_072, 1000, 128),
+            (u32::MAX, 1, 1 << 24),
+        ] {
+            assert_eq!(warm_buckets(flows, cpus), buckets, "{flows} flows, {cpus} CPUs");
+        }
     }
 }
