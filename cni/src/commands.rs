@@ -10,7 +10,7 @@ mod gc;
 mod status;
 mod version;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::ipam::store::Error as StoreError;
 use crate::ipam::{Attachment, Key, Store};
-use crate::netlink::{self, Netlink as _, ROUTE_PROTOCOL, Socket};
+use crate::netlink::{self, Mac, Netlink as _, ROUTE_PROTOCOL, Socket};
 use crate::netns::{self, NetNs};
 use crate::request::{Call, Command, Request};
 use crate::spec::{Error, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, WIRING_FAILED};
@@ -38,10 +38,26 @@ pub struct Settings {
     pub mtu: u32,
 }
 
+/// What else is to be done for a device before its container starts: from its number and its name.
+pub type OnConnect = dyn Fn(u32, &str) -> Result<(), Box<dyn std::error::Error>> + Send + Sync;
+
+/// A connected container, and how its packets get to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Its addresses and ports.
+    pub attachment: Attachment,
+    /// Number of the host's end of its pair.
+    pub ifindex: u32,
+    /// Hardware address of the container's end.
+    pub mac: Mac,
+    /// Hardware address of the host's end.
+    pub host_mac: Mac,
+}
+
 /// The pod network of this node.
-#[derive(Debug)]
 pub struct Network {
     state: Mutex<State>,
+    on_connect: Option<Box<OnConnect>>,
     /// Signalled whenever an attachment is no longer worked on.
     idle: Condvar,
 }
@@ -53,6 +69,12 @@ struct State {
     busy: HashSet<Key>,
     /// Addresses that have a route to a pod of this node although no attachment has them.
     foreign: HashSet<IpAddr>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 /// Attachments worked on by this command; let go at the end.
@@ -78,7 +100,12 @@ impl Network {
             busy: HashSet::new(),
             foreign: HashSet::new(),
         };
-        Ok(Self { state: Mutex::new(state), idle: Condvar::new() })
+        Ok(Self { state: Mutex::new(state), on_connect: None, idle: Condvar::new() })
+    }
+
+    /// Has this done for each container at the end of its ADD; if it fails, so does ADD.
+    pub fn on_connect(&mut self, work: Box<OnConnect>) {
+        self.on_connect = Some(work);
     }
 
     /// Takes over what the node's network looks like now.
@@ -99,6 +126,30 @@ impl Network {
     /// All attachments.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.state().store.iter().cloned().collect()
+    }
+
+    /// All containers whose device is there.
+    pub fn connected(&self) -> Result<Vec<Connected>, Error> {
+        let links = host()?.links().map_err(|error| Error::from_source(IO_FAILURE, &error))?;
+        let links: HashMap<&str, u32> = links.iter().map(|link| (link.name.as_str(), link.index)).collect();
+        let state = self.state();
+        let connected = state.store.iter().filter_map(|attachment| {
+            let wiring = wiring(attachment, &state.settings);
+            let ifindex = *links.get(wiring.host_link.as_str())?;
+            let (mac, host_mac) = (wiring.pod_mac(), wiring.host_mac());
+            Some(Connected { attachment: attachment.clone(), ifindex, mac, host_mac })
+        });
+        Ok(connected.collect())
+    }
+
+    /// Does what else is to be done for a container's device.
+    fn tell(&self, wiring: &Wiring, host: &mut Socket) -> Result<(), Error> {
+        let Some(work) = &self.on_connect else { return Ok(()) };
+        let link = host.link(&wiring.host_link).map_err(|error| Error::from_source(WIRING_FAILED, &error))?;
+        let link = link.ok_or_else(|| {
+            Error::new(WIRING_FAILED, format!("link {} has gone while it was connected", wiring.host_link))
+        })?;
+        work(link.index, &link.name).map_err(|error| Error::from_source(WIRING_FAILED, &*error))
     }
 
     /// Carries out a call of the plugin; what it returns is to be printed.
@@ -180,7 +231,7 @@ fn routed(host: &mut Socket) -> Result<HashSet<IpAddr>, netlink::Error> {
 
 fn store_error(error: &StoreError) -> Error {
     let code = match error {
-        StoreError::NoRange | StoreError::Exhausted(_) => TRY_AGAIN_LATER,
+        StoreError::NoRange | StoreError::Exhausted(_) | StoreError::HostPort { .. } => TRY_AGAIN_LATER,
         StoreError::File { .. } => IO_FAILURE,
     };
     Error::from_source(code, error)

@@ -2,7 +2,9 @@
 //!
 //! Must not know: how a pod is wired.
 
+pub mod host_port;
 pub mod range;
 pub mod store;
 
+pub use host_port::HostPort;
 pub use store::{Attachment, Key, Store};

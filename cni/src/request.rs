@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ipam::Key;
+use crate::ipam::{HostPort, Key, host_port};
 use crate::spec::{
     DECODING_FAILURE, Error, INCOMPATIBLE_VERSION, INVALID_CONFIGURATION, INVALID_ENVIRONMENT, NetworkConfig,
     VERSIONS,
@@ -116,6 +116,8 @@ pub struct Request {
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS` by name.
     pub args: BTreeMap<String, String>,
+    /// Ports of the node that are to lead to the container.
+    pub host_ports: Vec<HostPort>,
     /// The configuration.
     pub config: NetworkConfig,
 }
@@ -140,7 +142,10 @@ impl Request {
                 return Err(Error::new(INVALID_ENVIRONMENT, "CNI_NETNS is missing"));
             }
         }
-        Ok(Self { command, version, key, netns, args: arguments(&call.args), config })
+        let mappings = config.runtime_config.get("portMappings").unwrap_or(&Value::Null);
+        let host_ports = host_port::read(mappings)
+            .map_err(|problem| Error::new(INVALID_CONFIGURATION, format!("runtimeConfig: {problem}")))?;
+        Ok(Self { command, version, key, netns, args: arguments(&call.args), host_ports, config })
     }
 
     /// The pod, for people: namespace/name.
@@ -242,6 +247,10 @@ mod tests {
         check(&with(|call| call.netns.clear()), Some(INVALID_ENVIRONMENT));
         check(&with(|call| call.config = json!([])), Some(DECODING_FAILURE));
         check(&with(|call| call.config["name"] = json!("")), Some(INVALID_CONFIGURATION));
+        let mappings = json!({ "portMappings": [{ "hostPort": 1, "containerPort": 1, "protocol": "x" }] });
+        let mut wrong = call("ADD", "1.0.0");
+        wrong.config["runtimeConfig"] = mappings;
+        check(&wrong, Some(INVALID_CONFIGURATION));
         let mut del = call("DEL", "1.0.0");
         del.netns.clear();
         check(&del, None);

@@ -134,6 +134,8 @@ pub struct NetworkConfig {
     pub kind: String,
     /// Where the agent listens.
     pub agent_socket: Option<String>,
+    /// Arguments for the capabilities that the configuration names.
+    pub runtime_config: Map<String, Value>,
     /// Result of the plugin before us, or of our own ADD.
     pub prev_result: Option<Value>,
     /// GC: the attachments that are alive.
@@ -175,6 +177,7 @@ mod tests {
             netns: "/run/netns/c".into(),
             pod: "ns/pod".into(),
             ips,
+            host_ports: Vec::new(),
             boot_id: String::new(),
         };
         let old = result("0.3.1", &attachment, &wiring);

@@ -23,9 +23,10 @@ pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow
     let mut parts = JoinSet::new();
     let watch = node::run(context.client.clone(), publish, cancel.clone());
     parts.spawn(watch.instrument(tracing::info_span!("nodes")));
-    let balancing = services::run(context.clone(), nodes.clone(), cancel.clone());
+    let (tell_pods, pods) = watch::channel(None);
+    let balancing = services::run(context.clone(), nodes.clone(), pods, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
-    let network = network::run(context, nodes, cancel.clone());
+    let network = network::run(context, nodes, tell_pods, cancel.clone());
     parts.spawn(network.instrument(tracing::info_span!("network")));
     let mut outcome = Ok(());
     while let Some(ended) = parts.join_next().await {

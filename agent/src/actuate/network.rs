@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ObjectReference;
-use pagurus_cni::commands::Settings;
+use pagurus_cni::commands::{Connected, Settings};
 use pagurus_cni::netlink::{ROUTE_PROTOCOL, Route, Socket};
 use pagurus_cni::overlay::{self, Options};
 use pagurus_cni::{Network, sysctl};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeContext;
@@ -27,6 +27,9 @@ use crate::process::readiness::Part;
 
 mod conflist;
 mod server;
+
+/// The pods connected on this node; nothing until they are known.
+pub type PodsHere = Option<Arc<Vec<Connected>>>;
 
 /// Where attachments are kept.
 const STATE: &str = "/var/lib/pagurus/attachments";
@@ -38,6 +41,7 @@ const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);
 pub async fn run(
     context: Arc<NodeContext>,
     nodes: watch::Receiver<Published>,
+    pods: watch::Sender<PodsHere>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let part = context.readiness.register("network");
@@ -49,8 +53,9 @@ pub async fn run(
     let explained = network.clone();
     context.debug.register("network", move || explain(&explained));
     let listener = server::bind(&context.config.cni_socket)?;
-    let server = server::run(listener, network.clone(), cancel.clone());
-    let passes = Passes { context, network, nodes, part, attachments, told: BTreeMap::new() };
+    let changed = Arc::new(Notify::new());
+    let server = server::run(listener, network.clone(), changed.clone(), cancel.clone());
+    let passes = Passes { context, network, nodes, pods, changed, part, attachments, told: BTreeMap::new() };
     tokio::try_join!(server, passes.run(cancel)).map(|((), ())| ())
 }
 
@@ -78,6 +83,10 @@ struct Passes {
     context: Arc<NodeContext>,
     network: Arc<Network>,
     nodes: watch::Receiver<Published>,
+    /// Where the pods connected here are told.
+    pods: watch::Sender<PodsHere>,
+    /// Signalled when a pod was connected or disconnected.
+    changed: Arc<Notify>,
     part: Part,
     attachments: Gauge<i64>,
     /// Problems that have been told, so that each is told once.
@@ -86,16 +95,44 @@ struct Passes {
 
 impl Passes {
     async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        // Those of an earlier agent are known before anything else.
+        let mut problems: Vec<String> = self.tell_pods().await.err().into_iter().collect();
         loop {
-            let problems = self.pass().await;
+            problems.extend(self.pass().await);
+            problems.extend(self.tell_pods().await.err());
             let wait = if problems.is_empty() { LOOK } else { LOOK_AFTER_FAILURE };
-            self.tell(problems);
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                Ok(()) = self.nodes.changed() => {}
-                () = cancel.cancelled() => return Ok(()),
+            self.tell(std::mem::take(&mut problems));
+            let again = tokio::time::Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(again) => break,
+                    Ok(()) = self.nodes.changed() => break,
+                    () = self.changed.notified() => {
+                        if let Err(problem) = self.tell_pods().await {
+                            problems.push(problem);
+                            break;
+                        }
+                    }
+                    () = cancel.cancelled() => return Ok(()),
+                }
             }
         }
+    }
+
+    /// Tells which pods are connected, if that has changed.
+    async fn tell_pods(&self) -> Result<(), String> {
+        let network = self.network.clone();
+        let looked = tokio::task::spawn_blocking(move || network.connected()).await;
+        let connected = looked.map_err(|error| error.to_string())?.map_err(|error| text(&error))?;
+        self.attachments.set(i64::try_from(connected.len()).unwrap_or(i64::MAX));
+        self.pods.send_if_modified(|told| {
+            let is_news = told.as_deref() != Some(&connected);
+            if is_news {
+                *told = Some(Arc::new(connected));
+            }
+            is_news
+        });
+        Ok(())
     }
 
     /// One comparison; what could not be put right.
@@ -112,7 +149,6 @@ impl Passes {
             problems: vec![format!("a pass over the pod network panicked: {error}")],
             clash: None,
         });
-        self.attachments.set(i64::try_from(self.network.attachments().len()).unwrap_or(i64::MAX));
         if self.network.settings().ranges.is_empty() {
             self.part.not_ready("the node has no podCIDRs yet");
             return problems;

@@ -84,8 +84,6 @@ pub struct Host {
     pub cluster_dns: ClusterDns,
     /// Each pod has a cgroup of its own, below one for its quality of service; otherwise the runtime decides.
     pub cgroups_per_qos: bool,
-    /// The pod network serves ports of the node for pods (`hostPort`).
-    pub serves_host_ports: bool,
     /// Memory of the node, in bytes.
     pub memory: i64,
     /// What the node can give to pods.

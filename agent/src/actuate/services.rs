@@ -22,11 +22,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::actuate::network::PodsHere;
 use crate::config::NodeContext;
 use crate::index::feed::{Change, Feed};
 use crate::index::node::{Nodes, Published};
 use crate::index::{endpoint_slices, services};
 
+mod host_ports;
 mod metrics;
 
 use metrics::ServiceMetrics;
@@ -42,6 +44,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub async fn run(
     context: Arc<NodeContext>,
     nodes: watch::Receiver<Published>,
+    pods: watch::Receiver<PodsHere>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let part = context.readiness.register("services");
@@ -65,13 +68,15 @@ pub async fn run(
         services: Feed::all("Service", Api::<Service>::all(context.client.clone())),
         slices: Feed::all("EndpointSlice", Api::<EndpointSlice>::all(context.client.clone())),
         nodes,
+        pods,
         node_name: context.node_name.clone(),
         services_complete: false,
         slices_complete: false,
+        pods_known: false,
     };
     part.not_ready("waiting for the lists of Services and EndpointSlices");
     // Until everything is known.
-    while !(feeds.services_complete && feeds.slices_complete) {
+    while !(feeds.services_complete && feeds.slices_complete && feeds.pods_known) {
         tokio::select! {
             change = feeds.next() => feeds.take(&shared, change),
             () = cancel.cancelled() => return Ok(()),
@@ -141,15 +146,18 @@ struct Feeds {
     services: Feed<Service>,
     slices: Feed<EndpointSlice>,
     nodes: watch::Receiver<Published>,
+    pods: watch::Receiver<PodsHere>,
     node_name: String,
     services_complete: bool,
     slices_complete: bool,
+    pods_known: bool,
 }
 
 enum News {
     Service(Box<Change<Service>>),
     Slice(Box<Change<EndpointSlice>>),
     Nodes,
+    Pods,
 }
 
 impl Feeds {
@@ -159,6 +167,7 @@ impl Feeds {
             change = self.slices.next() => News::Slice(Box::new(change)),
             // The sender lives as long as the watch of Nodes; after that nothing changes any more.
             Ok(()) = self.nodes.changed() => News::Nodes,
+            Ok(()) = self.pods.changed() => News::Pods,
         }
     }
 
@@ -167,7 +176,7 @@ impl Feeds {
         match news {
             News::Service(_) => self.services.arrived(),
             News::Slice(_) => self.slices.arrived(),
-            News::Nodes => Instant::now(),
+            News::Nodes | News::Pods => Instant::now(),
         }
     }
 
@@ -191,6 +200,13 @@ impl Feeds {
                 let nodes = self.nodes.borrow_and_update().clone();
                 if let Some(nodes) = nodes {
                     desired.set_addresses(node_ips(&nodes, &self.node_name));
+                }
+            }
+            News::Pods => {
+                let pods = self.pods.borrow_and_update().clone();
+                if let Some(pods) = pods {
+                    host_ports::set(desired, &pods);
+                    self.pods_known = true;
                 }
             }
         }

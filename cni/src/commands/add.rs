@@ -24,13 +24,16 @@ pub(super) fn run(network: &Network, request: &Request) -> Result<Value, Error> 
         let foreign = state.foreign.clone();
         let attachment = state
             .store
-            .reserve(&request.key, path, &request.pod(), &settings.ranges, |ip| foreign.contains(ip))
+            .reserve(&request.key, path, &request.pod(), &request.host_ports, &settings.ranges, |ip| {
+                foreign.contains(ip)
+            })
             .map_err(|error| store_error(&error))?;
         let wiring = wiring(&attachment, &settings);
         (attachment, wiring)
     };
     let mut host = host()?;
-    if let Err(error) = connect(&wiring, &mut host, &netns) {
+    let connected = connect(&wiring, &mut host, &netns).and_then(|()| network.tell(&wiring, &mut host));
+    if let Err(error) = connected {
         // The runtime sends a DEL after a failed ADD, but need not.
         let undone = super::del::disconnect(network, &mut host, &request.key);
         return Err(match undone {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::ipam::range;
+use crate::ipam::{HostPort, range};
 
 /// What an attachment is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct Attachment {
     pub pod: String,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+    /// Ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
     /// The boot it was made in.
     pub boot_id: String,
 }
@@ -74,6 +77,14 @@ pub enum Error {
     /// Every address is in use.
     #[error("no address of {0} is free")]
     Exhausted(IpNet),
+    /// A port of the node leads to another pod already.
+    #[error("host port {port} is taken by pod {pod}; it is free when that pod has gone")]
+    HostPort {
+        /// The port.
+        port: HostPort,
+        /// Who has it: namespace/name.
+        pod: String,
+    },
     /// The node has no ranges yet.
     #[error("the node has no pod address ranges yet")]
     NoRange,
@@ -164,6 +175,7 @@ impl Store {
         key: &Key,
         netns: &Path,
         pod: &str,
+        host_ports: &[HostPort],
         ranges: &[IpNet],
         also_used: impl Fn(&IpAddr) -> bool,
     ) -> Result<Attachment, Error> {
@@ -173,6 +185,12 @@ impl Store {
         }
         if ranges.is_empty() {
             return Err(Error::NoRange);
+        }
+        let others = || self.attachments.values().filter(|other| other.key != *key);
+        for port in host_ports {
+            if let Some(other) = others().find(|a| a.host_ports.iter().any(|taken| taken.clashes(port))) {
+                return Err(Error::HostPort { port: port.clone(), pod: other.pod.clone() });
+            }
         }
         let mut ips = Vec::with_capacity(ranges.len());
         for range in ranges {
@@ -188,6 +206,7 @@ impl Store {
             netns: netns.to_owned(),
             pod: pod.to_owned(),
             ips,
+            host_ports: host_ports.to_vec(),
             boot_id: self.boot_id.clone(),
         };
         self.write(&attachment)?;
@@ -247,7 +266,7 @@ mod tests {
     }
 
     fn reserve(store: &mut Store, container: &str) -> Result<Attachment, Error> {
-        store.reserve(&key(container), Path::new(NETNS), "ns/pod", &ranges(), |_| false)
+        store.reserve(&key(container), Path::new(NETNS), "ns/pod", &[], &ranges(), |_| false)
     }
 
     #[test]
@@ -267,6 +286,34 @@ mod tests {
         store.release(&key("b")).expect("release");
         store.release(&key("b")).expect("release again");
         assert_eq!(reserve(&mut store, "g").expect("the one given back").ips[0], b.ips[0]);
+    }
+
+    #[test]
+    fn host_ports_are_kept_and_lead_to_one_pod() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let reserve = |store: &mut Store, container: &str, ports: &[HostPort]| {
+            let pod = format!("ns/{container}");
+            store.reserve(&key(container), Path::new(NETNS), &pod, ports, &ranges(), |_| false)
+        };
+        let port = |port, ip: Option<&str>| HostPort {
+            host_ip: ip.map(|ip| ip.parse().expect("an address")),
+            host_port: port,
+            container_port: 80,
+            protocol: "tcp".into(),
+        };
+        let mut store = Store::open_in_boot(folder.path(), "boot").expect("open");
+        reserve(&mut store, "a", &[port(8080, None), port(8081, Some("192.168.0.1"))]).expect("free");
+        reserve(&mut store, "a", &[port(8080, None)]).expect("its own");
+        let mut store = Store::open_in_boot(folder.path(), "boot").expect("open again");
+        let taken = reserve(&mut store, "b", &[port(9090, None), port(8080, Some("192.168.0.2"))]);
+        assert_eq!(
+            taken.expect_err("taken").to_string(),
+            "host port 192.168.0.2:8080/tcp is taken by pod ns/a; it is free when that pod has gone"
+        );
+        assert!(store.get(&key("b")).is_none());
+        reserve(&mut store, "b", &[port(8081, Some("192.168.0.2"))]).expect("another address");
+        store.release(&key("a")).expect("release");
+        reserve(&mut store, "c", &[port(8080, None)]).expect("free again");
     }
 
     #[test]
@@ -296,7 +343,7 @@ mod tests {
         let used: IpAddr = "10.244.0.1".parse().expect("ip");
         let mut store = store;
         let b = store
-            .reserve(&key("b"), Path::new(NETNS), "ns/pod", &ranges(), |ip| *ip == used)
+            .reserve(&key("b"), Path::new(NETNS), "ns/pod", &[], &ranges(), |ip| *ip == used)
             .expect("reserve");
         assert_ne!(b.ips[0], used);
     }

@@ -24,7 +24,11 @@ pub(super) fn write(folder: &Path, socket: &Path) -> anyhow::Result<()> {
     let content = json!({
         "cniVersion": CNI_VERSION,
         "name": "pagurus",
-        "plugins": [{ "type": "pagurus-cni", "agentSocket": socket.display().to_string() }]
+        "plugins": [{
+            "type": "pagurus-cni",
+            "agentSocket": socket.display().to_string(),
+            "capabilities": { "portMappings": true }
+        }]
     });
     let mut content = serde_json::to_vec_pretty(&content).context("encode the CNI configuration")?;
     content.push(b'\n');

@@ -15,7 +15,7 @@ use pagurus_cni::request::Call;
 use pagurus_cni::spec::{DECODING_FAILURE, Error, IO_FAILURE};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +44,11 @@ pub(super) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers calls until cancelled; a command that has begun is finished.
+/// Answers calls until cancelled, signalling `changed` after each that may have connected or disconnected something; a command that has begun is finished.
 pub(super) async fn run(
     listener: UnixListener,
     network: Arc<Network>,
+    changed: Arc<Notify>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -56,7 +57,7 @@ pub(super) async fn run(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn(answer(stream, network.clone(), slots.clone()));
+                    calls.spawn(answer(stream, network.clone(), changed.clone(), slots.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept a call of the CNI plugin");
@@ -75,11 +76,16 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn answer(mut stream: UnixStream, network: Arc<Network>, slots: Arc<Semaphore>) {
+async fn answer(mut stream: UnixStream, network: Arc<Network>, changed: Arc<Notify>, slots: Arc<Semaphore>) {
     let reply = match tokio::time::timeout(CALL_TIME, read(&mut stream)).await {
         Ok(Ok(call)) => {
             let _slot = slots.acquire().await;
-            carry_out(network, call).await
+            let changes = matches!(call.command.as_str(), "ADD" | "DEL" | "GC");
+            let reply = carry_out(network, call).await;
+            if changes {
+                changed.notify_one();
+            }
+            reply
         }
         Ok(Err(error)) => Reply::Failed(error),
         Err(_) => Reply::Failed(Error::new(IO_FAILURE, "the call did not come in time")),
@@ -149,7 +155,7 @@ mod tests {
         let listener = bind(&socket).expect("in place of the stale one");
         assert!(bind(&socket).is_err(), "a second agent");
         let cancel = CancellationToken::new();
-        let server = tokio::spawn(run(listener, network, cancel.clone()));
+        let server = tokio::spawn(run(listener, network, Arc::default(), cancel.clone()));
         let versions = ask(&socket, call("VERSION")).await.expect("an answer").expect("a result");
         assert_eq!(versions["cniVersion"], "1.1.0");
         assert_eq!(ask(&socket, call("STATUS")).await.expect_err("no ranges").code, NOT_AVAILABLE);

@@ -41,25 +41,10 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
             Err(panic) => return refuse(job, &panic.to_string()),
         }
     }
-    tell_unserved_ports(job);
     match job.host.runtime.run_sandbox(config(job, attempt), &handler).await {
         Ok(_) => Outcome::Done(Effect::Nothing),
         Err(error) => refuse(job, &error.runtime_message()),
     }
-}
-
-/// Ports of the node that the pod asks for and nobody serves are no reason not to run it, but one to say so.
-fn tell_unserved_ports(job: &Job) {
-    let mapped = port_mappings(&job.pod);
-    if job.host.serves_host_ports || mapped.is_empty() {
-        return;
-    }
-    let ports: Vec<String> = mapped.iter().map(|port| port.host_port.to_string()).collect();
-    let message = format!(
-        "hostPort {} is not served by this node's network; use hostNetwork or a Service",
-        ports.join(", ")
-    );
-    job.host.events.warning(&about(&job.pod), "HostPortNotSupported", message);
 }
 
 fn refuse(job: &Job, error: &str) -> Outcome {

@@ -276,7 +276,6 @@ impl Node {
             host_ips: vec!["192.0.2.1".parse().expect("an address")],
             cluster_dns: ClusterDns { servers: Vec::new(), domain: "cluster.local".into() },
             cgroups_per_qos: fake.is_none(),
-            serves_host_ports: true,
             memory: 1 << 30,
             allocatable: BTreeMap::new(),
         };

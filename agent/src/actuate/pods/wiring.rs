@@ -76,8 +76,6 @@ pub async fn run_node(
             domain: context.config.cluster_domain.clone(),
         },
         cgroups_per_qos: true,
-        // Other people's pod networks mostly do; ours does not yet.
-        serves_host_ports: !context.config.dataplane,
         memory: i64::try_from(resources.memory).unwrap_or(i64::MAX),
         allocatable: allocatable(&resources),
     };

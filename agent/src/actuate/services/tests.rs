@@ -20,13 +20,16 @@ fn feeds() -> Feeds {
     let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
     let client = kube::Client::try_from(config).unwrap();
     let (_, nodes) = watch::channel(None);
+    let (_, pods) = watch::channel(None);
     Feeds {
         services: Feed::all("Service", Api::all(client.clone())),
         slices: Feed::all("EndpointSlice", Api::all(client)),
         nodes,
+        pods,
         node_name: "here".into(),
         services_complete: false,
         slices_complete: false,
+        pods_known: false,
     }
 }
 
