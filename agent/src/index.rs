@@ -1,5 +1,6 @@
 //! IN: what the API server wants of this node. Kubernetes types stop here.
 
+pub mod dns;
 pub mod endpoint_slices;
 pub mod feed;
 pub mod node;

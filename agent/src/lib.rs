@@ -17,6 +17,8 @@ pub mod index;
 
 pub mod observe;
 
+pub mod dns;
+
 pub mod actuate;
 
 pub mod report;

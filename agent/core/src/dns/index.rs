@@ -172,6 +172,11 @@ impl Index {
         self.take_slice(self.number(namespace, name));
     }
 
+    /// Whether this Service has this ClusterIP.
+    pub fn has_cluster_ip(&self, namespace: &str, name: &str, ip: IpAddr) -> bool {
+        self.owners(ip).any(|owner| owner == key(name, namespace))
+    }
+
     pub(super) fn topic(&self, name: &str) -> Topic {
         let hash = usize::try_from(self.hasher.hash_one(name) >> 16).unwrap_or(0);
         Topic(FIRST + hash % (TOPICS - FIRST))

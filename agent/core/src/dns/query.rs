@@ -122,6 +122,30 @@ impl<'a> Query<'a> {
     }
 }
 
+/// The key of a question to others: name and type as in [`Query::key`], and what of the client's wishes changes the answer.
+pub fn foreign_key(key: &[u8], dnssec_ok: bool, checking_disabled: bool) -> ForeignKey {
+    let mut bytes = [0; LONGEST_QUESTION];
+    let length = key.len().min(LONGEST_QUESTION - 1);
+    bytes[..length].copy_from_slice(&key[..length]);
+    bytes[length] = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+    ForeignKey { bytes, length: length + 1 }
+}
+
+/// A key of a question to others.
+#[derive(Clone, Copy)]
+pub struct ForeignKey {
+    bytes: [u8; LONGEST_QUESTION],
+    length: usize,
+}
+
+impl std::ops::Deref for ForeignKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 /// Room for a key.
 pub struct KeyBuffer([u8; LONGEST_QUESTION]);
 

@@ -1,0 +1,267 @@
+//! Cluster DNS: every node answers its own pods.
+//!
+//! ```text
+//! pod --> ClusterIP of kube-dns --(dataplane)--> this node's DNS address --> udp, tcp --> server --> table (cluster names)
+//!                                                                                               +--> forward (all others)
+//! ```
+//!
+//! Must not know: how the dataplane leads packets here.
+
+pub mod address;
+mod forward;
+pub mod keeper;
+mod metrics;
+mod server;
+mod sockets;
+mod table;
+mod tcp;
+mod udp;
+mod upstream;
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hickory_proto::rr::Name;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::process::debug_state::DebugState;
+use crate::process::metrics::Metrics;
+
+use forward::Forwarder;
+use metrics::DnsMetrics;
+use server::Server;
+use sockets::Sockets;
+pub use table::Table;
+pub use upstream::Source;
+use upstream::Upstreams;
+
+/// Namespace and name of the Service at whose ClusterIP pods find DNS.
+pub const SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+/// Where the process that holds the sockets is reached.
+const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
+/// Questions that wait for an answer of others.
+const LATER: usize = 4096;
+/// How often it is looked whether addresses and sockets are as they should be.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// How DNS is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's domain.
+    pub domain: String,
+    /// This node's DNS addresses; put on the loopback device.
+    pub addresses: Vec<IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// Who is asked about other names.
+    pub upstreams: Source,
+    /// Who holds the sockets.
+    pub keeper: keeper::Settings,
+}
+
+impl Settings {
+    /// As a node does it.
+    pub fn of_node(domain: &str, upstreams: Source) -> anyhow::Result<Self> {
+        Ok(Self {
+            domain: domain.to_owned(),
+            addresses: address::all(),
+            port: 53,
+            upstreams,
+            keeper: keeper::Settings::own(PathBuf::from(KEEPER))?,
+        })
+    }
+}
+
+/// DNS with its sockets open. Questions are answered once it runs; until then they wait.
+pub struct Dns {
+    settings: Settings,
+    table: Table,
+    sockets: Sockets,
+}
+
+impl Dns {
+    /// Puts the addresses in place and opens the sockets.
+    pub fn open(settings: Settings) -> anyhow::Result<Self> {
+        let mut domain = Name::from_ascii(&settings.domain)
+            .with_context(|| format!("--cluster-domain {:?} is no DNS name", settings.domain))?;
+        domain.set_fqdn(true);
+        address::ensure(&settings.addresses).context("put the DNS addresses on the loopback device")?;
+        let sockets = Sockets::open(&settings.addresses, settings.port, &settings.keeper)?;
+        tracing::info!(
+            addresses = ?settings.addresses,
+            domain = %domain,
+            taken_over = sockets.taken_over,
+            "serving the cluster's DNS"
+        );
+        Ok(Self { table: Table::new(&domain), settings, sockets })
+    }
+
+    /// Where Services and EndpointSlices go.
+    pub fn table(&self) -> Table {
+        self.table.clone()
+    }
+
+    /// The addresses at which it is served.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.settings.addresses
+    }
+
+    /// Answers until cancelled. The sockets stay with who holds them.
+    pub async fn run(
+        self,
+        metrics: &Metrics,
+        debug: &DebugState,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Self { settings, table, mut sockets } = self;
+        let cancel = cancel.child_token();
+        let _guard = cancel.clone().drop_guard();
+        let metrics = DnsMetrics::register(metrics);
+        let is_own = {
+            let (table, own) = (table.clone(), settings.addresses.clone());
+            move |ip: IpAddr| own.contains(&ip) || table.is_cluster_dns(ip)
+        };
+        let upstreams = Upstreams::new(settings.upstreams.clone(), is_own);
+        let forwarder = Forwarder::new(upstreams, metrics.clone(), cancel.clone());
+        let server = Server::new(table.clone(), forwarder.clone(), metrics);
+        register_state(debug, &settings, &server);
+        let (later, questions) = mpsc::channel(LATER);
+        let (stop, stopped) = pipe()?;
+        let stopped = Arc::new(stopped);
+        let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        for socket in sockets.datagrams.clone() {
+            let (server, later, stopped) = (server.clone(), later.clone(), stopped.clone());
+            let thread = thread("dns-udp", move || udp::serve(&socket, &stopped, &server, &later))?;
+            parts.spawn(async move { thread.await.context("answer datagrams")?.context("answer datagrams") });
+        }
+        drop(later);
+        for listener in &sockets.listeners {
+            let listener = listener.try_clone().context("prepare a DNS socket")?;
+            let listener = tokio::net::TcpListener::from_std(listener).context("prepare a DNS socket")?;
+            parts.spawn(tcp::serve(listener, server.clone(), cancel.clone()));
+        }
+        parts.spawn(answer_later(questions, server, cancel.clone()));
+        parts.spawn({
+            let cancel = cancel.clone();
+            async move {
+                tokio::select! {
+                    () = table.completed() => forwarder.look_for_loops().await,
+                    () = cancel.cancelled() => {}
+                }
+                cancel.cancelled().await;
+                forwarder.finish().await;
+                Ok(())
+            }
+        });
+        let mut outcome = Ok(());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {
+                    let addresses = settings.addresses.clone();
+                    let looked = tokio::task::spawn_blocking(move || {
+                        sockets.hold();
+                        (address::ensure(&addresses), sockets)
+                    });
+                    let (ensured, back) = looked.await.context("look after the DNS sockets")?;
+                    sockets = back;
+                    if let Err(error) = ensured {
+                        tracing::error!(error = format!("{error:#}"), "the DNS addresses are not in place; trying again");
+                    }
+                }
+                Some(ended) = parts.join_next() => {
+                    outcome = ended.context("a part of DNS panicked").flatten();
+                    break;
+                }
+                () = cancel.cancelled() => break,
+            }
+        }
+        cancel.cancel();
+        // The threads see the end of the pipe.
+        drop(stop);
+        while let Some(ended) = parts.join_next().await {
+            outcome = outcome.and(ended.context("a part of DNS panicked").flatten());
+        }
+        outcome
+    }
+}
+
+/// Takes away what serving DNS leaves on a node.
+pub fn remove() {
+    match keeper::Settings::own(PathBuf::from(KEEPER)) {
+        Ok(settings) => keeper::end(&settings),
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot end the process that holds DNS sockets"),
+    }
+    if let Err(error) = address::remove() {
+        tracing::warn!(error = format!("{error:#}"), "the DNS addresses cannot be taken from the loopback device");
+    }
+}
+
+/// Answers the questions that take time, many at once.
+async fn answer_later(
+    mut questions: mpsc::Receiver<udp::Later>,
+    server: Arc<Server>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut answers = JoinSet::new();
+    loop {
+        tokio::select! {
+            question = questions.recv(), if answers.len() < LATER => {
+                let Some(question) = question else { break };
+                let server = server.clone();
+                answers.spawn(async move {
+                    let answer = server.answer_later(&question.message, None, question.arrived).await;
+                    // A full socket is as good as a lost datagram.
+                    let _ = question.socket.send_to(&answer, question.from);
+                });
+            }
+            Some(_) = answers.join_next() => {}
+            () = cancel.cancelled() => break,
+        }
+    }
+    answers.shutdown().await;
+    Ok(())
+}
+
+fn register_state(debug: &DebugState, settings: &Settings, server: &Arc<Server>) {
+    let (settings, server) = (settings.clone(), server.clone());
+    debug.register("dns", move || {
+        let used = server.table.used();
+        json!({
+            "desired": { "addresses": settings.addresses, "domain": settings.domain },
+            "observed": {
+                "complete": server.table.is_complete(),
+                "services": used.services,
+                "slices": used.slices,
+                "endpoints": used.endpoints,
+                "forwarding": server.forwarder.explain(),
+            },
+        })
+    });
+}
+
+/// A pipe whose reading end becomes readable when the writing end is closed.
+fn pipe() -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("make a pipe")?;
+    Ok((write, read))
+}
+
+/// Runs a function on a thread of its own; its outcome comes as a future.
+fn thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<tokio::sync::oneshot::Receiver<T>> {
+    let (tell, outcome) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 << 10)
+        .spawn(move || drop(tell.send(body())))
+        .with_context(|| format!("start the thread {name}"))?;
+    Ok(outcome)
+}

@@ -1,0 +1,136 @@
+//! Connections: messages with their lengths before them, several at once, answered in whatever order they are ready.
+//!
+//! Must not know: what is answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::server::{Attempt, Server};
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS: usize = 256;
+/// Questions of one connection that are being answered at once.
+const PIPELINED: usize = 16;
+/// A connection on which nothing happens for so long is closed.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long a client may take to read an answer.
+const WRITE: Duration = Duration::from_secs(5);
+/// The room of a message.
+const LIMIT: Option<usize> = Some(u16::MAX as usize);
+
+/// Answers on every connection until cancelled.
+pub(super) async fn serve(
+    listener: TcpListener,
+    server: Arc<Server>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a DNS connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+            () = cancel.cancelled() => return Ok(()),
+        };
+        let server = server.clone();
+        connections.spawn(async move {
+            if let Err(error) = connection(stream, &server).await {
+                tracing::debug!(%error, "a DNS connection broke");
+            }
+        });
+    }
+}
+
+async fn connection(mut stream: TcpStream, server: &Server) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut own = server.memory();
+    let mut received = BytesMut::with_capacity(1024);
+    let mut waiting = FuturesUnordered::new();
+    let mut is_open = true;
+    let mut out = Vec::new();
+    loop {
+        while waiting.len() < PIPELINED
+            && let Some(message) = take_message(&mut received)
+        {
+            let arrived = Instant::now();
+            out.clear();
+            match server.try_answer(&message, LIMIT, &mut own, &mut out) {
+                Attempt::Answered => {
+                    server.metrics.latency.observe(arrived.elapsed().as_secs_f64());
+                    write(&mut stream, &out).await?;
+                }
+                // Who sends what is no question over a connection does not speak DNS.
+                Attempt::Dropped => return Ok(()),
+                Attempt::Later => {
+                    waiting.push(async move { server.answer_later(&message, LIMIT, arrived).await });
+                }
+            }
+        }
+        if !is_open && waiting.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            read = timeout(IDLE, stream.read_buf(&mut received)), if is_open && waiting.len() < PIPELINED => match read {
+                Ok(Ok(0)) => is_open = false,
+                Ok(read) => drop(read?),
+                Err(_) if waiting.is_empty() => return Ok(()),
+                Err(_) => {}
+            },
+            Some(answer) = waiting.next() => write(&mut stream, &answer).await?,
+        }
+    }
+}
+
+/// The next whole message.
+fn take_message(received: &mut BytesMut) -> Option<BytesMut> {
+    let length = usize::from(u16::from_be_bytes([*received.first()?, *received.get(1)?]));
+    if received.len() < 2 + length {
+        received.reserve(2 + length - received.len());
+        return None;
+    }
+    received.advance(2);
+    Some(received.split_to(length))
+}
+
+async fn write(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
+    let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
+    if length == 0 {
+        return Ok(());
+    }
+    let framed = [&length.to_be_bytes()[..], answer].concat();
+    timeout(WRITE, stream.write_all(&framed))
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_in_pieces() {
+        let mut received = BytesMut::new();
+        let mut taken = Vec::new();
+        for byte in [0, 2, 1, 2, 0, 0, 0, 1, 9, 0] {
+            received.extend_from_slice(&[byte]);
+            taken.extend(take_message(&mut received).map(|message| message.to_vec()));
+        }
+        assert_eq!(taken, [vec![1, 2], vec![], vec![9]]);
+        assert_eq!(received.len(), 1);
+    }
+}

@@ -1,0 +1,207 @@
+//! Datagrams: a thread per socket takes what has come with one system call, answers what is known, and sends the answers
+//! with another one. What takes time is handed on.
+//!
+//! Must not know: what is answered.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::server::{Attempt, Server};
+
+/// Datagrams taken at once.
+const BATCH: usize = 32;
+/// The longest question: a name, and EDNS with some options.
+const LONGEST: usize = 2048;
+
+/// A question that takes time, and where its answer goes.
+pub(super) struct Later {
+    pub(super) message: Box<[u8]>,
+    pub(super) from: SocketAddr,
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) arrived: Instant,
+}
+
+/// Answers until `stop` is readable.
+pub(super) fn serve(
+    socket: &Arc<UdpSocket>,
+    stop: &OwnedFd,
+    server: &Server,
+    later: &mpsc::Sender<Later>,
+) -> io::Result<()> {
+    let mut own = server.memory();
+    let mut batch = Batch::new();
+    loop {
+        let count = match batch.receive(socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if wait(socket, stop)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let arrived = Instant::now();
+        let mut answers = 0;
+        for number in 0..count {
+            let Some(from) = batch.sender(number) else { continue };
+            let message = &batch.received[number][..batch.lengths[number]];
+            let out = &mut batch.answers[answers];
+            out.clear();
+            let answered = match server.try_answer(message, None, &mut own, out) {
+                Attempt::Answered => true,
+                Attempt::Dropped => false,
+                Attempt::Later => {
+                    let question = Later { message: message.into(), from, socket: socket.clone(), arrived };
+                    let refused = later.try_send(question).is_err();
+                    if refused {
+                        server.fail(message, None, out);
+                    }
+                    refused
+                }
+            };
+            if answered {
+                batch.targets[answers] = number;
+                answers += 1;
+            }
+        }
+        batch.send(socket, answers);
+        let elapsed = arrived.elapsed().as_secs_f64();
+        for _ in 0..answers {
+            server.metrics.latency.observe(elapsed);
+        }
+    }
+}
+
+/// Waits for datagrams; true if it is time to stop.
+fn wait(socket: &UdpSocket, stop: &OwnedFd) -> io::Result<bool> {
+    let watched = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [watched(socket.as_raw_fd()), watched(stop.as_raw_fd())];
+    // SAFETY: the array lives through the call, and its length is right.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+    if ready < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
+    }
+    Ok(fds[1].revents != 0)
+}
+
+/// Room for datagrams, and for what the kernel is told about them.
+struct Batch {
+    received: Vec<Vec<u8>>,
+    lengths: [usize; BATCH],
+    senders: Vec<libc::sockaddr_storage>,
+    sender_lengths: [libc::socklen_t; BATCH],
+    answers: Vec<Vec<u8>>,
+    /// Whose answer each of them is.
+    targets: [usize; BATCH],
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            received: vec![vec![0; LONGEST]; BATCH],
+            lengths: [0; BATCH],
+            // SAFETY: all zeroes is an address of no family.
+            senders: vec![unsafe { MaybeUninit::zeroed().assume_init() }; BATCH],
+            sender_lengths: [0; BATCH],
+            answers: vec![Vec::with_capacity(LONGEST); BATCH],
+            targets: [0; BATCH],
+        }
+    }
+
+    /// Takes the datagrams that are there.
+    fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|number| libc::iovec {
+            iov_base: self.received[number].as_mut_ptr().cast(),
+            iov_len: LONGEST,
+        });
+        let mut headers: [libc::mmsghdr; BATCH] = std::array::from_fn(|number| {
+            // SAFETY: all zeroes is a header of nothing.
+            let mut header: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+            header.msg_hdr.msg_name = (&raw mut self.senders[number]).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_iov = &raw mut parts[number];
+            header.msg_hdr.msg_iovlen = 1;
+            header
+        });
+        // SAFETY: every header points to a buffer and an address of the lengths it says, which live through the call.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (number, header) in headers.iter().enumerate().take(count) {
+            self.lengths[number] = (header.msg_len as usize).min(LONGEST);
+            self.sender_lengths[number] = header.msg_hdr.msg_namelen;
+        }
+        Ok(count)
+    }
+
+    fn sender(&self, number: usize) -> Option<SocketAddr> {
+        let address = &raw const self.senders[number];
+        match libc::c_int::from(self.senders[number].ss_family) {
+            libc::AF_INET => {
+                // SAFETY: storage is large enough and aligned for every family; the kernel wrote this one.
+                let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
+                let ip = u32::from_be(address.sin_addr.s_addr).into();
+                Some(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let address = unsafe { &*address.cast::<libc::sockaddr_in6>() };
+                let (ip, port) = (address.sin6_addr.s6_addr.into(), u16::from_be(address.sin6_port));
+                Some(SocketAddrV6::new(ip, port, 0, address.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends the first answers, each to its own target. One that cannot be sent is passed over: its client asks again.
+    fn send(&mut self, socket: &UdpSocket, count: usize) {
+        let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|number| libc::iovec {
+            iov_base: self.answers[number].as_mut_ptr().cast(),
+            iov_len: self.answers[number].len(),
+        });
+        let mut headers: [libc::mmsghdr; BATCH] = std::array::from_fn(|number| {
+            let target = self.targets[number];
+            // SAFETY: all zeroes is a header of nothing.
+            let mut header: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+            header.msg_hdr.msg_name = (&raw mut self.senders[target]).cast();
+            header.msg_hdr.msg_namelen = self.sender_lengths[target];
+            header.msg_hdr.msg_iov = &raw mut parts[number];
+            header.msg_hdr.msg_iovlen = 1;
+            header
+        });
+        let mut sent = 0;
+        while sent < count {
+            // SAFETY: every header points to a buffer and an address of the lengths it says, which live through the call;
+            // `sent` is below `count`, which is at most the length of the array.
+            let more = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    headers.as_mut_ptr().add(sent),
+                    (count - sent) as libc::c_uint,
+                    0,
+                )
+            };
+            match usize::try_from(more) {
+                Ok(more) if more > 0 => sent += more,
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                _ => sent += 1,
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Services and EndpointSlices: from API objects to what DNS needs of them.
+//!
+//! Must not know: names, answers. What makes no sense is left out; the load balancer's index tells of it.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use pagurus_agent_core::addr::Protocol;
+use pagurus_agent_core::dns::{Endpoint, Kind, Port, Service, Slice};
+
+/// Label that names the Service of a slice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The Service, if there is anything to say about it.
+pub fn service(object: &core::Service) -> Option<Service> {
+    let metadata = &object.metadata;
+    let spec = object.spec.as_ref()?;
+    let kind = if spec.type_.as_deref() == Some("ExternalName") {
+        Kind::External(spec.external_name.clone().filter(|name| !name.is_empty())?)
+    } else if spec.cluster_ip.as_deref() == Some("None") {
+        Kind::Headless { not_ready_too: spec.publish_not_ready_addresses.unwrap_or(false) }
+    } else {
+        let listed = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+        let ips: Vec<IpAddr> = listed.filter_map(|text| text.parse().ok()).collect();
+        let v4 = ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+        let v6 = ips.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+        if ips.is_empty() {
+            // It has not been given its address yet.
+            return None;
+        }
+        Kind::ClusterIp(v4, v6)
+    };
+    let port = |port: &core::ServicePort| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port);
+    Some(Service {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.name.clone()?,
+        kind,
+        ports: spec.ports.iter().flatten().filter_map(port).collect(),
+    })
+}
+
+/// The slice, if it belongs to a Service and holds addresses.
+pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
+    let metadata = &object.metadata;
+    let service = metadata.labels.as_ref()?.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    if object.address_type == "FQDN" {
+        return None;
+    }
+    let port = |port: &discovery::EndpointPort| {
+        port_of(port.name.as_deref(), port.protocol.as_deref(), port.port?)
+    };
+    let endpoint = |endpoint: &discovery::Endpoint| {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        let hostname = endpoint.hostname.clone().filter(|name| !name.is_empty());
+        // Only the first address counts, for every consumer of the API.
+        let ip = endpoint.addresses.first()?.parse::<IpAddr>().ok()?;
+        Some(Endpoint { ip: ip.to_canonical(), ready, hostname })
+    };
+    Some(Slice {
+        namespace: metadata.namespace.clone()?,
+        service: service.clone(),
+        ports: object.ports.iter().flatten().filter_map(port).collect(),
+        endpoints: object.endpoints.iter().flatten().filter_map(endpoint).collect(),
+    })
+}
+
+fn port_of(name: Option<&str>, protocol: Option<&str>, port: i32) -> Option<Port> {
+    Some(Port {
+        name: name.unwrap_or_default().to_owned(),
+        protocol: Protocol::parse(protocol)?,
+        port: u16::try_from(port).ok().filter(|port| *port != 0)?,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn kinds_of_services() {
+        let check = |spec: Value, expected: Option<Kind>| {
+            let metadata = json!({"namespace": "ns", "name": "web"});
+            let object: core::Service =
+                serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            assert_eq!(service(&object).map(|service| service.kind), expected, "{spec}");
+        };
+        let (v4, v6) = (Some([10, 0, 0, 1].into()), "fd00::1".parse().ok());
+        check(json!({"clusterIP": "10.0.0.1"}), Some(Kind::ClusterIp(v4, None)));
+        check(
+            json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.0.0.1"]}),
+            Some(Kind::ClusterIp(v4, v6)),
+        );
+        check(json!({"clusterIP": "None"}), Some(Kind::Headless { not_ready_too: false }));
+        check(
+            json!({"clusterIP": "None", "publishNotReadyAddresses": true}),
+            Some(Kind::Headless { not_ready_too: true }),
+        );
+        check(
+            json!({"type": "ExternalName", "externalName": "a.b"}),
+            Some(Kind::External("a.b".to_owned())),
+        );
+        check(json!({"type": "ExternalName"}), None);
+        check(json!({"clusterIP": ""}), None);
+        check(json!({"clusterIP": "x"}), None);
+    }
+
+    #[test]
+    fn endpoints_of_slices() {
+        let object = |labels: Value, kind: &str| -> discovery::EndpointSlice {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "ns", "name": "s", "labels": labels},
+                "addressType": kind,
+                "ports": [{"name": "http", "port": 8080}, {"name": "all"}, {"port": 0}],
+                "endpoints": [
+                    {"addresses": ["10.0.0.1", "10.0.0.2"], "hostname": "a", "conditions": {"ready": false}},
+                    {"addresses": ["10.0.0.3"], "hostname": ""},
+                    {"addresses": ["bad"]},
+                    {"addresses": []},
+                ],
+            }))
+            .unwrap()
+        };
+        let found = slice(&object(json!({SERVICE_NAME: "web"}), "IPv4")).unwrap();
+        assert_eq!((found.service.as_str(), found.ports.len()), ("web", 1));
+        let endpoint = |last: u8, ready, hostname: Option<&str>| Endpoint {
+            ip: IpAddr::from([10, 0, 0, last]),
+            ready,
+            hostname: hostname.map(str::to_owned),
+        };
+        assert_eq!(found.endpoints, [endpoint(1, false, Some("a")), endpoint(3, true, None)]);
+        assert_eq!(slice(&object(json!({}), "IPv4")), None);
+        assert_eq!(slice(&object(json!({SERVICE_NAME: "web"}), "FQDN")), None);
+    }
+}
