@@ -62,7 +62,13 @@ pub struct Args {
     /// UDP port of the VXLAN device, the same on all nodes
     #[arg(long, value_name = "PORT", default_value_t = overlay::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
-    /// Addresses of the cluster's DNS service, put into pods' resolv.conf
+    /// Answer the DNS questions of this node's pods; off where DNS servers run in pods [default: as --dataplane]
+    #[arg(long, value_name = "SWITCH")]
+    pub cluster_dns_server: Option<Switch>,
+    /// DNS servers to ask about names outside the cluster [default: those in the node's resolv.conf]
+    #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',')]
+    pub dns_upstream: Vec<String>,
+    /// Addresses of the cluster's DNS service, put into pods' resolv.conf [default: those of Service kube-system/kube-dns]
     #[arg(long, value_name = "IP,...", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
     /// DNS domain of the cluster
@@ -159,6 +165,8 @@ impl Args {
             routing,
             vxlan_id,
             vxlan_port,
+            cluster_dns_server,
+            dns_upstream,
             cluster_dns,
             cluster_domain,
             address,
@@ -195,6 +203,8 @@ impl Args {
                 cni_socket,
                 cni_conf_dir,
                 routing: overlay::Options { mode: routing.into(), id: vxlan_id, port: vxlan_port },
+                cluster_dns_server: cluster_dns_server.map(|switch| switch == Switch::On),
+                dns_upstreams: dns_upstream,
                 cluster_dns,
                 cluster_domain,
                 address,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::quantity::Quantity;
 use pagurus_cri_api::Runtime;
 
+use crate::dns::Source;
 use crate::process::debug_state::DebugState;
 use crate::process::metrics::Metrics;
 use crate::process::readiness::Readiness;
@@ -56,6 +57,10 @@ pub struct Settings {
     pub cni_conf_dir: PathBuf,
     /// `--routing`, `--vxlan-id` and `--vxlan-port`
     pub routing: overlay::Options,
+    /// `--cluster-dns-server`
+    pub cluster_dns_server: Option<bool>,
+    /// `--dns-upstream`
+    pub dns_upstreams: Vec<String>,
     /// `--cluster-dns`
     pub cluster_dns: Vec<IpAddr>,
     /// `--cluster-domain`
@@ -113,7 +118,13 @@ pub struct Config {
     pub cni_conf_dir: PathBuf,
     /// How packets get to pods of other nodes.
     pub routing: overlay::Options,
-    /// DNS servers of pods with `dnsPolicy: ClusterFirst`.
+    /// Whether this agent answers its pods' DNS questions.
+    pub dns_server: bool,
+    /// Who is asked about names outside the cluster.
+    pub dns_upstreams: Source,
+    /// The node's own DNS configuration.
+    pub resolv_conf: PathBuf,
+    /// DNS servers of pods with `dnsPolicy: ClusterFirst`; empty if they are those of the Service `kube-dns`.
     pub cluster_dns: Vec<IpAddr>,
     /// DNS domain of the cluster.
     pub cluster_domain: String,
@@ -162,7 +173,16 @@ impl Config {
             settings.kubelet || settings.dataplane,
             "--kubelet=off and --dataplane=off leave nothing to run; switch one of them on"
         );
+        let dns_server = settings.cluster_dns_server.unwrap_or(settings.dataplane);
+        ensure!(
+            settings.dataplane || !dns_server,
+            "--cluster-dns-server=on needs --dataplane=on, which leads pods' questions to this node"
+        );
+        let resolv_conf = file.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf"));
         let config = Self {
+            dns_server,
+            dns_upstreams: dns_upstreams(&settings.dns_upstreams, &resolv_conf)?,
+            resolv_conf,
             kubeconfig: settings.kubeconfig,
             node_ips: node_ips(settings.node_ips)?,
             node_name,
@@ -250,6 +270,19 @@ fn node_ips(ips: Vec<IpAddr>) -> anyhow::Result<Vec<IpAddr>> {
         bail!("--node-ip {bad} is not the address of a node");
     }
     Ok(ips)
+}
+
+/// The servers given, or else those of the file.
+fn dns_upstreams(given: &[String], resolv_conf: &Path) -> anyhow::Result<Source> {
+    if given.is_empty() {
+        return Ok(Source::File(resolv_conf.to_owned()));
+    }
+    let server = |text: &String| {
+        let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        bare.or_else(|_| text.parse())
+            .with_context(|| format!("--dns-upstream {text:?} is not IP or IP:PORT"))
+    };
+    Ok(Source::Fixed(given.iter().map(server).collect::<Result<_, _>>()?))
 }
 
 fn absolute(flag: &str, path: PathBuf) -> anyhow::Result<PathBuf> {
@@ -391,6 +424,22 @@ mod tests {
             "24 1 0:22 / /sys/fs/cgroup/cpu rw - cgroup c rw\n25 1 0:3 /../x /sys/fs/cgroup/unified rw shared:1 - cgroup2 c rw",
             Some("/sys/fs/cgroup/unified"),
         );
+    }
+
+    #[test]
+    fn servers_to_ask() {
+        let check = |given: &[&str], expected: Option<&[&str]>| {
+            let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
+            let expected = expected
+                .map(|all| Source::Fixed(all.iter().map(|one| one.parse().expect("address")).collect()));
+            assert_eq!(dns_upstreams(&given, Path::new("/r")).ok(), expected, "{given:?}");
+        };
+        check(
+            &["192.0.2.1", "[fd00::1]:5353", "fd00::2"],
+            Some(&["192.0.2.1:53", "[fd00::1]:5353", "[fd00::2]:53"]),
+        );
+        check(&["dns.example.com"], None);
+        assert_eq!(dns_upstreams(&[], Path::new("/r")).ok(), Some(Source::File("/r".into())));
     }
 
     #[test]

@@ -196,10 +196,15 @@ impl Dns {
 pub fn remove() {
     match keeper::Settings::own(PathBuf::from(KEEPER)) {
         Ok(settings) => keeper::end(&settings),
-        Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot end the process that holds DNS sockets"),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "cannot end the process that holds DNS sockets")
+        }
     }
     if let Err(error) = address::remove() {
-        tracing::warn!(error = format!("{error:#}"), "the DNS addresses cannot be taken from the loopback device");
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "the DNS addresses cannot be taken from the loopback device"
+        );
     }
 }
 

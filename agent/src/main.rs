@@ -1,14 +1,23 @@
 //! Door of the binary: parse the flags, run, turn the outcome into an exit code.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pagurus_agent::{args::Args, process::memory, run};
+use pagurus_agent::{args::Args, dns::keeper, process::memory, run};
 
 fn main() -> ExitCode {
     memory::tune();
-    let outcome = Args::parse().into_config().and_then(run::start);
+    let mut arguments = std::env::args_os().skip(1);
+    // Not for users: a process of the agent's that outlives it.
+    if arguments.next().is_some_and(|first| first == keeper::ARGUMENT) {
+        return end(keeper::main(&PathBuf::from(arguments.next().unwrap_or_default())));
+    }
+    end(Args::parse().into_config().and_then(run::start))
+}
+
+fn end(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -12,7 +12,7 @@ use crate::config::{Config, NodeContext};
 use crate::observe::pods::PodTable;
 use crate::process::shutdown::{self, Outcome, Signals};
 use crate::process::{admin, logging, preflight};
-use crate::{report, serve};
+use crate::{dns, report, serve};
 
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     // Sockets first: a port that is taken is told before anything else happens.
     let node_api = config.kubelet.then(|| serve::bind(&config)).transpose()?;
+    let dns = config.dns_server.then(|| dns_sockets(&config)).transpose()?;
     let admin_socket = config.healthz.map(admin::bind).transpose()?;
     let (context, event_writer) = NodeContext::new(config).await?;
     tracing::info!(
@@ -85,7 +86,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     if context.config.dataplane {
         context.readiness.expect(&["services", "network"]);
-        tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), cancel.clone()));
+        let names = dns.as_ref().map(|dns| (dns.table(), dns.addresses().to_vec()));
+        tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, cancel.clone()));
+    }
+    match dns {
+        Some(dns) => {
+            let (context, cancel) = (context.clone(), cancel.clone());
+            tasks.spawn("DNS", async move { dns.run(&context.metrics, &context.debug, cancel).await });
+        }
+        None => tokio::task::spawn_blocking(dns::remove).await.context("end DNS")?,
     }
     if let Some(listener) = node_api {
         context.readiness.expect(&["node-api", "pods"]);
@@ -107,6 +116,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("node status", report::node_status::run(context.clone(), cancel.clone()));
     }
     supervise(tasks, &mut signals).await
+}
+
+/// Opens the DNS sockets; what came for them since the last agent ended is waiting in them.
+fn dns_sockets(config: &Config) -> anyhow::Result<dns::Dns> {
+    let settings = dns::Settings::of_node(&config.cluster_domain, config.dns_upstreams.clone())?;
+    dns::Dns::open(settings).context("prepare the cluster's DNS")
 }
 
 /// Waits for a signal or the first task that fails, then ends the others.

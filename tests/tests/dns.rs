@@ -62,7 +62,10 @@ fn serve(upstreams: Source) -> Result<()> {
     let service = |name: &str, spec: serde_json::Value| {
         serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec}))
     };
-    table.set_service(&service("web", json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}))?);
+    table.set_service(&service(
+        "web",
+        json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}),
+    )?);
     table.set_service(&service("out", json!({"type": "ExternalName", "externalName": "www.example.com"}))?);
     table.set_service(&service("db", json!({"clusterIP": "None"}))?);
     let endpoints: Vec<_> =
@@ -116,10 +119,14 @@ fn keeper_socket() -> PathBuf {
 
 /// Runs a body in a namespace of its own; afterwards no process that holds sockets is left.
 fn with_namespace(name: &str, body: impl FnOnce() -> Result<()>) {
-    isolated(name, |_| {
+    isolated(name, |sandbox| {
         let outcome = body();
         keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() });
-        outcome
+        outcome?;
+        eventually("the process that holds the sockets ends", TIMEOUT, || {
+            let processes = std::fs::read_to_string(sandbox.cgroup.join("cgroup.procs"))?;
+            Ok((processes.lines().count() == 1).then_some(()))
+        })
     });
 }
 
@@ -219,7 +226,9 @@ fn names_over_datagrams_and_connections() {
         }
         // What is too long for a datagram is cut where the client says.
         let db = question("db.ns.svc.cluster.local.", RecordType::A);
-        for (message, fits) in [(db.clone(), 29), (with_edns(db.clone(), 1232), 73), (with_edns(db, 65_000), 73)] {
+        for (message, fits) in
+            [(db.clone(), 29), (with_edns(db.clone(), 1232), 73), (with_edns(db, 65_000), 73)]
+        {
             let answer = ask_within(&message, TIMEOUT)?;
             ensure!(answer.metadata.truncation, "{answer:?}");
             ensure!(answer.answers.len() == fits, "{} of {fits} answers", answer.answers.len());
@@ -327,7 +336,8 @@ fn other_names_are_asked_for_once() {
         let _server = Server::ready("127.0.0.2:53")?;
         // The search for loops is over.
         eventually("the server looked for loops", TIMEOUT, || Ok((upstream.asked() == 1).then_some(())))?;
-        let clients: Vec<_> = (0..10).map(|_| thread::spawn(|| ask("www.example.com.", RecordType::A))).collect();
+        let clients: Vec<_> =
+            (0..10).map(|_| thread::spawn(|| ask("www.example.com.", RecordType::A))).collect();
         for client in clients {
             let answer = client.join().expect("no panic")?;
             ensure!(ips(&answer) == [Ipv4Addr::new(192, 0, 2, 80)], "{answer:?}");
@@ -458,7 +468,10 @@ fn how_fast_it_is() {
             }
         }
         let elapsed = start.elapsed();
-        println!("{window} at once: {:.0} answers/s with a client on the same machine", f64::from(count) / elapsed.as_secs_f64());
+        println!(
+            "{window} at once: {:.0} answers/s with a client on the same machine",
+            f64::from(count) / elapsed.as_secs_f64()
+        );
         ensure!(at(50) < Duration::from_millis(5));
         Ok(())
     });

@@ -5,6 +5,7 @@ mod clients;
 mod clusters;
 mod cni;
 mod datapath;
+mod dns;
 mod devices;
 mod kubectl;
 mod packets;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: what each of them does; it starts them, and ends them all when one fails.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,11 +12,16 @@ use tracing::Instrument as _;
 
 use crate::actuate::{network, services};
 use crate::config::NodeContext;
+use crate::dns;
 use crate::index::node;
 
 /// Runs the dataplane until cancelled. When it ends, for whatever reason, programs, maps, routes and pods' devices stay
-/// as they are; the next start goes on from there.
-pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow::Result<()> {
+/// as they are; the next start goes on from there. `dns` is what this node's DNS is told, and its addresses.
+pub async fn run(
+    context: Arc<NodeContext>,
+    dns: Option<(dns::Table, Vec<IpAddr>)>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     let cancel = cancel.child_token();
     // Whatever way this ends, the parts end too.
     let _guard = cancel.clone().drop_guard();
@@ -24,7 +30,7 @@ pub async fn run(context: Arc<NodeContext>, cancel: CancellationToken) -> anyhow
     let watch = node::run(context.client.clone(), publish, cancel.clone());
     parts.spawn(watch.instrument(tracing::info_span!("nodes")));
     let (tell_pods, pods) = watch::channel(None);
-    let balancing = services::run(context.clone(), nodes.clone(), pods, cancel.clone());
+    let balancing = services::run(context.clone(), nodes.clone(), pods, dns, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
     let network = network::run(context, nodes, tell_pods, cancel.clone());
     parts.spawn(network.instrument(tracing::info_span!("network")));

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,14 +81,30 @@ pub struct Host {
     pub dirs: PodDirs,
     /// Addresses of the node.
     pub host_ips: Vec<IpAddr>,
-    /// The cluster's DNS.
+    /// The cluster's DNS as it was given.
     pub cluster_dns: ClusterDns,
+    /// This node answers the questions itself, so that no pods have to.
+    pub serves_dns: bool,
+    /// The node's own DNS configuration.
+    pub resolv_conf: PathBuf,
     /// Each pod has a cgroup of its own, below one for its quality of service; otherwise the runtime decides.
     pub cgroups_per_qos: bool,
     /// Memory of the node, in bytes.
     pub memory: i64,
     /// What the node can give to pods.
     pub allocatable: BTreeMap<String, Quantity>,
+}
+
+impl Host {
+    /// The cluster's DNS as it is now: what was given, or else where its Service is, if somebody answers there.
+    fn dns(&self) -> ClusterDns {
+        let mut dns = self.cluster_dns.clone();
+        if dns.servers.is_empty() {
+            let service = self.links.dns().filter(|service| self.serves_dns || service.has_selector);
+            dns.servers = service.map(|service| service.ips).unwrap_or_default();
+        }
+        dns
+    }
 }
 
 /// How soon changes of the runtime are noticed when nothing tells of them.

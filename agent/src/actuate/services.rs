@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use pagurus_agent_core::services::plan::{Full, MapOp, Table};
-use pagurus_agent_core::services::{Desired, NodeAddress, ServiceName};
+use pagurus_agent_core::services::{Desired, LocalDns, NodeAddress, ServiceName};
 use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, Failed, LIMITS, MapCapacity, ServiceMaps};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actuate::network::PodsHere;
 use crate::config::NodeContext;
+use crate::dns;
 use crate::index::feed::{Change, Feed};
 use crate::index::node::{Nodes, Published};
 use crate::index::{endpoint_slices, services};
@@ -45,6 +46,7 @@ pub async fn run(
     context: Arc<NodeContext>,
     nodes: watch::Receiver<Published>,
     pods: watch::Receiver<PodsHere>,
+    dns: Option<(dns::Table, Vec<IpAddr>)>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let part = context.readiness.register("services");
@@ -69,11 +71,16 @@ pub async fn run(
         slices: Feed::all("EndpointSlice", Api::<EndpointSlice>::all(context.client.clone())),
         nodes,
         pods,
+        dns,
         node_name: context.node_name.clone(),
         services_complete: false,
         slices_complete: false,
         pods_known: false,
     };
+    if let Some((_, ips)) = &feeds.dns {
+        let service = ServiceName::new(dns::SERVICE.0, dns::SERVICE.1);
+        shared.lock().desired.set_local_dns(Some(LocalDns { service, ips: ips.clone() }));
+    }
     part.not_ready("waiting for the lists of Services and EndpointSlices");
     // Until everything is known.
     while !(feeds.services_complete && feeds.slices_complete && feeds.pods_known) {
@@ -147,6 +154,8 @@ struct Feeds {
     slices: Feed<EndpointSlice>,
     nodes: watch::Receiver<Published>,
     pods: watch::Receiver<PodsHere>,
+    /// What this node's DNS is told, and where it is reached.
+    dns: Option<(dns::Table, Vec<IpAddr>)>,
     node_name: String,
     services_complete: bool,
     slices_complete: bool,
@@ -181,6 +190,9 @@ impl Feeds {
     }
 
     fn take<M: ServiceMaps>(&mut self, balancer: &Mutex<Balancer<M>>, news: News) {
+        if let Some((names, _)) = &self.dns {
+            tell(names, &news);
+        }
         let mut balancer = balancer.lock();
         let desired = &mut balancer.desired;
         match news {
@@ -210,6 +222,26 @@ impl Feeds {
                 }
             }
         }
+        if let (Some((names, _)), true, true) = (&self.dns, self.services_complete, self.slices_complete) {
+            names.set_complete();
+        }
+    }
+}
+
+/// Tells DNS what the balancer is about to be told.
+fn tell(names: &dns::Table, news: &News) {
+    match news {
+        News::Service(change) => match &**change {
+            Change::Set(object) => names.set_service(object),
+            Change::Gone((namespace, name)) => names.remove_service(namespace, name),
+            Change::Complete => {}
+        },
+        News::Slice(change) => match &**change {
+            Change::Set(object) => names.set_slice(object),
+            Change::Gone((namespace, name)) => names.remove_slice(namespace, name),
+            Change::Complete => {}
+        },
+        News::Nodes | News::Pods => {}
     }
 }
 

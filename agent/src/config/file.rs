@@ -34,6 +34,8 @@ pub struct ConfigFile {
     pub cluster_dns: Vec<IpAddr>,
     /// DNS domain of the cluster.
     pub cluster_domain: Option<String>,
+    /// The node's own DNS configuration.
+    pub resolv_conf: Option<PathBuf>,
     /// Runtime socket.
     pub container_runtime_endpoint: Option<String>,
     /// Most pods.

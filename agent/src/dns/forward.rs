@@ -109,15 +109,21 @@ impl Forwarder {
             Hit::Stale(body) => Some(body),
             Hit::Miss => None,
         };
-        let Some(mut landing) = self.fly(&key, wire, query) else { return stale.map_or_else(failed, |body| self.stale(body)) };
-        let landed = async { landing.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone().flatten()) };
+        let Some(mut landing) = self.fly(&key, wire, query) else {
+            return stale.map_or_else(failed, |body| self.stale(body));
+        };
+        let landed = async {
+            landing.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone().flatten())
+        };
         let Some(old) = stale else {
             return landed.await.map_or_else(failed, |body| (body, 0, 0));
         };
         // Where every server has just failed, nobody has to wait for the next failure.
         let patience = if self.0.upstreams.are_failing() { Duration::ZERO } else { PATIENCE };
         match tokio::time::timeout(patience, landed).await {
-            Ok(Some(body)) if matches!(body.code(), ResponseCode::NoError | ResponseCode::NXDomain) => (body, 0, 0),
+            Ok(Some(body)) if matches!(body.code(), ResponseCode::NoError | ResponseCode::NXDomain) => {
+                (body, 0, 0)
+            }
             _ => self.stale(old),
         }
     }

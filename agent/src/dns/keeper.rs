@@ -83,8 +83,9 @@ impl Keeper {
                 }
             });
         }
-        let mut child =
-            command.spawn().with_context(|| format!("start {} to hold the DNS sockets", Path::new(program).display()))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start {} to hold the DNS sockets", Path::new(program).display()))?;
         child.wait().context("wait for the process that holds the DNS sockets")?;
         let begun = Instant::now();
         loop {
@@ -92,7 +93,10 @@ impl Keeper {
                 Ok(connection) => return Ok(Self(connection)),
                 Err(error) if begun.elapsed() > START => {
                     return Err(error).with_context(|| {
-                        format!("reach the process that holds the DNS sockets at {}", settings.socket.display())
+                        format!(
+                            "reach the process that holds the DNS sockets at {}",
+                            settings.socket.display()
+                        )
                     });
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
@@ -186,8 +190,11 @@ pub fn main(path: &Path) -> anyhow::Result<()> {
         } else {
             PollTimeout::NONE
         };
-        let mut fds: Vec<PollFd<'_>> =
-            [&listener].into_iter().chain(&agents).map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> = [&listener]
+            .into_iter()
+            .chain(&agents)
+            .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
+            .collect();
         match poll(&mut fds, wait) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for agents"),

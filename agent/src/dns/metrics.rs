@@ -81,7 +81,11 @@ impl DnsMetrics {
                 "Questions to other servers answered from memory",
                 this.cache_hits.clone(),
             );
-            registry.register("stale_answers", "Answers given after their time, because no server answered", this.stale.clone());
+            registry.register(
+                "stale_answers",
+                "Answers given after their time, because no server answered",
+                this.stale.clone(),
+            );
             registry.register("forwarded", "Questions sent to other servers", this.forwarded.clone());
             registry.register(
                 "upstream_errors",

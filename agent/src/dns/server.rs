@@ -107,7 +107,12 @@ impl Server {
     }
 
     /// Answers a question that [`Self::try_answer`] found to take time.
-    pub(super) async fn answer_later(&self, message: &[u8], limit: Option<usize>, arrived: Instant) -> Vec<u8> {
+    pub(super) async fn answer_later(
+        &self,
+        message: &[u8],
+        limit: Option<usize>,
+        arrived: Instant,
+    ) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         let Ok(query) = Query::read(message) else { return out };
         let (body, age, least) = self.resolve(&query).await;
@@ -193,7 +198,11 @@ fn behind_aliases(
     asked.add_query(Question::query(target.to_lowercase(), kind));
     let bytes = asked.to_vec().ok()?;
     let mut answer = Vec::new();
-    body.write(&Query::read(&bytes).ok()?, Writing { limit: usize::from(u16::MAX), ..Writing::default() }, &mut answer);
+    body.write(
+        &Query::read(&bytes).ok()?,
+        Writing { limit: usize::from(u16::MAX), ..Writing::default() },
+        &mut answer,
+    );
     let found = Message::from_vec(&answer).ok()?;
     let mut message = Message::response(0, OpCode::Query);
     message.metadata.response_code = found.metadata.response_code;

@@ -102,7 +102,9 @@ impl Sockets {
 
     fn make(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         let told = |what: &str| {
-            format!("listen on {address}/{what} for the cluster's DNS; free it, or give --cluster-dns-server=off")
+            format!(
+                "listen on {address}/{what} for the cluster's DNS; free it, or give --cluster-dns-server=off"
+            )
         };
         if !self.datagrams.iter().any(|socket| socket.local_addr().is_ok_and(|at| at == address)) {
             let socket = UdpSocket::bind(address).with_context(|| told("UDP"))?;

@@ -65,7 +65,9 @@ impl Table {
 
     /// Everything there is has been told.
     pub fn set_complete(&self) {
-        self.is_complete.store(true, Ordering::Release);
+        if self.is_complete.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.complete.send_replace(true);
     }
 

@@ -98,7 +98,8 @@ impl Upstreams {
         let mut bad = None;
         let all = async {
             // Who says nothing is asked once more: a datagram may get lost.
-            let mut queue: VecDeque<(&Arc<Upstream>, bool)> = servers.iter().map(|server| (server, true)).collect();
+            let mut queue: VecDeque<(&Arc<Upstream>, bool)> =
+                servers.iter().map(|server| (server, true)).collect();
             let mut attempts = FuturesUnordered::new();
             loop {
                 if let Some((server, again)) = queue.pop_front() {
@@ -136,7 +137,8 @@ impl Upstreams {
     /// Whether this is a question of ours that has come back; then the server it was sent to is not asked any more.
     pub(super) fn saw(&self, name: &Name) -> bool {
         let mut labels = name.iter();
-        let Some(sign) = labels.next().filter(|label| label.eq_ignore_ascii_case(self.sign.as_bytes())) else {
+        let Some(sign) = labels.next().filter(|label| label.eq_ignore_ascii_case(self.sign.as_bytes()))
+        else {
             return false;
         };
         let number = labels.next().and_then(|label| std::str::from_utf8(label).ok()?.parse::<usize>().ok());
@@ -241,7 +243,9 @@ impl Upstreams {
             tracing::warn!(servers = ?own, "these DNS servers are the cluster's own; to ask them would be a loop, so they are left out");
         }
         if others.is_empty() {
-            tracing::warn!("there is no DNS server to ask about names outside the cluster; give --dns-upstream");
+            tracing::warn!(
+                "there is no DNS server to ask about names outside the cluster; give --dns-upstream"
+            );
         }
         let server = |address: &SocketAddr| {
             let known = list.servers.iter().find(|server| server.address == *address);
@@ -293,7 +297,8 @@ async fn ask(server: SocketAddr, asked: &Asked) -> io::Result<Body> {
 }
 
 async fn over_udp(server: SocketAddr, asked: &Asked, edns: bool) -> io::Result<Message> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     // A new socket for every question: its port is one that nobody can guess, and only this server is heard.
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
@@ -369,14 +374,17 @@ mod tests {
 
     #[test]
     fn servers_of_a_file() {
-        let servers = of_resolv_conf("nameserver 192.0.2.1\nnameserver fd00::1\nnameserver fe80::1%eth0\nnameserver x\n");
+        let servers = of_resolv_conf(
+            "nameserver 192.0.2.1\nnameserver fd00::1\nnameserver fe80::1%eth0\nnameserver x\n",
+        );
         assert_eq!(servers, ["192.0.2.1:53".parse().unwrap(), "[fd00::1]:53".parse().unwrap()]);
     }
 
     #[tokio::test]
     async fn own_servers_are_not_asked() {
         let fixed = ["169.254.53.53:53", "192.0.2.1:53"].map(|address| address.parse().unwrap()).to_vec();
-        let upstreams = Upstreams::new(Source::Fixed(fixed), |ip| ip == IpAddr::V4(super::super::address::V4));
+        let upstreams =
+            Upstreams::new(Source::Fixed(fixed), |ip| ip == IpAddr::V4(super::super::address::V4));
         assert_eq!(upstreams.servers().len(), 1);
         assert!(!upstreams.are_failing());
         // A question that comes back shows which server leads here.

@@ -47,9 +47,8 @@ pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
     if object.address_type == "FQDN" {
         return None;
     }
-    let port = |port: &discovery::EndpointPort| {
-        port_of(port.name.as_deref(), port.protocol.as_deref(), port.port?)
-    };
+    let port =
+        |port: &discovery::EndpointPort| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port?);
     let endpoint = |endpoint: &discovery::Endpoint| {
         let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
         let hostname = endpoint.hostname.clone().filter(|name| !name.is_empty());
@@ -99,10 +98,7 @@ mod tests {
             json!({"clusterIP": "None", "publishNotReadyAddresses": true}),
             Some(Kind::Headless { not_ready_too: true }),
         );
-        check(
-            json!({"type": "ExternalName", "externalName": "a.b"}),
-            Some(Kind::External("a.b".to_owned())),
-        );
+        check(json!({"type": "ExternalName", "externalName": "a.b"}), Some(Kind::External("a.b".to_owned())));
         check(json!({"type": "ExternalName"}), None);
         check(json!({"clusterIP": ""}), None);
         check(json!({"clusterIP": "x"}), None);

@@ -1,6 +1,7 @@
 //! The Services that containers are told about in their environment. Must not know endpoints.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +15,37 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::dns::SERVICE as DNS;
+
 /// How long the start of a container waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
 
-type ByNamespace = BTreeMap<String, BTreeMap<String, ServiceLink>>;
+/// Services by namespace and name, and where the cluster's DNS is.
+#[derive(Default)]
+struct Known {
+    links: BTreeMap<String, BTreeMap<String, ServiceLink>>,
+    dns: Option<DnsService>,
+}
+
+/// The Service of the cluster's DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsService {
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Whether it is served by pods.
+    pub has_selector: bool,
+}
 
 /// The Services with an address, by namespace and name. Cheap to clone.
 #[derive(Clone)]
 pub struct ServiceLinks {
-    links: Arc<RwLock<ByNamespace>>,
+    known: Arc<RwLock<Known>>,
     complete: watch::Sender<bool>,
 }
 
 impl Default for ServiceLinks {
     fn default() -> Self {
-        Self { links: Arc::default(), complete: watch::Sender::new(false) }
+        Self { known: Arc::default(), complete: watch::Sender::new(false) }
     }
 }
 
@@ -37,7 +54,7 @@ impl ServiceLinks {
     pub fn fixed(services: impl IntoIterator<Item = (String, ServiceLink)>) -> Self {
         let this = Self::default();
         for (namespace, link) in services {
-            this.links.write().entry(namespace).or_default().insert(link.name.clone(), link);
+            this.known.write().links.entry(namespace).or_default().insert(link.name.clone(), link);
         }
         this.complete.send_replace(true);
         this
@@ -46,21 +63,31 @@ impl ServiceLinks {
     /// The Services that a pod of this namespace is told about: the API server's always, the namespace's if it wants them.
     /// False in the second place if the list of Services is not known yet.
     pub async fn of_pod(&self, namespace: &str, wants_own: bool) -> (Vec<ServiceLink>, bool) {
-        let mut complete = self.complete.subscribe();
-        let known = tokio::time::timeout(FIRST_LIST, complete.wait_for(|complete| *complete)).await;
-        let links = self.links.read();
+        let is_known = self.known().await;
+        let links = &self.known.read().links;
         let mut out = BTreeMap::new();
         let api = links.get("default").and_then(|services| services.get("kubernetes"));
         out.extend(api.map(|link| (link.name.clone(), link.clone())));
         if wants_own && let Some(own) = links.get(namespace) {
             out.extend(own.iter().map(|(name, link)| (name.clone(), link.clone())));
         }
-        (out.into_values().collect(), known.is_ok())
+        (out.into_values().collect(), is_known)
+    }
+
+    /// Waits for the first list; false if it does not come soon.
+    pub async fn known(&self) -> bool {
+        let mut complete = self.complete.subscribe();
+        tokio::time::timeout(FIRST_LIST, complete.wait_for(|complete| *complete)).await.is_ok()
+    }
+
+    /// The Service of the cluster's DNS, if there is one.
+    pub fn dns(&self) -> Option<DnsService> {
+        self.known.read().dns.clone()
     }
 
     /// The address of the API server's Service.
     pub fn api_server(&self) -> Option<String> {
-        self.links.read().get("default")?.get("kubernetes").map(|link| link.ip.clone())
+        self.known.read().links.get("default")?.get("kubernetes").map(|link| link.ip.clone())
     }
 
     /// Follows the API server until cancelled.
@@ -68,7 +95,7 @@ impl ServiceLinks {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Service"));
         let api: Api<DynamicObject> = Api::all_with(client, &resource);
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-        let mut listed = ByNamespace::new();
+        let mut listed = Known::default();
         loop {
             let event = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
@@ -77,22 +104,26 @@ impl ServiceLinks {
             match event {
                 None => anyhow::bail!("the watch of Services ended"),
                 Some(Err(error)) => tracing::warn!(%error, "watch of Services failed; trying again"),
-                Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::Init)) => listed = Known::default(),
                 Some(Ok(watcher::Event::InitApply(object))) => put(&mut listed, &object, true),
                 Some(Ok(watcher::Event::InitDone)) => {
-                    *self.links.write() = std::mem::take(&mut listed);
+                    *self.known.write() = std::mem::take(&mut listed);
                     self.complete.send_replace(true);
                 }
-                Some(Ok(watcher::Event::Apply(object))) => put(&mut self.links.write(), &object, true),
-                Some(Ok(watcher::Event::Delete(object))) => put(&mut self.links.write(), &object, false),
+                Some(Ok(watcher::Event::Apply(object))) => put(&mut self.known.write(), &object, true),
+                Some(Ok(watcher::Event::Delete(object))) => put(&mut self.known.write(), &object, false),
             }
         }
     }
 }
 
-fn put(links: &mut ByNamespace, object: &DynamicObject, exists: bool) {
+fn put(known: &mut Known, object: &DynamicObject, exists: bool) {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = object.metadata.name.clone().unwrap_or_default();
+    if (&*namespace, &*name) == DNS {
+        known.dns = exists.then(|| dns_service(&object.data)).filter(|service| !service.ips.is_empty());
+    }
+    let links = &mut known.links;
     match link(&name, &object.data).filter(|_| exists) {
         Some(link) => {
             links.entry(namespace).or_default().insert(name, link);
@@ -103,6 +134,13 @@ fn put(links: &mut ByNamespace, object: &DynamicObject, exists: bool) {
             }
         }
     }
+}
+
+fn dns_service(object: &Value) -> DnsService {
+    let spec = &object["spec"];
+    let ips = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(|ip| ip.as_str()?.parse().ok());
+    let has_selector = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
+    DnsService { ips: ips.collect(), has_selector }
 }
 
 /// What containers are told of this Service: nothing if it has no address.
@@ -127,5 +165,22 @@ mod tests {
         assert_eq!(link("a", &json!({"spec": {"clusterIP": "None"}})), None);
         let found = link("a", &json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}}));
         assert_eq!(found.unwrap().ports, [(String::new(), 80, "TCP".to_owned())]);
+    }
+
+    #[test]
+    fn the_service_of_dns() {
+        let known = |spec: Value, exists| {
+            let mut known = Known::default();
+            let object = json!({"metadata": {"namespace": "kube-system", "name": "kube-dns"}, "spec": spec});
+            put(&mut known, &serde_json::from_value(object).unwrap(), exists);
+            known.dns
+        };
+        let spec = json!({"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"]});
+        let ips = vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
+        assert_eq!(known(spec.clone(), true), Some(DnsService { ips: ips.clone(), has_selector: false }));
+        assert_eq!(known(spec, false), None);
+        let pods = json!({"clusterIPs": ["10.96.0.10", "fd00::a"], "selector": {"k8s-app": "kube-dns"}});
+        assert_eq!(known(pods, true), Some(DnsService { ips, has_selector: true }));
+        assert_eq!(known(json!({"clusterIPs": ["None"]}), true), None);
     }
 }

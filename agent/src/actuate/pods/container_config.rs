@@ -316,13 +316,8 @@ impl Blueprint<'_> {
             String::new()
         };
         let api_server = self.job.host.links.api_server();
-        let text = hosts_file(
-            pod,
-            &self.around.pod_ips,
-            &self.job.host.cluster_dns,
-            api_server.as_deref(),
-            &node_hosts,
-        );
+        let text =
+            hosts_file(pod, &self.around.pod_ips, &self.job.host.dns(), api_server.as_deref(), &node_hosts);
         let path = self.dirs().etc_hosts(&pod.uid);
         write_if_other(&path, text.as_bytes(), 0o644)?;
         Ok(Some(v1::Mount {

@@ -29,6 +29,10 @@ pub(super) async fn create(job: &Job, attempt: u32) -> Outcome {
             Err(error) => return refuse(job, &error.to_string()),
         },
     };
+    if job.host.cluster_dns.servers.is_empty() {
+        // The Service of the cluster's DNS is written into the pod once and for all.
+        job.host.links.known().await;
+    }
     let logs = job.host.dirs.pod_logs(&job.pod.name, &job.pod.uid);
     if let Err(error) = tokio::fs::create_dir_all(&logs).await {
         return refuse(job, &format!("make directory {}: {error}", logs.display()));
@@ -75,8 +79,8 @@ pub(super) fn config(job: &Job, attempt: u32) -> v1::PodSandboxConfig {
     let (pod, host) = (&*job.pod, &job.host);
     let spec = &pod.spec;
     let node_dns =
-        std::fs::read_to_string("/etc/resolv.conf").map(|text| read_resolv_conf(&text)).unwrap_or_default();
-    let dns = pod_dns(pod, &host.cluster_dns, &node_dns);
+        std::fs::read_to_string(&host.resolv_conf).map(|text| read_resolv_conf(&text)).unwrap_or_default();
+    let dns = pod_dns(pod, &host.dns(), &node_dns);
     let mut labels = pod.labels.clone();
     labels.extend(pod_labels(pod));
     v1::PodSandboxConfig {

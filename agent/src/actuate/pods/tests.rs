@@ -275,6 +275,8 @@ impl Node {
             dirs: dirs.clone(),
             host_ips: vec!["192.0.2.1".parse().expect("an address")],
             cluster_dns: ClusterDns { servers: Vec::new(), domain: "cluster.local".into() },
+            serves_dns: false,
+            resolv_conf: "/etc/resolv.conf".into(),
             cgroups_per_qos: fake.is_none(),
             memory: 1 << 30,
             allocatable: BTreeMap::new(),

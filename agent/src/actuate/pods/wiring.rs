@@ -75,6 +75,8 @@ pub async fn run_node(
             servers: context.config.cluster_dns.clone(),
             domain: context.config.cluster_domain.clone(),
         },
+        serves_dns: context.config.dns_server,
+        resolv_conf: context.config.resolv_conf.clone(),
         cgroups_per_qos: true,
         memory: i64::try_from(resources.memory).unwrap_or(i64::MAX),
         allocatable: allocatable(&resources),
