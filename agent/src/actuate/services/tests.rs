@@ -26,6 +26,7 @@ fn feeds() -> Feeds {
         slices: Feed::all("EndpointSlice", Api::all(client)),
         nodes,
         pods,
+        dns: None,
         node_name: "here".into(),
         services_complete: false,
         slices_complete: false,
