@@ -18,7 +18,8 @@ mod servers;
 
 pub use host::Host;
 pub use servers::{
-    Answer, Server, tcp_ask, tcp_ask_on, tcp_connect, tcp_server, udp_ask, udp_server, udp_socket,
+    Answer, PATIENCE, Server, tcp_ask, tcp_ask_on, tcp_connect, tcp_connect_from, tcp_server, udp_ask,
+    udp_server, udp_socket,
 };
 
 use std::fs;

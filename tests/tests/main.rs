@@ -6,6 +6,7 @@ mod clusters;
 mod cni;
 mod datapath;
 mod dns;
+mod features;
 mod devices;
 mod kubectl;
 mod packets;

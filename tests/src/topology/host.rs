@@ -43,6 +43,11 @@ impl Host {
         &self.netns
     }
 
+    /// Whether a node's socket programs see what is run here.
+    pub fn is_hooked(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// The same place for a process that is not in the node's cgroup, and which its socket programs therefore do not see.
     #[must_use]
     pub fn unhooked(&self) -> Self {

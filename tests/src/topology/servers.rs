@@ -11,7 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, shutdown,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::Host;
 
@@ -136,6 +140,26 @@ pub fn tcp_connect(to: SocketAddr) -> Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// Connects from a port of one's own, from the calling thread's place.
+///
+/// # Errors
+/// The port is taken, refused, or nobody answers.
+pub fn tcp_connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // Also while an earlier connection from there is being forgotten.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let limit = TimeVal::seconds(PATIENCE.as_secs() as i64);
+    setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u8; 16].into() };
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))
+        .with_context(|| format!("bind port {port}"))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))
+        .with_context(|| format!("connect to {to} from port {port}"))?;
+    Ok(TcpStream::from(socket))
 }
 
 /// Connects from a host and reads who answers.

@@ -1,0 +1,269 @@
+//! The dataplane on the nodes of a [`Topology`], without an agent: programs loaded, attached to the node's cgroup and devices, and the
+//! tables written from Services and endpoints by the same pure code and in the same order as the agent does it.
+//!
+//! Must not know: the Kubernetes API.
+
+mod service;
+
+pub use service::{Target, With, service};
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use pagurus_agent_core::devices::{Device, DeviceKind};
+use pagurus_agent_core::node_config::{Facts, node_config};
+use pagurus_agent_core::services::plan::Table;
+use pagurus_agent_core::services::{Desired, NodeAddress, Service, ServiceName};
+use pagurus_agent_datapath::devices::{Devices, Early};
+use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
+use pagurus_cni::netlink::{Netlink as _, Socket};
+
+use crate::netns::Sandbox;
+use crate::topology::{Host, Node, Pod, Topology};
+
+/// NodePorts.
+pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+
+/// How a node's dataplane is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Packets to pods and to other nodes are sent by the programs, not by the kernel's forwarding.
+    pub own_network: bool,
+    /// Pods' connections out of the cluster get the node's address.
+    pub masquerade: bool,
+    /// XDP at the uplinks.
+    pub early: Early,
+    /// How large the maps are at first.
+    pub capacity: MapCapacity,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { own_network: false, masquerade: true, early: Early::Off, capacity: MapCapacity::default() }
+    }
+}
+
+/// The dataplane of one node.
+pub struct Plane {
+    /// The programs and maps.
+    pub datapath: Datapath,
+    devices: Devices,
+    attached: Vec<Device>,
+    desired: Desired,
+    table: Table,
+    host: Host,
+    started: Instant,
+}
+
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plane").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// Where a node's programs find each other.
+fn config(node: &Node, options: &Options) -> Config {
+    Config {
+        cgroup_root: node.cgroup.clone(),
+        bpffs: node.bpffs.clone(),
+        capacity: options.capacity,
+        node_ports: NODE_PORTS,
+    }
+}
+
+impl Plane {
+    /// Loads and attaches everything on a node, its uplink included; `addresses` are those of all nodes.
+    ///
+    /// # Errors
+    /// Something is refused.
+    pub fn start(node: &Node, options: &Options, addresses: &[IpAddr]) -> Result<Self> {
+        let config = config(node, options);
+        let facts = Facts {
+            node_ips: node.ips.both().to_vec(),
+            node_ports: NODE_PORTS,
+            local_ports: 32_768..=60_999,
+            cluster_networks: vec!["10.244.0.0/16".parse()?, "fd10:244::/32".parse()?],
+            pod_ranges: Vec::new(),
+            exclusions: Vec::new(),
+            masquerade: options.masquerade,
+            own_network: options.own_network,
+            overlay: None,
+            kernel: (6, 12),
+            tcp_seconds: [60, 21_600, 60, 10],
+            udp_seconds: [30, 180],
+        };
+        let (facts, problems) = node_config(&facts);
+        ensure!(problems.is_empty(), "{problems:?}");
+        node.host.run(|| {
+            let mut datapath = Datapath::load(&config)?;
+            datapath.set_node_config(&facts)?;
+            let table = Table::new(datapath.observe()?, LIMITS, 0);
+            datapath.attach()?;
+            let programs = datapath.packet_programs(options.early != Early::Off)?;
+            let devices = Devices::new(&config, programs, options.early)?;
+            let ifindex = Socket::open()?.link("eth0")?.context("the uplink")?.index;
+            let uplink = Device { ifindex, name: "eth0".into(), kind: DeviceKind::Uplink };
+            let (desired, started) = (Desired::default(), Instant::now());
+            let (host, attached) = (node.host.clone(), vec![uplink]);
+            let mut plane = Self { datapath, devices, attached, desired, table, host, started };
+            plane.desired.set_node(&node.host.name, None);
+            let own = node.ips.both();
+            let address = |ip: &IpAddr| NodeAddress { local: own.contains(ip), node_ports: true };
+            let addresses: BTreeMap<_, _> = addresses.iter().map(|ip| (*ip, address(ip))).collect();
+            plane.desired.set_addresses(addresses.clone());
+            let ops = plane.table.plan_nodes(&addresses);
+            plane.datapath.apply(&ops)?;
+            plane.table.commit(&ops, ops.len(), 0);
+            plane.sync()?;
+            Ok(plane)
+        })
+    }
+
+    /// Attaches the programs to the devices that are known, and only to them.
+    fn sync(&mut self) -> Result<()> {
+        let synced = self.devices.sync(&self.attached);
+        ensure!(synced.problems.is_empty(), "{:?}", synced.problems);
+        Ok(())
+    }
+
+    /// A pod has come.
+    ///
+    /// # Errors
+    /// The programs cannot be attached to its device.
+    pub fn add_pod(&mut self, pod: &Pod) -> Result<()> {
+        self.attached.push(Device { ifindex: pod.ifindex, name: pod.device.clone(), kind: DeviceKind::Pod });
+        let host = self.host.clone();
+        host.run(|| self.sync())
+    }
+
+    /// Changes what is wanted and writes the tables; how many operations that took.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn change(&mut self, change: impl FnOnce(&mut Desired)) -> Result<usize> {
+        change(&mut self.desired);
+        let mut ops = Vec::new();
+        for name in self.desired.take_dirty() {
+            let compiled = self.desired.compile(&name);
+            ops.extend(self.table.plan(&name, &compiled, self.desired.claims())?);
+        }
+        let now = self.started.elapsed().as_millis() as u64;
+        ops.extend(self.table.release(now));
+        let result = self.datapath.apply(&ops);
+        let done = result.as_ref().map_or_else(|failed| failed.done, |()| ops.len());
+        self.table.commit(&ops, done, now);
+        result?;
+        Ok(done)
+    }
+
+    /// Packets dropped or refused for a reason, by its name.
+    ///
+    /// # Errors
+    /// The maps cannot be read, or there is no such reason.
+    pub fn drops(&self, reason: &str) -> Result<u64> {
+        let drops = self.datapath.drops()?;
+        let found = drops.iter().find(|(name, _)| *name == reason);
+        found.map(|(_, count)| *count).with_context(|| format!("no reason {reason:?} in {drops:?}"))
+    }
+
+    /// What was counted, for messages about what went wrong.
+    pub fn said(&self) -> String {
+        let counted = |counts: Result<Vec<(&'static str, u64)>, _>| match counts {
+            Ok(counts) => counts
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| format!("{name} {count}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Err(error) => format!("{error:?}"),
+        };
+        let counters = counted(self.datapath.counters());
+        format!("{}: counters: {counters}; drops: {}", self.host.name, counted(self.datapath.drops()))
+    }
+}
+
+/// A topology with a dataplane on each node.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The dataplanes, in the order of the nodes.
+    pub planes: Vec<Plane>,
+    /// What they are on. Behind them, so that it goes after them.
+    pub topology: Topology,
+}
+
+impl Cluster {
+    /// So many nodes, alike.
+    ///
+    /// # Errors
+    /// The kernel refused something.
+    pub fn new(sandbox: &Sandbox, nodes: u8, options: &Options) -> Result<Self> {
+        let topology = Topology::new(sandbox, nodes)?;
+        let addresses: Vec<IpAddr> = topology.nodes.iter().flat_map(|node| node.ips.both()).collect();
+        let planes = topology.nodes.iter().map(|node| Plane::start(node, options, &addresses));
+        let planes = planes.collect::<Result<Vec<_>>>()?;
+        Ok(Self { planes, topology })
+    }
+
+    /// Another pod on a node (from 0 on).
+    ///
+    /// # Errors
+    /// The kernel refused something.
+    pub fn pod(&mut self, node: usize) -> Result<Pod> {
+        let pod = self.topology.nodes[node].pod()?;
+        self.planes[node].add_pod(&pod)?;
+        Ok(pod)
+    }
+
+    /// The node on which an address is, if any: its own or one of its pods'.
+    fn node_of(&self, ip: IpAddr) -> Option<usize> {
+        self.topology.nodes.iter().position(|node| {
+            let is_pods = match ip {
+                IpAddr::V4(ip) => ip.octets()[..3] == [10, 244, node.number],
+                IpAddr::V6(ip) => ip.segments()[..3] == [0xfd10, 0x244, node.number.into()],
+            };
+            is_pods || node.ips.both().contains(&ip)
+        })
+    }
+
+    /// Makes a Service lead to these endpoints, on every node; how many operations that took.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn serve(&mut self, service: &Service, targets: &[Target]) -> Result<usize> {
+        let mut done = 0;
+        for node in 0..self.planes.len() {
+            let is_local = |ip: IpAddr| self.node_of(ip) == Some(node);
+            let slices = service::slices(service, targets, is_local);
+            done += self.planes[node].change(|desired| {
+                desired.set_service(service.clone());
+                for (name, slice) in slices {
+                    desired.set_slice(&name, slice);
+                }
+            })?;
+        }
+        Ok(done)
+    }
+
+    /// Takes a Service away, from every node.
+    ///
+    /// # Errors
+    /// The kernel refuses an operation.
+    pub fn remove(&mut self, name: &ServiceName) -> Result<()> {
+        for plane in &mut self.planes {
+            plane.change(|desired| {
+                desired.remove_service(name);
+                for slice in service::slice_names(name) {
+                    desired.remove_slice(&name.namespace, &slice);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What all nodes have counted, for messages about what went wrong.
+    pub fn said(&self) -> String {
+        self.planes.iter().map(Plane::said).collect::<Vec<_>>().join("\n")
+    }
+}
