@@ -4,6 +4,7 @@ pub mod probes;
 
 pub mod cgroups;
 pub mod dataplane;
+pub mod delivery;
 pub mod log_rotation;
 pub mod network;
 pub mod pods;

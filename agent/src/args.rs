@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use pagurus_cni::overlay;
 
-use crate::config::{Config, ConfigFile, Settings};
+use crate::config::{Config, ConfigFile, LoadBalancer, Settings};
 
 /// The node agent of Pagurus: runs this node's pods and its Service load balancing.
 #[derive(Debug, Parser)]
@@ -68,6 +68,13 @@ pub struct Args {
     /// DNS servers to ask about names outside the cluster [default: those in the node's resolv.conf]
     #[arg(long, value_name = "IP[:PORT],...", value_delimiter = ',')]
     pub dns_upstream: Vec<String>,
+    /// Networks or ranges (FIRST-LAST) that Services of type LoadBalancer get addresses of, beside the pools of the ConfigMap
+    /// kube-system/pagurus-load-balancer
+    #[arg(long, value_name = "CIDR|RANGE,...", value_delimiter = ',')]
+    pub load_balancer_pool: Vec<String>,
+    /// Give addresses also to Services without loadBalancerClass; otherwise only to those of class pagurus.dev/l2
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub load_balancer_unclassed: Switch,
     /// Addresses of the cluster's DNS service, put into pods' resolv.conf [default: those of Service kube-system/kube-dns]
     #[arg(long, value_name = "IP,...", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
@@ -165,6 +172,8 @@ impl Args {
             routing,
             vxlan_id,
             vxlan_port,
+            load_balancer_pool,
+            load_balancer_unclassed,
             cluster_dns_server,
             dns_upstream,
             cluster_dns,
@@ -203,6 +212,10 @@ impl Args {
                 cni_socket,
                 cni_conf_dir,
                 routing: overlay::Options { mode: routing.into(), id: vxlan_id, port: vxlan_port },
+                load_balancer: LoadBalancer {
+                    pools: load_balancer_pool,
+                    unclassed: load_balancer_unclassed == Switch::On,
+                },
                 cluster_dns_server: cluster_dns_server.map(|switch| switch == Switch::On),
                 dns_upstreams: dns_upstream,
                 cluster_dns,

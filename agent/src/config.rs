@@ -28,6 +28,15 @@ mod taint;
 pub use file::ConfigFile;
 pub use taint::Taint;
 
+/// Who gets addresses of load balancers, and which.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// Networks and ranges of a pool for everybody, beside those of the ConfigMap.
+    pub pools: Vec<String>,
+    /// Services without `loadBalancerClass` get addresses too.
+    pub unclassed: bool,
+}
+
 /// What was asked for on the command line, before it is checked.
 #[derive(Debug)]
 pub struct Settings {
@@ -61,6 +70,8 @@ pub struct Settings {
     pub cluster_dns_server: Option<bool>,
     /// `--dns-upstream`
     pub dns_upstreams: Vec<String>,
+    /// `--load-balancer-pool` and `--load-balancer-unclassed`
+    pub load_balancer: LoadBalancer,
     /// `--cluster-dns`
     pub cluster_dns: Vec<IpAddr>,
     /// `--cluster-domain`
@@ -124,6 +135,8 @@ pub struct Config {
     pub dns_upstreams: Source,
     /// The node's own DNS configuration.
     pub resolv_conf: PathBuf,
+    /// Addresses of Services of type LoadBalancer.
+    pub load_balancer: LoadBalancer,
     /// DNS servers of pods with `dnsPolicy: ClusterFirst`; empty if they are those of the Service `kube-dns`.
     pub cluster_dns: Vec<IpAddr>,
     /// DNS domain of the cluster.
@@ -200,6 +213,7 @@ impl Config {
             cni_socket: absolute("--cni-socket", settings.cni_socket)?,
             cni_conf_dir: absolute("--cni-conf-dir", settings.cni_conf_dir)?,
             routing: settings.routing,
+            load_balancer: settings.load_balancer,
             cluster_dns: if settings.cluster_dns.is_empty() { file.cluster_dns } else { settings.cluster_dns },
             cluster_domain: settings
                 .cluster_domain

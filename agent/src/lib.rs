@@ -21,6 +21,8 @@ pub mod dns;
 
 pub mod actuate;
 
+pub mod lb;
+
 pub mod report;
 
 pub mod serve;

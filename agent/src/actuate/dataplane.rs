@@ -5,15 +5,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::actuate::{network, services};
+use crate::actuate::{delivery, network, services};
 use crate::config::NodeContext;
 use crate::dns;
 use crate::index::node;
+use crate::lb;
 
 /// Runs the dataplane until cancelled. When it ends, for whatever reason, programs, maps, routes and pods' devices stay
 /// as they are; the next start goes on from there. `dns` is what this node's DNS is told, and its addresses.
@@ -30,8 +31,15 @@ pub async fn run(
     let watch = node::run(context.client.clone(), publish, cancel.clone());
     parts.spawn(watch.instrument(tracing::info_span!("nodes")));
     let (tell_pods, pods) = watch::channel(None);
-    let balancing = services::run(context.clone(), nodes.clone(), pods, dns, cancel.clone());
+    let (hand_over, handles) = oneshot::channel();
+    let (hand_announced, announced) = oneshot::channel();
+    let balancing =
+        services::run(context.clone(), nodes.clone(), pods.clone(), dns, hand_over, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
+    let delivery = delivery::run(handles, hand_announced, pods, cancel.clone());
+    parts.spawn(delivery.instrument(tracing::info_span!("delivery")));
+    let balancers = lb::run(context.clone(), nodes.clone(), announced, cancel.clone());
+    parts.spawn(balancers.instrument(tracing::info_span!("load balancers")));
     let network = network::run(context, nodes, tell_pods, cancel.clone());
     parts.spawn(network.instrument(tracing::info_span!("network")));
     let mut outcome = Ok(());

@@ -18,10 +18,11 @@ use pagurus_agent_core::services::{Desired, LocalDns, NodeAddress, ServiceName};
 use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, Failed, LIMITS, MapCapacity, ServiceMaps};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::actuate::delivery::Handles;
 use crate::actuate::network::PodsHere;
 use crate::config::NodeContext;
 use crate::dns;
@@ -47,6 +48,7 @@ pub async fn run(
     nodes: watch::Receiver<Published>,
     pods: watch::Receiver<PodsHere>,
     dns: Option<(dns::Table, Vec<IpAddr>)>,
+    hand_over: oneshot::Sender<Handles>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let part = context.readiness.register("services");
@@ -58,6 +60,8 @@ pub async fn run(
     };
     let loaded = tokio::task::spawn_blocking(move || load(&config)).await.context("load the dataplane")?;
     let (datapath, table) = loaded?;
+    // Whoever waited for them has ended: then everything ends.
+    let _ = hand_over.send(Handles { endpoints: datapath.endpoints()?, announced: datapath.announced()? });
     let metrics = ServiceMetrics::register(&context.metrics);
     let shared = Arc::new(Mutex::new(Balancer::new(datapath, table, metrics)));
     let debug = shared.clone();

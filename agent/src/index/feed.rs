@@ -52,6 +52,16 @@ where
         Self::of(kind, watch(api, watcher::Config::default()).default_backoff())
     }
 
+    /// Watches the objects of a kind whose fields are like this.
+    pub fn with_fields(kind: &'static str, api: Api<K>, fields: String) -> Self {
+        Self::of(kind, watch(api, watcher::Config::default().fields(&fields)).default_backoff())
+    }
+
+    /// Watches the objects of a kind whose labels are like this.
+    pub fn with_labels(kind: &'static str, api: Api<K>, labels: String) -> Self {
+        Self::of(kind, watch(api, watcher::Config::default().labels(&labels)).default_backoff())
+    }
+
     fn of(
         kind: &'static str,
         events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::feed::{Change, Feed};
 
+/// Label of nodes that load balancers leave out.
+const KEPT_OUT: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
 /// What the network needs to know of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeNet {
@@ -21,6 +24,8 @@ pub struct NodeNet {
     pub ips: Vec<IpAddr>,
     /// The ranges of its pods, at most one of each family.
     pub pod_ranges: Vec<IpNet>,
+    /// Load balancers may lead to it: it is ready, and no label keeps it from that.
+    pub ready: bool,
 }
 
 /// All nodes by name.
@@ -83,7 +88,14 @@ pub fn read(node: &api::Node) -> NodeNet {
             pod_ranges.push(range.trunc());
         }
     }
-    NodeNet { ips, pod_ranges }
+    NodeNet { ips, pod_ranges, ready: is_ready(node) }
+}
+
+fn is_ready(node: &api::Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_ready = |condition: &api::NodeCondition| condition.type_ == "Ready" && condition.status == "True";
+    let is_kept_out = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(KEPT_OUT));
+    conditions.into_iter().flatten().any(is_ready) && !is_kept_out
 }
 
 fn parse<T: std::str::FromStr>(node: &str, what: &str, text: &str) -> Option<T> {
@@ -105,7 +117,7 @@ mod tests {
         let node: api::Node = serde_json::from_value(json!({
             "metadata": { "name": "a" },
             "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "nonsense", "10.9.0.0/24"] },
-            "status": { "addresses": [
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }], "addresses": [
                 { "type": "Hostname", "address": "a" }, { "type": "InternalIP", "address": "192.168.0.1" },
                 { "type": "InternalIP", "address": "fd77::1" }, { "type": "ExternalIP", "address": "203.0.113.1" }
             ] }
@@ -115,6 +127,7 @@ mod tests {
         let text: Vec<String> = read.pod_ranges.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["10.244.1.0/24", "fd00:1::/64"]);
         assert_eq!(read.ips.len(), 2);
+        assert!(read.ready);
         assert_eq!(super::read(&api::Node::default()), NodeNet::default());
     }
 }

@@ -58,7 +58,10 @@ impl Announcer {
     /// One comparison; when to come back at the latest.
     pub(super) fn pass(&mut self, context: &NodeContext, known: &Known, nodes: &Nodes) -> Duration {
         if let Err(error) = self.try_pass(context, known, nodes) {
-            tracing::error!(error = format!("{error:#}"), "announce addresses of load balancers; trying again");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "announce addresses of load balancers; trying again"
+            );
         }
         if self.unsaid.is_empty() { LOOK } else { DISTANCE }
     }
@@ -66,7 +69,8 @@ impl Announcer {
     fn try_pass(&mut self, context: &NodeContext, known: &Known, nodes: &Nodes) -> anyhow::Result<()> {
         let ips = addresses(known, nodes, &context.node_name);
         let Some(ips) = ips else { return Ok(()) };
-        let wanted = if ips.is_empty() { BTreeMap::new() } else { places(&ips, &uplinks(&context.node_ips)?) };
+        let wanted =
+            if ips.is_empty() { BTreeMap::new() } else { places(&ips, &uplinks(&context.node_ips)?) };
         self.map.replace(&wanted).context("write the announced addresses")?;
         self.join(&wanted);
         let before = self.current.replace(wanted.clone());
@@ -222,8 +226,9 @@ mod tests {
         }
         known.take_service(Change::Set(service("elsewhere", "172.16.0.1", "Cluster")));
         let node = |ready| NodeNet { ready, ..NodeNet::default() };
-        let nodes: Nodes =
-            [("a", true), ("b", true), ("c", false)].map(|(name, ready)| (name.to_owned(), node(ready))).into();
+        let nodes: Nodes = [("a", true), ("b", true), ("c", false)]
+            .map(|(name, ready)| (name.to_owned(), node(ready)))
+            .into();
         let of = |known: &Known, name: &str| addresses(known, &nodes, name).expect("known");
         let (a, b) = (of(&known, "a"), of(&known, "b"));
         assert!(a.is_disjoint(&b) && a.len() + b.len() == 20 && !a.is_empty() && !b.is_empty());

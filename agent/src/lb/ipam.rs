@@ -63,12 +63,14 @@ impl Ipam {
             return wait;
         }
         let unclassed = context.config.load_balancer.unclassed;
-        let ours: Vec<_> =
-            known.services.values().filter(|service| services::is_ours(service, unclassed)).cloned().collect();
+        let ours: Vec<_> = known
+            .services
+            .values()
+            .filter(|service| services::is_ours(service, unclassed))
+            .cloned()
+            .collect();
         let wanted: Vec<LbService> = ours.iter().map(|service| services::read(service)).collect();
-        for ((service, wanted), assignment) in
-            ours.iter().zip(&wanted).zip(assign(&known.pools, &wanted))
-        {
+        for ((service, wanted), assignment) in ours.iter().zip(&wanted).zip(assign(&known.pools, &wanted)) {
             self.tell(context, service, &assignment);
             if let Some(status) = changed_status(service, wanted, &assignment)
                 && let Err(error) = write(context, service, status).await
@@ -117,7 +119,9 @@ fn changed_status(service: &Service, wanted: &LbService, assignment: &Assignment
         (None, None) => None,
     };
     let is_told = match (&state, present) {
-        (Some((status, _, message)), Some(present)) => present.status == *status && present.message == *message,
+        (Some((status, _, message)), Some(present)) => {
+            present.status == *status && present.message == *message
+        }
         (Some(_), None) => false,
         (None, _) => true,
     };
@@ -152,8 +156,7 @@ fn ingress_is_empty(status: &Value) -> bool {
 
 /// Writes a status, unless the Service has changed since.
 async fn write(context: &NodeContext, service: &Service, status: Value) -> anyhow::Result<()> {
-    let api: Api<Service> =
-        Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
+    let api: Api<Service> = Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
     let patch = json!({ "metadata": { "resourceVersion": service.resource_version() }, "status": status });
     match api.patch_status(&service.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
@@ -193,7 +196,8 @@ async fn release(context: &NodeContext, known: &mut Known) {
         let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
         let outcome = async {
             let Some(service) = api.get_opt(&name).await.context("get the Service")? else { return Ok(()) };
-            let is_other = service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) != Some("LoadBalancer");
+            let is_other =
+                service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) != Some("LoadBalancer");
             if is_other && has_addresses_of(&known.pools, &service) {
                 write(context, &service, json!({ "loadBalancer": { "ingress": Value::Null } })).await?;
             }
@@ -257,6 +261,9 @@ mod tests {
         ] });
         let well = changed(others, &["10.0.0.1"], None).expect("a change");
         assert_eq!(well["conditions"].as_array().map(Vec::len), Some(2));
-        assert_eq!((&well["conditions"][0]["type"], &well["conditions"][1]["status"]), (&json!("Other"), &json!("True")));
+        assert_eq!(
+            (&well["conditions"][0]["type"], &well["conditions"][1]["status"]),
+            (&json!("Other"), &json!("True"))
+        );
     }
 }

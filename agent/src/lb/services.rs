@@ -48,7 +48,12 @@ pub(super) fn read(service: &Service) -> LbService {
     let ports = spec.ports.iter().flatten();
     LbService {
         labels: service.metadata.labels.clone().unwrap_or_default(),
-        created: service.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
+        created: service
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.to_string())
+            .unwrap_or_default(),
         families: families.collect(),
         requested: wishes.filter_map(|ip| ip.parse().ok()).collect(),
         sharing_key: annotations.get(SHARED).filter(|key| !key.is_empty()).cloned(),
@@ -76,7 +81,7 @@ impl LocalNodes {
         let (namespace, _) = name(&slice.metadata);
         let labels: Option<&BTreeMap<String, String>> = slice.metadata.labels.as_ref();
         let service = labels.and_then(|labels| labels.get("kubernetes.io/service-name")).cloned();
-        let ready = slice.endpoints.iter().filter(|endpoint| {
+        let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
             endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
         });
         Self {
