@@ -9,6 +9,7 @@ mod dns;
 mod features;
 mod devices;
 mod kubectl;
+mod load_balancers;
 mod packets;
 mod pods;
 mod restart;

@@ -21,6 +21,7 @@ pub mod load;
 pub mod network;
 pub mod node;
 pub mod progress;
+pub mod rights;
 pub mod supervise;
 pub mod up;
 

@@ -5,7 +5,7 @@ use super::claim::{Claim, Standing};
 use super::hindrance::Said;
 use super::progress::{Progress, until};
 use super::{
-    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, down, hindrance, load, network, supervise,
+    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, down, hindrance, load, network, rights, supervise,
 };
 use crate::{build, images, workspace};
 use anyhow::{Context, Result, bail};
@@ -237,6 +237,7 @@ fn bring_up(
         Ok(Some(Ok(api)))
     })??;
     write_kubeconfig(cluster)?;
+    rights::grant(&api)?;
     progress.say("nodes: starting their runtimes");
     until("the nodes' runtimes are there", minutes(1), || {
         let running = |node: &super::Node| {
