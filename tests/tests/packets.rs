@@ -1,9 +1,15 @@
 //! The packet programs: single packets by `BPF_PROG_TEST_RUN` (packet and maps in, packet and maps out), and real sockets between
 //! namespaces through the programs at their devices. The maps are filled here, not by the agent.
 
+mod fragment;
+mod icmp;
+mod neighbour;
 mod programs;
+mod reject;
+mod sctp;
 mod sockets;
 mod translation;
+mod xdp;
 
 use anyhow::ensure;
 use pagurus_tests::netns::isolated;

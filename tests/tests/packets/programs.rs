@@ -7,18 +7,21 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, lpm_trie};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use pagurus_ebpf_abi::{
-    Address, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent, FlowState, FlowTuple,
-    NETWORKS, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Network, NodeConfig, Port, ServiceKey,
-    ServiceStats, ServiceValue, SourceRange, programs,
+    Address, Announced, AnnouncedKey, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent,
+    FlowState, FlowTuple, HOPS_PER_CPU, NETWORKS, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Network,
+    NodeConfig, Port, ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket, maps, programs,
 };
 use pagurus_tests::packet::Packet;
 
 /// `BPF_F_NO_PREALLOC`, `BPF_F_MMAPABLE | BPF_F_INNER_MAP`.
 const SPARSE: u32 = 1;
 const SHARED: u32 = 0x400 | 0x1000;
+
+/// How many buckets of flows each CPU has.
+const WARM_BUCKETS: u32 = 1024;
 
 /// What tcx programs answer.
 pub(super) const PASS: u32 = u32::MAX;
@@ -111,7 +114,13 @@ impl Programs {
             println!("SKIPPED: {} was not built", path.display());
             return Ok(None);
         }
-        let mut ebpf = EbpfLoader::new().load_file(&path).context("load the object")?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)? as u32;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::WARM, WARM_BUCKETS * cpus)
+            .map_max_entries(maps::HOPS, HOPS_PER_CPU * cpus)
+            .override_global(maps::WARM_BUCKETS, &WARM_BUCKETS, true)
+            .load_file(&path)
+            .context("load the object")?;
         let services = HashMap::create(4096, SPARSE)?;
         let slots = Array::create(65536, SHARED)?;
         let backends = Array::create(4096, SHARED)?;
@@ -128,6 +137,9 @@ impl Programs {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
+        let early: &mut Xdp =
+            ebpf.program_mut(programs::XDP_OUTSIDE).context(programs::XDP_OUTSIDE)?.try_into()?;
+        early.load().with_context(|| format!("load {}", programs::XDP_OUTSIDE))?;
         let config = NodeConfig {
             flags: 0,
             node_port_first: 30_000,
@@ -266,6 +278,14 @@ impl Programs {
         Ok(lpm_trie::LpmTrie::<_, SourceRange, u32>::try_from(map)?.insert(&key, 1, 0)?)
     }
 
+    /// An address that is announced at a device with this hardware address.
+    pub(super) fn announce(&mut self, ip: IpAddr, ifindex: u32, mac: [u8; 6]) -> Result<()> {
+        let map = self.ebpf.map_mut("ANNOUNCED").context("ANNOUNCED")?;
+        let key = AnnouncedKey { address: address(ip), ifindex };
+        let value = Announced { mac, reserved: [0; 2] };
+        Ok(HashMap::<_, AnnouncedKey, Announced>::try_from(map)?.insert(key, value, 0)?)
+    }
+
     /// What becomes of a flow.
     pub(super) fn state(&self, key: &FlowTuple) -> Option<FlowState> {
         self.conntrack.get(key, 0).ok()
@@ -279,6 +299,14 @@ impl Programs {
     /// Writes a flow.
     pub(super) fn set_state(&mut self, key: &FlowTuple, state: &FlowState) -> Result<()> {
         Ok(self.conntrack.insert(key, state, 0)?)
+    }
+
+    /// Forgets every flow.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        for key in self.conntrack.keys().collect::<Result<Vec<_>, _>>()? {
+            self.conntrack.remove(&key)?;
+        }
+        Ok(())
     }
 
     /// Connections, refused, dropped.
@@ -325,6 +353,33 @@ impl Programs {
         Ok(Ran { code: result.return_value, bytes: out })
     }
 
+    /// Runs the XDP program on a packet that comes to a device.
+    pub(super) fn run_early(&self, ifindex: u32, bytes: &[u8]) -> Result<Ran> {
+        let loaded: &Xdp = self.ebpf.program(programs::XDP_OUTSIDE).context("no such program")?.try_into()?;
+        let mut out = vec![0; bytes.len() + 256];
+        // `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: Vec<u8> =
+            [0, bytes.len() as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let result = loaded.test_run(TestRunOptions {
+            data_in: Some(bytes),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Ran { code: result.return_value, bytes: out })
+    }
+
+    /// How many flows the CPUs remember from a moment ago.
+    pub(super) fn warm(&self) -> Result<usize> {
+        let map = Array::<_, WarmBucket>::try_from(self.ebpf.map(maps::WARM).context(maps::WARM)?)?;
+        let mut count = 0;
+        for bucket in map.iter() {
+            count += bucket?.flows.iter().filter(|flow| flow.protocol != 0).count();
+        }
+        Ok(count)
+    }
+
     /// Attaches a program to a device of the namespace it is called in.
     pub(super) fn attach(&mut self, program: &str, device: &str) -> Result<()> {
         let side = match program {
@@ -345,6 +400,10 @@ impl Programs {
             let count = program.info()?.verified_instruction_count().context("the kernel does not say")?;
             found.push((name, count));
         }
+        let early: &Xdp =
+            self.ebpf.program(programs::XDP_OUTSIDE).context(programs::XDP_OUTSIDE)?.try_into()?;
+        let count = early.info()?.verified_instruction_count().context("the kernel does not say")?;
+        found.push((programs::XDP_OUTSIDE, count));
         Ok(found)
     }
 }

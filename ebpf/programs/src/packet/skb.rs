@@ -142,11 +142,13 @@ impl Packet for Skb {
         // the kernel forget the sum that a device made over what came.
         const KEPT: u32 = ETHERNET + 40;
         const CUT: u32 = 256;
+        const SHORTEST_FRAME: u32 = 60;
+        let length = if length > SHORTEST_FRAME { length } else { SHORTEST_FRAME };
         // SAFETY: plain helpers.
         unsafe {
             bpf_skb_change_tail(self.skb.skb, KEPT + CUT, 0) == 0
                 && bpf_skb_adjust_room(self.skb.skb, -(CUT as i32), BPF_ADJ_ROOM_MAC, 0) == 0
-                && bpf_skb_change_tail(self.skb.skb, if length > KEPT { length } else { KEPT + 1 }, 0) == 0
+                && bpf_skb_change_tail(self.skb.skb, length, 0) == 0
         }
     }
 

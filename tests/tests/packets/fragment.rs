@@ -1,0 +1,76 @@
+//! Datagrams in fragments: the later ones find the ports of the first.
+
+use super::programs::{PASS, Programs, Ran, Service};
+use anyhow::{Result, bail, ensure};
+use pagurus_tests::netns::isolated;
+use pagurus_tests::packet::{Body, Packet, other, protocol, udp};
+
+/// A datagram to a Service in fragments of this many bytes, in order.
+fn fragments(client: &str, vip: &str, id: u32) -> Vec<Packet> {
+    udp().from(client).to(vip).id(id).payload(&(0..200).collect::<Vec<u8>>()).fragments(64)
+}
+
+/// The datagram that these frames are the fragments of.
+fn joined(frames: &[Ran]) -> Result<Packet> {
+    let mut bytes = Vec::new();
+    for (place, frame) in frames.iter().map(Ran::packet).enumerate() {
+        match (place, frame.body) {
+            (0, Body::Cut { source_port, destination_port, rest, .. }) => {
+                bytes.extend(source_port.to_be_bytes());
+                bytes.extend(destination_port.to_be_bytes());
+                bytes.extend(rest);
+            }
+            (1.., Body::Other { bytes: more, .. }) => bytes.extend(more),
+            (_, body) => bail!("fragment {place} is {body:?}"),
+        }
+    }
+    let first = frames[0].packet();
+    let whole =
+        other(protocol::UDP, &bytes).from(&first.source.to_string()).to(&first.destination.to_string());
+    Packet::parse(&whole.build())
+}
+
+#[test]
+fn become_one_datagram_to_the_backend() {
+    isolated("packets::fragment::become_one_datagram_to_the_backend", |_| {
+        let Some(mut programs) = Programs::load()? else { return Ok(()) };
+        for (client, vip, server) in [
+            ("10.244.1.10:4000", "10.96.0.10:80", "10.244.2.10:8080"),
+            ("[fd10::1:10]:4000", "[fd96::10]:80", "[fd10::2:10]:8080"),
+        ] {
+            let protocol = protocol::UDP;
+            let id = programs.backend(server, protocol, false)?;
+            programs.service(vip, protocol, &Service { inside: &[id], ..Service::default() })?;
+            for id in [1, 0xfffe] {
+                let ran = fragments(client, vip, id)
+                    .iter()
+                    .map(|fragment| programs.run("from_pod", fragment))
+                    .collect::<Result<Vec<_>>>()?;
+                let whole = joined(&ran)?;
+                let wanted = udp().from(client).to(server).payload(&(0..200).collect::<Vec<u8>>());
+                ensure!(whole.body == wanted.body && whole.destination == wanted.destination, "{whole:?}");
+                // And back, in fragments too.
+                let ran = fragments(server, client, id + 1)
+                    .iter()
+                    .map(|fragment| programs.run("from_outside", fragment))
+                    .collect::<Result<Vec<_>>>()?;
+                let whole = joined(&ran)?;
+                let wanted = udp().from(vip).to(client).payload(&(0..200).collect::<Vec<u8>>());
+                ensure!(whole.body == wanted.body && whole.source == wanted.source, "{whole:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn of_others_pass() {
+    isolated("packets::fragment::of_others_pass", |_| {
+        let Some(programs) = Programs::load()? else { return Ok(()) };
+        for fragment in fragments("10.244.1.10:4000", "10.244.2.10:53", 7) {
+            let ran = programs.run("from_pod", &fragment)?;
+            ensure!(ran.code == PASS, "{ran:?}");
+        }
+        Ok(())
+    });
+}
