@@ -146,7 +146,7 @@ fn server_at() -> SocketAddr {
 fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.add_query(Query::query(Name::from_ascii(name).expect("the tests ask for names"), kind));
     message
 }
 

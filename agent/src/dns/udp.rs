@@ -112,7 +112,7 @@ impl Batch {
             // SAFETY: all zeroes is an address of no family.
             senders: vec![unsafe { MaybeUninit::zeroed().assume_init() }; BATCH],
             sender_lengths: [0; BATCH],
-            answers: vec![Vec::with_capacity(LONGEST); BATCH],
+            answers: (0..BATCH).map(|_| Vec::with_capacity(LONGEST)).collect(),
             targets: [0; BATCH],
         }
     }
