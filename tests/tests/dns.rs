@@ -13,9 +13,13 @@ use anyhow::{Context as _, Result, ensure};
 use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use pagurus_agent::dns::{Dns, Settings, Source, address, keeper};
+use pagurus_agent::dns::{Dns, SERVICE, Settings, Source, address, keeper};
+use pagurus_agent::index::services;
 use pagurus_agent::process::debug_state::DebugState;
 use pagurus_agent::process::metrics::Metrics;
+use pagurus_agent_core::services::plan::Table;
+use pagurus_agent_core::services::{Desired, LocalDns, ServiceName};
+use pagurus_agent_datapath::{Datapath, LIMITS, MapCapacity, ServiceMaps as _};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::isolated;
 use serde_json::json;
@@ -488,6 +492,60 @@ fn how_fast_it_is() {
             f64::from(count) / cpu.as_secs_f64()
         );
         ensure!(at(50) < Duration::from_millis(5));
+        Ok(())
+    });
+}
+
+/// The whole way: a client that knows only the ClusterIP of `kube-dns` is led to this node's server, and stays so while
+/// the server is away.
+#[test]
+fn clients_ask_at_the_address_of_the_service() {
+    if !Datapath::is_built() {
+        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
+        return;
+    }
+    isolated("dns::clients_ask_at_the_address_of_the_service", |sandbox| {
+        let mut server = Server::ready("")?;
+        let config = pagurus_agent_datapath::Config {
+            cgroup_root: sandbox.cgroup.clone(),
+            bpffs: sandbox.bpffs.clone(),
+            capacity: MapCapacity::default(),
+            node_ports: 30_000..=32_767,
+        };
+        let name = ServiceName::new(SERVICE.0, SERVICE.1);
+        let object = serde_json::from_value(json!({
+            "metadata": {"namespace": SERVICE.0, "name": SERVICE.1},
+            "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ports": [
+                {"name": "dns", "protocol": "UDP", "port": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53},
+            ]},
+        }))?;
+        let mut desired = Desired::default();
+        desired.set_service(services::service(&object).context("no Service")?);
+        desired.set_local_dns(Some(LocalDns { service: name.clone(), ips: address::all() }));
+        let mut datapath = Datapath::load(&config)?;
+        let mut table = Table::new(datapath.services().observe()?, LIMITS, 0);
+        let ops = table.plan(&name, &desired.compile(&name), desired.claims())?;
+        datapath.apply(&ops)?;
+        table.commit(&ops, ops.len(), 0);
+        datapath.attach()?;
+        let service = SocketAddr::from(([10, 96, 0, 10], 53));
+        let asked = question(WEB, RecordType::A).to_vec()?;
+        let socket = client(service, TIMEOUT)?;
+        for _ in 0..3 {
+            ensure!(ips(&exchange(&socket, &asked)?).len() == 1);
+            ask_tcp(&mut TcpStream::connect(service)?, &[question(WEB, RecordType::A)])?;
+            // A socket that is not connected hears its answer from the address it asked.
+            let other = UdpSocket::bind("0.0.0.0:0")?;
+            other.set_read_timeout(Some(TIMEOUT))?;
+            other.send_to(&asked, service)?;
+            let (length, from) = other.recv_from(&mut [0; 512])?;
+            ensure!(from == service && length > 0, "the answer came from {from}");
+            server.kill()?;
+            server = Server::start("")?;
+        }
+        drop(server);
+        keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() });
         Ok(())
     });
 }
