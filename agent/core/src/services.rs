@@ -308,7 +308,7 @@ impl Desired {
         }
         let slices = self.slices.entry(slice.service.clone()).or_insert_with(|| Vec::with_capacity(1));
         match slices.binary_search_by(|(other, _)| (**other).cmp(name)) {
-            Ok(place) if slices[place].1 == slice => return,
+            Ok(place) if slices[place].1 == slice => {}
             Ok(place) => {
                 self.dirty.insert(slice.service.clone());
                 slices[place].1 = slice;

@@ -114,9 +114,11 @@ impl std::fmt::Debug for Events {
     }
 }
 
-impl Events {
-    /// The next one, if there is one.
-    pub fn next(&mut self) -> Option<abi::DropEvent> {
+impl Iterator for Events {
+    type Item = abi::DropEvent;
+
+    /// The next one, if there is one now; later there may be more.
+    fn next(&mut self) -> Option<abi::DropEvent> {
         let item = self.0.next()?;
         sys::read_plain(&item)
     }

@@ -76,6 +76,8 @@ struct Batch {
     added: i64,
     capacity: Option<Capacity>,
     names: Vec<ServiceName>,
+    /// Of those whose source ranges change.
+    numbers: HashMap<ServiceNumber, ServiceName>,
     is_sweep: bool,
 }
 
@@ -217,6 +219,9 @@ impl Table {
         }
         for range in state.ranges.iter().filter(|range| !compiled.ranges.contains(range)) {
             draft.after.push(MapOp::DeleteSourceRange(state.number, *range));
+        }
+        if compiled.ranges != state.ranges {
+            self.batch.numbers.insert(state.number, name.clone());
         }
         let planned = self.route(name, state, compiled, &places, claims, &mut draft);
         let room = planned.and_then(|()| self.room(state, &draft));

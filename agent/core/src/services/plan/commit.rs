@@ -104,9 +104,9 @@ impl Table {
         }
     }
 
+    /// The Service whose source ranges are being changed.
     fn state_of(&mut self, number: ServiceNumber) -> Option<&mut super::State> {
-        // Only those with source ranges are looked for: few, and seldom.
-        self.states.values_mut().find(|state| state.number == number)
+        self.states.get_mut(self.batch.numbers.get(&number)?)
     }
 
     /// A frontend no longer has this value.
