@@ -117,7 +117,7 @@ fn connections_that_are_over_go_and_others_stay_while_the_table_grows() {
 }
 
 /// What this thread has used of a core.
-fn cpu_time() -> Result<Duration> {
+pub(super) fn cpu_time() -> Result<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanoseconds = text.split(' ').next().context("no time")?.parse()?;
     Ok(Duration::from_nanos(nanoseconds))

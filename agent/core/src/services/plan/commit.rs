@@ -6,6 +6,9 @@ use crate::addr::{BackendId, Frontend};
 use crate::services::ServiceName;
 use crate::services::plan::{Due, Extent, LEAVES, Leaving, MapOp, QUARANTINE, ServiceNumber, Table, Value};
 
+/// So many things at most are given back in one go, so that no change waits for long behind it.
+const AT_ONCE: usize = 256;
+
 impl Table {
     /// Notes that the first `done` of these operations have been carried out and the others have not: everything that was planned
     /// since the last time, in its order.
@@ -124,17 +127,20 @@ impl Table {
         }
     }
 
-    /// When something may be given back next; to be called again then.
+    /// When something may be given back next; [`release`](Self::release) is to be called then.
     pub fn release_at(&self) -> Option<u64> {
         if self.due.is_empty() { self.quarantine.front().map(|(at, _)| *at) } else { Some(0) }
     }
 
-    /// The operations that empty what may be given out again. To be carried out and committed before anything else is planned.
+    /// The operations that empty what may be given out again, some at a time. To be carried out and committed before anything else is planned.
     pub fn release(&mut self, now: u64) -> Vec<MapOp> {
+        let mut left = AT_ONCE;
         while let Some((at, _)) = self.quarantine.front()
             && *at <= now
+            && left > 0
             && let Some((at, leaving)) = self.quarantine.pop_front()
         {
+            left -= 1;
             self.give_back(at, leaving, now.saturating_add(QUARANTINE));
         }
         let op = |due: &Due| match *due {

@@ -154,8 +154,10 @@ impl World {
     /// Lets time pass.
     fn pass(&mut self, time: u64) {
         self.now += time;
-        let ops = self.table.release(self.now);
-        self.carry_out(&ops, usize::MAX);
+        while self.table.release_at().is_some_and(|at| at <= self.now) {
+            let ops = self.table.release(self.now);
+            self.carry_out(&ops, usize::MAX);
+        }
     }
 
     fn check(&self) {
