@@ -11,6 +11,7 @@ mod devices;
 mod kubectl;
 mod load_balancers;
 mod packets;
+mod outside;
 mod pods;
 mod restart;
 mod sctp;
