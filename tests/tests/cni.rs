@@ -210,6 +210,31 @@ fn pods_reach_each_other_and_the_node() {
 }
 
 #[test]
+fn the_mtu_of_pods_follows_that_of_the_node() {
+    isolated("cni::the_mtu_of_pods_follows_that_of_the_node", |_| {
+        let node = Node::start()?;
+        let (mut a, mut b) = (Pod::new("a")?, Pod::new("b")?);
+        a.add(&node)?;
+        b.add(&node)?;
+        for mtu in [1400, 1500] {
+            node.network.set(Settings { mtu, ..node.network.settings() });
+            let errors = node.network.reconcile();
+            ensure!(errors.is_empty(), "{errors:?}");
+            for pod in [&a, &b] {
+                let inside = || -> Result<u32> { Ok(Socket::open()?.link("eth0")?.context("no eth0")?.mtu) };
+                ensure!(pod.netns.run(inside)?? == mtu);
+                node.network.handle(&pod.call("CHECK", "1.0.0"))?;
+            }
+            for link in links()? {
+                ensure!(Socket::open()?.link(&link)?.is_some_and(|link| link.mtu == mtu), "{link}");
+            }
+            reach(&a, &b)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn commands_can_be_repeated_and_leave_nothing() {
     isolated("cni::commands_can_be_repeated_and_leave_nothing", |_| {
         let node = Node::start()?;

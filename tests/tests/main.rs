@@ -14,6 +14,7 @@ mod packets;
 mod outside;
 mod pods;
 mod restart;
+mod routing;
 mod sctp;
 mod services;
 mod topology;
