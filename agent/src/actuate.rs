@@ -5,6 +5,7 @@ pub mod probes;
 pub mod cgroups;
 pub mod dataplane;
 pub mod delivery;
+pub mod devices;
 pub mod log_rotation;
 pub mod network;
 pub mod pods;

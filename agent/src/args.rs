@@ -3,22 +3,29 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use pagurus_cni::overlay;
 
-use crate::config::{Config, ConfigFile, LoadBalancer, Settings};
+use crate::config::{Config, ConfigFiles, LoadBalancer, Settings};
+use crate::inspect;
+
+mod services;
+
+pub use services::ServiceArgs;
 
 /// The node agent of Pagurus: runs this node's pods and its Service load balancing.
 #[derive(Debug, Parser)]
-#[command(name = "pagurus-agent", version, about)]
+#[command(name = "pagurus-agent", version, about, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// File with the address of the API server and this node's credentials
+    /// Instead of running the agent
+    #[command(subcommand)]
+    pub command: Option<inspect::Command>,
+    /// File with the address of the API server and this node's credentials [default: those of the pod this runs in]
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: PathBuf,
-    /// Name of this node's Node object
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this node's Node object [default: the machine's name]
     #[arg(long, alias = "hostname-override", value_name = "NAME")]
-    pub node_name: String,
+    pub node_name: Option<String>,
     /// Addresses of this node: one, or one IPv4 and one IPv6 [default: the addresses this machine reaches the API server from]
     #[arg(long, value_name = "IP[,IP6]", value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
@@ -37,9 +44,13 @@ pub struct Args {
     /// Balance Services with BPF programs and connect the pods
     #[arg(long, value_name = "SWITCH", default_value = "on")]
     pub dataplane: Switch,
-    /// KubeletConfiguration file (kubelet.config.k8s.io/v1beta1); flags win over it
+    /// Connect the pods of this node (CNI) and route to those of others; off where another plugin does
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub pod_network: Switch,
+    /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1), a KubeProxyConfiguration
+    /// (kubeproxy.config.k8s.io/v1alpha1) or both; can be given twice; flags win over it
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// cgroup2 directory to attach the socket programs to [default: where cgroup2 is mounted]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -114,6 +125,9 @@ pub struct Args {
     /// From when on something is scarce; `nodefs.available<0%` switches one off [default: as the kubelet]
     #[arg(long, value_name = "SIGNAL<AMOUNT,...", value_delimiter = ',')]
     pub eviction_hard: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment would take the place of the text about the program")]
+    pub services: ServiceArgs,
     /// What to log: a level, or a tracing filter such as `info,pagurus_agent::serve=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -156,6 +170,7 @@ impl Args {
     pub fn into_config(self) -> anyhow::Result<Config> {
         // Taken apart without `..`, so that a flag nobody uses does not compile.
         let Self {
+            command: _,
             kubeconfig,
             node_name,
             node_ip,
@@ -164,6 +179,7 @@ impl Args {
             pod_logs_dir,
             kubelet,
             dataplane,
+            pod_network,
             config,
             cgroup_root,
             bpffs,
@@ -189,14 +205,10 @@ impl Args {
             node_labels,
             register_with_taints,
             eviction_hard,
+            services,
             log,
         } = self;
-        let file = match &config {
-            Some(path) => {
-                ConfigFile::read(path).with_context(|| format!("read configuration {}", path.display()))?
-            }
-            None => ConfigFile::default(),
-        };
+        let files = ConfigFiles::read(&config)?;
         Config::new(
             Settings {
                 kubeconfig,
@@ -207,6 +219,7 @@ impl Args {
                 pod_logs_dir,
                 kubelet: kubelet == Switch::On,
                 dataplane: dataplane == Switch::On,
+                pod_network: pod_network == Switch::On,
                 cgroup_root,
                 bpffs,
                 cni_socket,
@@ -230,9 +243,10 @@ impl Args {
                 node_labels,
                 taints: register_with_taints,
                 eviction_hard,
+                services: services.into_settings(),
                 log,
             },
-            file,
+            files,
         )
     }
 }

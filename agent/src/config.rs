@@ -23,9 +23,12 @@ use crate::report::events::{self, Recorder, Writer};
 
 mod addresses;
 mod file;
+mod proxy_file;
+mod services;
 mod taint;
 
-pub use file::ConfigFile;
+pub use file::ConfigFiles;
+pub use services::{Choice, Masquerade, Mode, NodePortAddresses, ServiceConfig, ServiceSettings};
 pub use taint::Taint;
 
 /// Who gets addresses of load balancers, and which.
@@ -41,9 +44,9 @@ pub struct LoadBalancer {
 #[derive(Debug)]
 pub struct Settings {
     /// `--kubeconfig`
-    pub kubeconfig: PathBuf,
+    pub kubeconfig: Option<PathBuf>,
     /// `--node-name`
-    pub node_name: String,
+    pub node_name: Option<String>,
     /// `--node-ip`
     pub node_ips: Vec<IpAddr>,
     /// `--container-runtime-endpoint`
@@ -56,6 +59,8 @@ pub struct Settings {
     pub kubelet: bool,
     /// `--dataplane`
     pub dataplane: bool,
+    /// `--pod-network`
+    pub pod_network: bool,
     /// `--cgroup-root`
     pub cgroup_root: Option<PathBuf>,
     /// `--bpffs`
@@ -96,6 +101,8 @@ pub struct Settings {
     pub taints: Vec<String>,
     /// `--eviction-hard`
     pub eviction_hard: Vec<String>,
+    /// The flags of Service load balancing.
+    pub services: ServiceSettings,
     /// `--log`
     pub log: String,
 }
@@ -103,8 +110,8 @@ pub struct Settings {
 /// The configuration of this agent, all of it checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// File with the API server's address and our credentials.
-    pub kubeconfig: PathBuf,
+    /// File with the API server's address and our credentials; none: those of the pod we run in.
+    pub kubeconfig: Option<PathBuf>,
     /// Name of the Node object.
     pub node_name: String,
     /// Addresses given for the node; empty when they are to be found out.
@@ -117,8 +124,10 @@ pub struct Config {
     pub pod_logs_dir: PathBuf,
     /// Whether this agent registers the node and runs its pods.
     pub kubelet: bool,
-    /// Whether this agent balances Services and connects pods.
+    /// Whether this agent balances Services.
     pub dataplane: bool,
+    /// Whether it connects pods, too.
+    pub pod_network: bool,
     /// cgroup2 directory to attach socket programs to.
     pub cgroup_root: PathBuf,
     /// BPF file system.
@@ -157,6 +166,8 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// From when on memory, disk or process ids are scarce.
     pub eviction_hard: Thresholds,
+    /// How Services are balanced.
+    pub services: ServiceConfig,
     /// A container's log file is rotated at this size.
     pub container_log_max_size: u64,
     /// Log files kept per container, the current one among them.
@@ -175,11 +186,17 @@ pub struct Config {
 
 impl Config {
     /// Checks settings and file together.
-    pub fn new(settings: Settings, file: ConfigFile) -> anyhow::Result<Self> {
-        let ignored = file.ignored().map(str::to_owned).collect();
+    pub fn new(settings: Settings, files: ConfigFiles) -> anyhow::Result<Self> {
+        let ignored = files.ignored().map(str::to_owned).collect();
+        let (file, proxy) = (files.kubelet, files.proxy);
         let endpoint =
             file.container_runtime_endpoint.filter(|_| settings.runtime_endpoint == DEFAULT_RUNTIME);
-        let node_name = settings.node_name.to_lowercase();
+        let overridden = Some(&proxy.hostname_override).filter(|name| !name.is_empty()).cloned();
+        let node_name = match settings.node_name.or(overridden) {
+            Some(name) => name,
+            None => hostname()?,
+        };
+        let node_name = node_name.trim().to_lowercase();
         let problems = labels::dns_subdomain(&node_name);
         ensure!(problems.is_empty(), "--node-name {node_name:?}: {}", problems.join("; "));
         ensure!(
@@ -196,7 +213,7 @@ impl Config {
             dns_server,
             dns_upstreams: dns_upstreams(&settings.dns_upstreams, &resolv_conf)?,
             resolv_conf,
-            kubeconfig: settings.kubeconfig,
+            kubeconfig: kubeconfig(settings.kubeconfig, &proxy.client_connection.kubeconfig, settings.kubelet)?,
             node_ips: node_ips(settings.node_ips)?,
             node_name,
             runtime_socket: socket_path(&endpoint.unwrap_or(settings.runtime_endpoint))?,
@@ -204,6 +221,7 @@ impl Config {
             pod_logs_dir: absolute("--pod-logs-dir", settings.pod_logs_dir)?,
             kubelet: settings.kubelet,
             dataplane: settings.dataplane,
+            pod_network: settings.dataplane && settings.pod_network,
             cgroup_root: match settings.cgroup_root {
                 Some(path) => absolute("--cgroup-root", path)?,
                 None => cgroup2_mount(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
@@ -233,6 +251,7 @@ impl Config {
                 settings.taints.iter().map(|taint| Taint::parse(taint)).collect::<Result<_, _>>()?
             },
             eviction_hard: thresholds(&settings.eviction_hard, file.eviction_hard.as_ref())?,
+            services: ServiceConfig::new(settings.services, &proxy)?,
             container_log_max_size: byte_size(file.container_log_max_size.as_deref().unwrap_or("10Mi"))?,
             container_log_max_files: file.container_log_max_files.unwrap_or(5).max(2),
             lease_duration: Duration::from_secs(file.node_lease_duration_seconds.unwrap_or(40).into()),
@@ -297,6 +316,22 @@ fn dns_upstreams(given: &[String], resolv_conf: &Path) -> anyhow::Result<Source>
             .with_context(|| format!("--dns-upstream {text:?} is not IP or IP:PORT"))
     };
     Ok(Source::Fixed(given.iter().map(server).collect::<Result<_, _>>()?))
+}
+
+/// The flag, or else what the file of kube-proxy names. A pod's own credentials are not those of a kubelet.
+fn kubeconfig(flag: Option<PathBuf>, file: &Path, kubelet: bool) -> anyhow::Result<Option<PathBuf>> {
+    let given = flag.or_else(|| (!file.as_os_str().is_empty()).then(|| file.to_owned()));
+    ensure!(
+        given.is_some() || !kubelet,
+        "--kubeconfig is missing: a file with the API server's address and this node's credentials"
+    );
+    Ok(given)
+}
+
+fn hostname() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("read the machine's name; give --node-name")?;
+    name.into_string()
+        .map_err(|name| anyhow::anyhow!("the machine's name {name:?} is no text; give --node-name"))
 }
 
 fn absolute(flag: &str, path: PathBuf) -> anyhow::Result<PathBuf> {
@@ -387,12 +422,7 @@ impl NodeContext {
     /// Makes the context: reads the credentials, finds the node's addresses. Does not speak to the API server yet, which
     /// may be away. The second part of the result is the task that writes events.
     pub async fn new(config: Config) -> anyhow::Result<(Arc<Self>, Writer)> {
-        let path = config.kubeconfig.display();
-        let kubeconfig =
-            Kubeconfig::read_from(&config.kubeconfig).with_context(|| format!("read --kubeconfig {path}"))?;
-        let connection = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .with_context(|| format!("use --kubeconfig {path}"))?;
+        let connection = connection(config.kubeconfig.as_deref()).await?;
         let node_ips = if config.node_ips.is_empty() {
             addresses::of_this_machine(connection.cluster_url.host())
                 .context("find this node's addresses; give --node-ip")?
@@ -400,8 +430,7 @@ impl NodeContext {
             config.node_ips.clone()
         };
         let cluster_ca = connection.root_cert.clone().unwrap_or_default();
-        let client =
-            kube::Client::try_from(connection).with_context(|| format!("use --kubeconfig {path}"))?;
+        let client = kube::Client::try_from(connection).context("use the credentials for the API server")?;
         let metrics = Metrics::default();
         let (events, writer) = events::channel(&metrics);
         let runtime = pagurus_cri_api::Client::new(&config.runtime_socket.to_string_lossy())
@@ -420,6 +449,19 @@ impl NodeContext {
         };
         Ok((Arc::new(context), writer))
     }
+}
+
+/// Where the API server is and who we are.
+async fn connection(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Config> {
+    let Some(path) = kubeconfig else {
+        return kube::Config::incluster()
+            .context("use the credentials of this pod; outside of a pod give --kubeconfig");
+    };
+    let shown = path.display();
+    let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("read --kubeconfig {shown}"))?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("use --kubeconfig {shown}"))
 }
 
 #[cfg(test)]

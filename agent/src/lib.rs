@@ -27,5 +27,7 @@ pub mod report;
 
 pub mod serve;
 
+pub mod inspect;
+
 pub mod process;
 pub mod run;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pagurus_agent::{args::Args, dns::keeper, process::memory, run};
+use pagurus_agent::{args::Args, dns::keeper, inspect, process::memory, run};
 
 fn main() -> ExitCode {
     memory::tune();
@@ -14,7 +14,11 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == keeper::ARGUMENT) {
         return end(keeper::main(&PathBuf::from(arguments.next().unwrap_or_default())));
     }
-    end(Args::parse().into_config().and_then(run::start))
+    let mut args = Args::parse();
+    end(match args.command.take() {
+        Some(command) => inspect::run(command),
+        None => args.into_config().and_then(run::start),
+    })
 }
 
 fn end(outcome: anyhow::Result<()>) -> ExitCode {

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod debug_state;
+pub mod http;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! OUT: tells the API server what is. Compares before it writes; one writer per object.
 
+pub mod dataplane;
 pub mod events;
 pub mod lease;
 pub mod node_status;

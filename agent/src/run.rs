@@ -85,7 +85,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     if context.config.dataplane {
-        context.readiness.expect(&["services", "network"]);
+        context.readiness.expect(&["services"]);
+        if context.config.pod_network {
+            context.readiness.expect(&["network"]);
+        }
         let names = dns.as_ref().map(|dns| (dns.table(), dns.addresses().to_vec()));
         tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, cancel.clone()));
     }

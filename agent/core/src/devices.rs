@@ -21,6 +21,8 @@ pub struct Link {
     pub ethernet: bool,
     /// The device it is a port of; 0 if it is none.
     pub master: u32,
+    /// Largest packet.
+    pub mtu: u32,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
 }
@@ -160,6 +162,7 @@ mod tests {
             up: true,
             ethernet: true,
             master,
+            mtu: 1500,
             addresses: addresses.iter().map(|ip| ip.parse().expect("an address")).collect(),
         }
     }

@@ -84,6 +84,7 @@ impl Datapath {
         // What the old programs noted up to now.
         self.carry_over()?;
         self.pins.settle(&mut self.places)?;
+        crate::reading::settle(&self.pins)?;
         Ok(attached)
     }
 }

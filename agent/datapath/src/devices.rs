@@ -264,7 +264,7 @@ impl Devices {
             Err(error) => return Err(refused("attach", error)),
         };
         let next = pins::next(path);
-        link::pin(link.as_fd(), &next).map_err(|error| refused("pin the link of", error))?;
+        sys::pin(link.as_fd(), &next).map_err(|error| refused("pin the link of", error))?;
         std::fs::rename(&next, path).map_err(|error| PinError::new("rename", &next, error))?;
         self.current.insert(path.clone());
         Ok(Done::Created)

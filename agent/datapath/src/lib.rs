@@ -16,7 +16,9 @@ pub mod devices;
 pub mod features;
 pub mod handles;
 pub mod load;
+pub mod names;
 pub mod pins;
+pub mod reading;
 pub mod services;
 pub mod values;
 

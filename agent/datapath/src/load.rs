@@ -17,7 +17,7 @@ use crate::pins::{PinError, Pins, Place};
 use crate::services::{KernelMaps, MapError};
 use crate::sys::MapShape;
 use crate::tables::{Growing, SharedArray};
-use crate::{Config, attach, counters};
+use crate::{Config, attach, counters, reading};
 
 /// The object with all programs; empty in a build without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pagurus-ebpf.o"));
@@ -143,6 +143,7 @@ impl Datapath {
             let program = attach::socket_program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
         }
+        reading::publish(&ebpf, &pins)?;
         let services = tables(config, |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
         let conntrack = ebpf.take_map(maps::CONNTRACK).ok_or(LoadError::Lacks(maps::CONNTRACK))?;
         let conntrack = Growing::open(

@@ -101,7 +101,12 @@ pub(crate) struct Pins {
 
 impl Pins {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { root: config.bpffs.join("pagurus") }
+        Self::at(&config.bpffs)
+    }
+
+    /// Below this BPF file system.
+    pub(crate) fn at(bpffs: &Path) -> Self {
+        Self { root: bpffs.join("pagurus") }
     }
 
     fn maps(&self) -> PathBuf {

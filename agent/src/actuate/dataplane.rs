@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::actuate::{delivery, network, services};
+use crate::actuate::devices::Attacher;
+use crate::actuate::services::Sources;
+use crate::actuate::{delivery, devices, network, services};
 use crate::config::NodeContext;
 use crate::dns;
 use crate::index::node;
@@ -30,18 +32,24 @@ pub async fn run(
     let mut parts = JoinSet::new();
     let watch = node::run(context.client.clone(), publish, cancel.clone());
     parts.spawn(watch.instrument(tracing::info_span!("nodes")));
+    let attacher = Attacher::default();
+    let (publish, seen) = watch::channel(Arc::default());
+    let watch = devices::run(context.clone(), attacher.clone(), publish, cancel.clone());
+    parts.spawn(watch.instrument(tracing::info_span!("devices")));
     let (tell_pods, pods) = watch::channel(None);
     let (hand_over, handles) = oneshot::channel();
     let (hand_announced, announced) = oneshot::channel();
-    let balancing =
-        services::run(context.clone(), nodes.clone(), pods.clone(), dns, hand_over, cancel.clone());
+    let sources = Sources { nodes: nodes.clone(), devices: seen, pods: pods.clone(), dns };
+    let balancing = services::run(context.clone(), sources, attacher, hand_over, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
     let delivery = delivery::run(handles, hand_announced, pods, cancel.clone());
     parts.spawn(delivery.instrument(tracing::info_span!("delivery")));
     let balancers = lb::run(context.clone(), nodes.clone(), announced, cancel.clone());
     parts.spawn(balancers.instrument(tracing::info_span!("load balancers")));
-    let network = network::run(context, nodes, tell_pods, cancel.clone());
-    parts.spawn(network.instrument(tracing::info_span!("network")));
+    if context.config.pod_network {
+        let network = network::run(context, nodes, tell_pods, cancel.clone());
+        parts.spawn(network.instrument(tracing::info_span!("network")));
+    }
     let mut outcome = Ok(());
     while let Some(ended) = parts.join_next().await {
         let ended =

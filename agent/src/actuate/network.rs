@@ -302,6 +302,7 @@ mod tests {
             ips: ips.iter().map(|ip| ip.parse().expect("an address")).collect(),
             pod_ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
             ready: true,
+            ..NodeNet::default()
         }
     }
 

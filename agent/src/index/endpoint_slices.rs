@@ -8,53 +8,61 @@ use k8s_openapi::api::discovery::v1 as api;
 use pagurus_agent_core::addr::{Family, Protocol};
 use pagurus_agent_core::services::{Endpoint, ServiceName, Slice, SlicePort};
 
+use crate::index::services::Problems;
+
 /// Label that names the Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Labels that hand a slice to another load balancer, or to none.
+const OTHERS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 
 /// The slice, if it belongs to a Service and holds addresses. `node_name` is this node.
-pub fn slice(object: &api::EndpointSlice, node_name: &str) -> Option<Slice> {
+pub fn slice(object: &api::EndpointSlice, node_name: &str, problems: &mut Problems) -> Option<Slice> {
     let metadata = &object.metadata;
-    let service = metadata.labels.as_ref()?.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    let labels = metadata.labels.as_ref()?;
+    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    if OTHERS.iter().any(|label| labels.contains_key(*label)) {
+        return None;
+    }
     let service = ServiceName::new(metadata.namespace.as_deref()?, service);
     let family = match object.address_type.as_str() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
         _ => return None,
     };
-    let ports = object.ports.iter().flatten().filter_map(|port| self::port(&service, port)).collect();
+    let ports = object.ports.iter().flatten().filter_map(|port| self::port(port, problems)).collect();
     let endpoints = object
         .endpoints
         .iter()
         .flatten()
-        .filter_map(|endpoint| self::endpoint(&service, family, endpoint, node_name))
+        .filter_map(|endpoint| self::endpoint(family, endpoint, node_name, problems))
         .collect();
     Some(Slice { service, family, ports, endpoints })
 }
 
-fn port(service: &ServiceName, port: &api::EndpointPort) -> Option<SlicePort> {
+fn port(port: &api::EndpointPort, problems: &mut Problems) -> Option<SlicePort> {
     // Without a number it stands for every port, which is for others than load balancers.
     let number = port.port?;
     let parsed =
         Protocol::parse(port.protocol.as_deref()).zip(u16::try_from(number).ok().filter(|n| *n != 0));
     let Some((protocol, number)) = parsed else {
-        tracing::warn!(%service, number, protocol = ?port.protocol, "endpoint port makes no sense; not served");
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        problems.push(format!("endpoint port {number}/{protocol} makes no sense; not served"));
         return None;
     };
     Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol, port: number })
 }
 
 fn endpoint(
-    service: &ServiceName,
     family: Family,
     endpoint: &api::Endpoint,
     node_name: &str,
+    problems: &mut Problems,
 ) -> Option<Endpoint> {
     // Only the first address counts, for every consumer of the API.
     let text = endpoint.addresses.first()?;
     let ip = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-    let Some(ip) = ip.filter(|ip| Family::of(ip) == family && !ip.is_unspecified() && !ip.is_multicast())
-    else {
-        tracing::warn!(%service, address = text, "endpoint address makes no sense; not served");
+    let Some(ip) = ip.filter(|ip| Family::of(ip) == family && can_be_reached(ip)) else {
+        problems.push(format!("endpoint address {text:?} cannot be that of an endpoint; not served"));
         return None;
     };
     let conditions = endpoint.conditions.as_ref();
@@ -77,6 +85,15 @@ fn endpoint(
     })
 }
 
+/// Whether packets to this address get to one machine that is not the sender itself.
+fn can_be_reached(ip: &IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || link_local)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -87,7 +104,7 @@ mod tests {
     fn check(mut object: Value, expected: Option<&[&str]>) {
         object["metadata"]["namespace"] = "ns".into();
         let object: api::EndpointSlice = serde_json::from_value(object).expect("an EndpointSlice");
-        let slice = slice(&object, "here");
+        let slice = slice(&object, "here", &mut Vec::new());
         let text = slice.map(|slice| -> Vec<String> {
             let flag = |on, letter: &'static str| if on { letter } else { "" };
             slice
@@ -100,7 +117,9 @@ mod tests {
                         flag(e.terminating, "t"),
                         flag(e.local, "l"),
                     ];
-                    format!("{} {}", e.ip, state.concat())
+                    let hints: Vec<&str> =
+                        e.for_zones.iter().chain(&e.for_nodes).map(|hint| &**hint).collect();
+                    format!("{} {}{}", e.ip, state.concat(), hints.join(","))
                 })
                 .collect()
         });
@@ -118,10 +137,14 @@ mod tests {
                 { "addresses": ["10.0.0.3"], "conditions": { "ready": false, "serving": true, "terminating": true } },
                 { "addresses": ["10.0.0.4"], "conditions": { "ready": true, "serving": true, "terminating": false } },
                 { "addresses": [] }, { "addresses": ["fd00::1"] }, { "addresses": ["nonsense"] },
-                { "addresses": ["0.0.0.0"] }
+                { "addresses": ["0.0.0.0"] }, { "addresses": ["127.0.0.1"] }, { "addresses": ["169.254.0.1"] },
+                { "addresses": ["10.0.0.5"], "hints": { "forZones": [{ "name": "z1" }, { "name": "z2" }],
+                                                        "forNodes": [{ "name": "n1" }] } }
             ] }),
-            Some(&["10.0.0.1 rsl", "10.0.0.2 ", "10.0.0.3 st", "10.0.0.4 rs"]),
+            Some(&["10.0.0.1 rsl", "10.0.0.2 ", "10.0.0.3 st", "10.0.0.4 rs", "10.0.0.5 rsz1,z2,n1"]),
         );
+        let other = json!({ "labels": { SERVICE_NAME: "web", OTHERS[1]: "" } });
+        check(json!({ "metadata": other, "addressType": "IPv4", "endpoints": [] }), None);
         check(json!({ "metadata": labels, "addressType": "FQDN", "endpoints": [] }), None);
         check(json!({ "metadata": {}, "addressType": "IPv4", "endpoints": [] }), None);
     }
@@ -134,7 +157,7 @@ mod tests {
                 { "name": "c", "port": 53, "protocol": "UDP" }]
         }))
         .expect("an EndpointSlice");
-        let slice = slice(&object, "here").expect("a slice");
+        let slice = slice(&object, "here", &mut Vec::new()).expect("a slice");
         let ports: Vec<String> =
             slice.ports.iter().map(|port| format!("{}:{}/{}", port.name, port.port, port.protocol)).collect();
         assert_eq!(ports, ["a:80/TCP", "c:53/UDP"]);

@@ -16,6 +16,10 @@ use crate::index::feed::{Change, Feed};
 
 /// Label of nodes that load balancers leave out.
 const KEPT_OUT: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Label with the node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// Taint of a node that an autoscaler is about to take away.
+const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// What the network needs to know of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,10 @@ pub struct NodeNet {
     pub pod_ranges: Vec<IpNet>,
     /// Load balancers may lead to it: it is ready, and no label keeps it from that.
     pub ready: bool,
+    /// Its zone, if it says one.
+    pub zone: Option<String>,
+    /// It is about to be taken away: load balancers should send it nothing new.
+    pub leaving: bool,
 }
 
 /// All nodes by name.
@@ -88,7 +96,12 @@ pub fn read(node: &api::Node) -> NodeNet {
             pod_ranges.push(range.trunc());
         }
     }
-    NodeNet { ips, pod_ranges, ready: is_ready(node) }
+    let labels = node.metadata.labels.as_ref();
+    let zone = labels.and_then(|labels| labels.get(ZONE)).filter(|zone| !zone.is_empty()).cloned();
+    let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+    let leaving =
+        node.metadata.deletion_timestamp.is_some() || taints.into_iter().any(|taint| taint.key == LEAVING);
+    NodeNet { ips, pod_ranges, ready: is_ready(node), zone, leaving }
 }
 
 fn is_ready(node: &api::Node) -> bool {
@@ -115,8 +128,8 @@ mod tests {
     #[test]
     fn nodes() {
         let node: api::Node = serde_json::from_value(json!({
-            "metadata": { "name": "a" },
-            "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "nonsense", "10.9.0.0/24"] },
+            "metadata": { "name": "a", "labels": { ZONE: "z1" } },
+            "spec": { "taints": [{ "key": LEAVING, "effect": "NoSchedule" }], "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64", "nonsense", "10.9.0.0/24"] },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }], "addresses": [
                 { "type": "Hostname", "address": "a" }, { "type": "InternalIP", "address": "192.168.0.1" },
                 { "type": "InternalIP", "address": "fd77::1" }, { "type": "ExternalIP", "address": "203.0.113.1" }
@@ -128,6 +141,7 @@ mod tests {
         assert_eq!(text, ["10.244.1.0/24", "fd00:1::/64"]);
         assert_eq!(read.ips.len(), 2);
         assert!(read.ready);
+        assert_eq!((read.zone.as_deref(), read.leaving), (Some("z1"), true));
         assert_eq!(super::read(&api::Node::default()), NodeNet::default());
     }
 }

@@ -4,48 +4,87 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::services::{Algorithm, Created, Forwarding, Service, ServiceName, ServicePort};
 
 /// Label that hands a Service to another load balancer.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// Label of Services that no load balancer serves.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation from the time before `loadBalancerSourceRanges`.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// `snat` or `dsr`.
+const MODE: &str = "service.pagurus.dev/load-balancer-mode";
+/// `maglev` or `random`.
+const ALGORITHM: &str = "service.pagurus.dev/load-balancer-algorithm";
 
 /// Seconds of session affinity where nothing else is said.
 const AFFINITY: i32 = 10_800;
 
+/// What holds for Services that say nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Defaults {
+    /// How backends are chosen for connections from outside.
+    pub algorithm: Algorithm,
+    /// How connections from outside get to backends of other nodes.
+    pub forwarding: Forwarding,
+}
+
+/// What makes no sense in an object, for people to read.
+pub type Problems = Vec<String>;
+
 /// The Service, if it has addresses of its own that are ours to serve.
-pub fn service(object: &api::Service) -> Option<Service> {
+pub fn service(object: &api::Service, defaults: &Defaults, problems: &mut Problems) -> Option<Service> {
     let metadata = &object.metadata;
     let spec = object.spec.as_ref()?;
-    let is_external = spec.type_.as_deref() == Some("ExternalName");
-    let is_other = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY));
-    if is_external || is_other {
+    let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
+    let is_labelled = |label| metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
+    if kind == "ExternalName" || is_labelled(OTHER_PROXY) || is_labelled(HEADLESS) {
         return None;
     }
     let name = ServiceName::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    let cluster_ips = cluster_ips(&name, spec);
+    let listed = match &spec.cluster_ips {
+        Some(ips) if !ips.is_empty() => ips.as_slice(),
+        _ => spec.cluster_ip.as_slice(),
+    };
+    let cluster_ips = addresses("cluster IP", listed, problems);
     if cluster_ips.is_empty() {
         return None;
     }
-    let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
-    let ports =
-        spec.ports.iter().flatten().filter_map(|port| self::port(&name, port, has_node_ports)).collect();
-    let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let external_ips = addresses("external IP", spec.external_ips.as_deref().unwrap_or_default(), problems);
+    let is_load_balancer = kind == "LoadBalancer";
+    let has_node_ports = is_load_balancer || kind == "NodePort";
+    // Only where somebody comes from outside does the policy for that mean something.
+    let external_local = (has_node_ports || !external_ips.is_empty())
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let ports = spec.ports.iter().flatten();
+    let check = spec.health_check_node_port.and_then(number);
     Some(Service {
         name,
         cluster_ips,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        ports,
-        internal_local,
-        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        load_balancer_ips: if is_load_balancer { ingress(object, problems) } else { Vec::new() },
+        source_ranges: if is_load_balancer { source_ranges(object, spec, problems) } else { Vec::new() },
+        external_ips,
+        ports: ports.filter_map(|port| self::port(port, has_node_ports, problems)).collect(),
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        external_local,
         affinity: affinity(spec),
-        health_check_node_port: None,
-        algorithm: Algorithm::default(),
-        forwarding: Forwarding::default(),
-        created: Created::default(),
+        health_check_node_port: check.filter(|_| is_load_balancer && external_local),
+        algorithm: chosen(
+            object,
+            ALGORITHM,
+            &[("maglev", Algorithm::Maglev), ("random", Algorithm::Random)],
+            problems,
+        )
+        .unwrap_or(defaults.algorithm),
+        forwarding: chosen(object, MODE, &[("snat", Forwarding::Snat), ("dsr", Forwarding::Dsr)], problems)
+            .unwrap_or(defaults.forwarding),
+        created: Created {
+            seconds: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+        },
     })
 }
 
@@ -59,28 +98,83 @@ fn affinity(spec: &api::ServiceSpec) -> u32 {
     u32::try_from(seconds).unwrap_or(0)
 }
 
-/// The cluster IPs; none for a headless Service.
-fn cluster_ips(name: &ServiceName, spec: &api::ServiceSpec) -> Vec<IpAddr> {
-    let listed = spec.cluster_ips.iter().flatten();
-    let texts: Vec<&String> = match &spec.cluster_ips {
-        Some(ips) if !ips.is_empty() => listed.collect(),
-        _ => spec.cluster_ip.iter().collect(),
-    };
-    let mut ips = Vec::new();
-    for text in texts.into_iter().filter(|text| !matches!(text.as_str(), "" | "None")) {
-        match text.parse::<IpAddr>() {
-            Ok(ip) => ips.push(ip.to_canonical()),
-            Err(_) => tracing::warn!(service = %name, ip = text, "cluster IP is no address; not served"),
+/// Addresses out of texts; a headless Service has `None` in the place of one.
+fn addresses(what: &str, texts: &[String], problems: &mut Problems) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = Vec::with_capacity(texts.len());
+    for text in texts.iter().filter(|text| !matches!(text.as_str(), "" | "None")) {
+        match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() => {
+                problems.push(format!("{what} {ip} cannot be a Service's; not served"));
+            }
+            Ok(ip) if ips.contains(&ip) => {}
+            Ok(ip) => ips.push(ip),
+            Err(_) => problems.push(format!("{what} {text:?} is no address; not served")),
         }
     }
     ips
 }
 
-fn port(name: &ServiceName, port: &api::ServicePort, has_node_ports: bool) -> Option<ServicePort> {
-    let number = |value: i32| u16::try_from(value).ok().filter(|number| *number != 0);
+/// The load balancer's addresses that lead to the nodes as they are.
+fn ingress(object: &api::Service, problems: &mut Problems) -> Vec<IpAddr> {
+    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let entries = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let texts: Vec<String> = entries
+        // The others end at the load balancer, and clients in the cluster have to go there, too.
+        .filter(|entry| entry.ip_mode.as_deref().unwrap_or("VIP") == "VIP")
+        .filter_map(|entry| entry.ip.clone())
+        .collect();
+    addresses("load balancer address", &texts, problems)
+}
+
+/// Who may use the load balancer's addresses; empty: everybody.
+fn source_ranges(object: &api::Service, spec: &api::ServiceSpec, problems: &mut Problems) -> Vec<IpNet> {
+    let annotation =
+        annotation(object, SOURCE_RANGES).map(|text| text.split(',').map(str::to_owned).collect());
+    let listed: Vec<String> = match &spec.load_balancer_source_ranges {
+        Some(ranges) if !ranges.is_empty() => ranges.clone(),
+        _ => annotation.unwrap_or_default(),
+    };
+    let mut ranges = Vec::new();
+    for text in listed.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        match text.parse::<IpNet>() {
+            Ok(range) => ranges.push(range.trunc()),
+            Err(_) => problems.push(format!("source range {text:?} is no network; nobody is let in by it")),
+        }
+    }
+    ranges.sort();
+    ranges.dedup();
+    ranges
+}
+
+fn annotation<'a>(object: &'a api::Service, key: &str) -> Option<&'a str> {
+    object.metadata.annotations.as_ref()?.get(key).map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+/// What an annotation chooses; none if it is not there or means nothing.
+fn chosen<T: Copy>(
+    object: &api::Service,
+    key: &str,
+    choices: &[(&str, T)],
+    problems: &mut Problems,
+) -> Option<T> {
+    let text = annotation(object, key)?;
+    let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+    if found.is_none() {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        problems.push(format!("annotation {key}: {text:?} is not one of {}; ignored", names.join(", ")));
+    }
+    found
+}
+
+fn number(value: i32) -> Option<u16> {
+    u16::try_from(value).ok().filter(|number| *number != 0)
+}
+
+fn port(port: &api::ServicePort, has_node_ports: bool, problems: &mut Problems) -> Option<ServicePort> {
     let parsed = Protocol::parse(port.protocol.as_deref()).zip(number(port.port));
     let Some((protocol, own)) = parsed else {
-        tracing::warn!(service = %name, port = port.port, protocol = ?port.protocol, "port makes no sense; not served");
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        problems.push(format!("port {}/{protocol} makes no sense; not served", port.port));
         return None;
     };
     Some(ServicePort {
@@ -103,7 +197,7 @@ mod tests {
             "metadata": { "namespace": "ns", "name": "web", "labels": labels }, "spec": spec
         }))
         .expect("a Service");
-        let text = service(&object).map(|service| {
+        let text = service(&object, &Defaults::default(), &mut Vec::new()).map(|service| {
             let ips: Vec<String> = service.cluster_ips.iter().map(ToString::to_string).collect();
             let ports: Vec<String> = service
                 .ports
@@ -164,5 +258,59 @@ mod tests {
             json!({}),
             Some("10.96.0.1 :443/TCP"),
         );
+    }
+
+    fn read(object: Value) -> (Service, Problems) {
+        let object: api::Service = serde_json::from_value(object).expect("a Service");
+        let mut problems = Vec::new();
+        let service = service(&object, &Defaults::default(), &mut problems).expect("served");
+        (service, problems)
+    }
+
+    #[test]
+    fn what_comes_from_outside() {
+        let (service, problems) = read(json!({
+            "metadata": { "namespace": "ns", "name": "web", "uid": "u1", "creationTimestamp": "2026-01-01T00:00:10Z",
+                          "annotations": { MODE: "dsr", ALGORITHM: "random", SOURCE_RANGES: "1.0.0.0/8" } },
+            "spec": { "type": "LoadBalancer", "clusterIP": "10.96.0.1", "externalIPs": ["198.51.100.1", "198.51.100.1"],
+                      "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000, "ports": [{ "port": 80 }],
+                      "loadBalancerSourceRanges": ["203.0.113.7/24", " fd00::/8"] },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "192.0.2.1" }, { "ip": "192.0.2.2", "ipMode": "Proxy" }, { "ip": "192.0.2.3", "ipMode": "VIP" },
+                { "hostname": "lb.example.org" } ] } }
+        }));
+        let texts = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(texts(&service.load_balancer_ips), ["192.0.2.1", "192.0.2.3"]);
+        assert_eq!(texts(&service.external_ips), ["198.51.100.1"]);
+        let ranges: Vec<String> = service.source_ranges.iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["203.0.113.0/24", "fd00::/8"]);
+        assert_eq!((service.external_local, service.health_check_node_port), (true, Some(31_000)));
+        assert_eq!((service.algorithm, service.forwarding), (Algorithm::Random, Forwarding::Dsr));
+        assert_eq!(service.created, Created { seconds: 1_767_225_610, uid: "u1".into() });
+    }
+
+    #[test]
+    fn what_means_nothing_for_a_cluster_ip() {
+        let (service, problems) = read(json!({
+            "metadata": { "namespace": "ns", "name": "web", "annotations": { MODE: "both", SOURCE_RANGES: "x" } },
+            "spec": { "clusterIP": "10.96.0.1", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+                      "externalIPs": ["nonsense", "0.0.0.0", "127.0.0.1"], "ports": [{ "port": 80, "nodePort": 30080 }],
+                      "loadBalancerSourceRanges": ["1.2.3.0/24"] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }
+        }));
+        assert!(service.load_balancer_ips.is_empty() && service.source_ranges.is_empty());
+        assert!(service.external_ips.is_empty() && !service.external_local);
+        assert_eq!((service.health_check_node_port, service.forwarding), (None, Forwarding::Snat));
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn the_old_annotation() {
+        let (service, problems) = read(json!({
+            "metadata": { "namespace": "ns", "name": "web", "annotations": { SOURCE_RANGES: "10.0.0.0/8, bad" } },
+            "spec": { "type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [] }
+        }));
+        assert_eq!((service.source_ranges.len(), problems.len()), (1, 1));
     }
 }

@@ -82,6 +82,17 @@ pub fn channel(metrics: &Metrics) -> (Recorder, Writer) {
     (Recorder { queue: sender, dropped }, Writer { queue: receiver, written, failed })
 }
 
+/// Whom events about this node are about. They carry the name as uid, as the kubelet's do: `kubectl describe node` looks for
+/// both.
+pub fn about_node(name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Node".to_owned()),
+        uid: Some(name.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 impl Recorder {
     /// Records a normal event about an object (`kube::ResourceExt`'s `object_ref`, with `field_path` for a container).
     pub fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeContext;
 use crate::observe::machine;
+use crate::report::events;
 
 const NODES: &str = "/api/v1/nodes";
 /// How often the node is looked at, and how often while it is not ready yet.
@@ -313,14 +314,7 @@ impl Reporter {
     }
 
     fn about(&self) -> ObjectReference {
-        let name = Some(self.context.node_name.clone());
-        // Events about nodes carry the name as uid, as the kubelet's do: `kubectl describe node` looks for both.
-        ObjectReference {
-            kind: Some("Node".to_owned()),
-            uid: name.clone(),
-            name,
-            ..ObjectReference::default()
-        }
+        events::about_node(&self.context.node_name)
     }
 }
 

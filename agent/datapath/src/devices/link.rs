@@ -2,15 +2,11 @@
 //!
 //! Must not know: which programs or devices there are, where links are pinned.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use crate::sys::{bpf, descriptor};
 
-const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -55,16 +51,6 @@ struct CreateAttributes {
     relative: u32,
     padding: u32,
     revision: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct PinAttributes {
-    path: u64,
-    fd: u32,
-    flags: u32,
-    path_fd: i32,
-    reserved: u32,
 }
 
 #[repr(C)]
@@ -125,14 +111,6 @@ pub(super) fn create(
     let fd = bpf(BPF_LINK_CREATE, &mut attributes)?;
     // SAFETY: the kernel just gave us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Pins an object, so that it outlives this process.
-pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes =
-        PinAttributes { path: path.as_ptr() as u64, fd: descriptor(object), ..Default::default() };
-    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Whether a link is attached here: to this device of this network namespace, in this place.

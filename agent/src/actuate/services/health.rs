@@ -69,11 +69,11 @@ impl Default for Health {
 
 impl Health {
     /// What is served from now on.
-    pub fn set_checks(&self, checks: Checks) {
+    pub fn set_checks(&self, checks: &Checks) {
         self.checks.send_if_modified(|now| {
-            let is_news = **now != checks;
+            let is_news = **now != *checks;
             if is_news {
-                *now = Arc::new(checks);
+                *now = Arc::new(checks.clone());
             }
             is_news
         });
@@ -266,7 +266,7 @@ mod tests {
         // The node is about to go: load balancers leave it, the process is well.
         health.set_eligible(false);
         assert_eq!((status("/healthz"), status("/livez")), (Some(503), Some(200)));
-        health.set_checks(Checks::from([(31_000, check(2)), (31_001, check(0))]));
+        health.set_checks(&Checks::from([(31_000, check(2)), (31_001, check(0))]));
         let of = |port| {
             let response = health.answer_check(port)?;
             let weight = response.headers().get(WEIGHT)?.to_str().ok()?.to_owned();

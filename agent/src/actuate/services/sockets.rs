@@ -4,16 +4,25 @@
 //! Sockets live in the network namespaces of pods, so that each namespace is entered, in a thread made for it. Must not know: which
 //! backends went, which sockets are ours (the caller says).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::SockProtocol;
+use pagurus_agent_core::services::plan::ServiceNumber;
+use pagurus_agent_datapath::reading::Connections;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::NodeContext;
 use crate::observe::netlink::{Netlink, word};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -29,28 +38,89 @@ const ID_IN_ANSWER: usize = 4;
 /// Where namespaces have names.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
+/// Backends that went together are looked for together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Backends that take no datagrams any more, and the Services they were of.
+#[derive(Debug, Default)]
+pub(super) struct Endings {
+    waiting: Mutex<BTreeSet<(ServiceNumber, SocketAddr)>>,
+    added: Notify,
+}
+
+impl Endings {
+    /// More of them.
+    pub(super) fn add(&self, ended: BTreeSet<(ServiceNumber, SocketAddr)>) {
+        if !ended.is_empty() {
+            self.waiting.lock().extend(ended);
+            self.added.notify_one();
+        }
+    }
+}
+
+/// Ends the sockets of backends that went, until cancelled.
+pub(super) async fn run(
+    context: Arc<NodeContext>,
+    endings: Arc<Endings>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut told = BTreeSet::new();
+    loop {
+        tokio::select! {
+            () = endings.added.notified() => {}
+            () = cancel.cancelled() => return Ok(()),
+        }
+        tokio::time::sleep(GATHER).await;
+        let ended = std::mem::take(&mut *endings.waiting.lock());
+        let bpffs = context.config.bpffs.clone();
+        let job = move || -> anyhow::Result<Ended> {
+            let connections = Connections::open(&bpffs)?;
+            Ok(end(|socket| {
+                // Only those that came to the backend through that Service: others have it by its own address, or by another's.
+                let service = connections.service_of(socket.cookie, socket.peer);
+                service.is_some_and(|service| ended.contains(&(ServiceNumber(service), socket.peer)))
+            }))
+        };
+        let done = tokio::task::spawn_blocking(job).await.context("end sockets of backends that went")?;
+        let problems = match done {
+            Ok(done) => {
+                if done.sockets > 0 {
+                    tracing::info!(sockets = done.sockets, "ended UDP sockets of backends that went");
+                }
+                done.problems
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
+        for problem in problems {
+            if told.insert(problem.clone()) {
+                tracing::warn!(problem, "sockets of backends that went may stay connected to them");
+            }
+        }
+    }
+}
+
 /// A connected socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connected {
+pub(super) struct Connected {
     /// The kernel's number of the socket.
-    pub cookie: u64,
+    pub(super) cookie: u64,
     /// What it is connected to.
-    pub peer: SocketAddr,
+    pub(super) peer: SocketAddr,
     family: u8,
     id: [u8; ID],
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub(super) struct Ended {
     /// Sockets that were ended.
-    pub sockets: usize,
+    pub(super) sockets: usize,
     /// Namespaces that could not be looked through, and why.
-    pub problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 /// Ends every UDP socket of this machine that is connected, and of which `is_ours` says so. Blocks.
-pub fn end(is_ours: impl Fn(&Connected) -> bool + Send + Sync) -> Ended {
+pub(super) fn end(is_ours: impl Fn(&Connected) -> bool + Send + Sync) -> Ended {
     let mut ended = Ended::default();
     for path in namespaces().into_values() {
         // A namespace is entered by a thread, and the thread does not live longer than that.

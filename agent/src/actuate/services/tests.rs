@@ -3,34 +3,52 @@
 
 use pagurus_agent_core::services::plan::{Capacity, QUARANTINE};
 use pagurus_agent_datapath::fake::Recorder;
+use pagurus_agent_core::services::plan::MapOp;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::feeds::News;
 use super::*;
+use crate::config::ServiceConfig;
+use crate::index::feed::Change;
 
 const ROOMY: Capacity = Capacity { services: 1000, slots: 1000, backends: 1000, numbers: 1000 };
 
 fn balancer(capacity: Capacity) -> Mutex<Balancer<Recorder>> {
     let mut maps = Recorder::default();
     let table = Table::new(maps.observe().unwrap(), capacity, 0);
-    Mutex::new(Balancer::new(maps, table, ServiceMetrics::default()))
+    Mutex::new(Balancer::new(maps, table, None, ServiceMetrics::default()))
+}
+
+fn config() -> ServiceConfig {
+    let file = crate::config::ConfigFiles::default().proxy;
+    ServiceConfig::new(crate::config::ServiceSettings::default(), &file).unwrap()
 }
 
 fn feeds() -> Feeds {
     // Nothing is ever asked of this client: the changes come from the test.
     let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-    let client = kube::Client::try_from(config).unwrap();
-    let (_, nodes) = watch::channel(None);
-    let (_, pods) = watch::channel(None);
+    feeds_of(kube::Client::try_from(config).unwrap())
+}
+
+fn feeds_of(client: kube::Client) -> Feeds {
+    let metrics = crate::process::metrics::Metrics::default();
     Feeds {
         services: Feed::all("Service", Api::all(client.clone())),
         slices: Feed::all("EndpointSlice", Api::all(client)),
-        nodes,
-        pods,
-        dns: None,
+        sources: Sources {
+            nodes: watch::channel(None).1,
+            devices: watch::channel(Arc::default()).1,
+            pods: watch::channel(None).1,
+            dns: None,
+        },
         node_name: "here".into(),
+        defaults: Defaults::default(),
+        told: Told::new(crate::report::events::channel(&metrics).0),
         services_complete: false,
         slices_complete: false,
-        pods_known: false,
+        pods_known: true,
+        addresses_changed: false,
     }
 }
 
@@ -54,7 +72,7 @@ fn slice(service: &str, ips: &[&str]) -> News {
 fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {
     let mut feeds = feeds();
     for one in news {
-        feeds.take(balancer, one);
+        feeds.take(balancer, &config(), one);
     }
     balancer.lock().write_dirty(Instant::now());
 }
@@ -133,10 +151,10 @@ async fn the_first_pass_removes_what_is_left_over() {
     let observed = maps.observe().unwrap();
     maps.ops.clear();
     let table = Table::new(observed, ROOMY, 0);
-    let next = Mutex::new(Balancer::new(maps, table, ServiceMetrics::default()));
+    let next = Mutex::new(Balancer::new(maps, table, None, ServiceMetrics::default()));
     let mut feeds = feeds();
     for news in [service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])] {
-        feeds.take(&next, news);
+        feeds.take(&next, &config(), news);
     }
     next.lock().write_all();
     assert!(matches!(next.lock().maps.ops[..], [MapOp::DeleteService(_)]), "{:?}", next.lock().maps.ops);
