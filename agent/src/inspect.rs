@@ -15,7 +15,9 @@ use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::trace::{self, Maps as _, Question};
 use pagurus_agent_datapath::reading::{self, Drops, Reader};
 use pagurus_agent_datapath::values;
-use pagurus_ebpf_abi::{DROP_NAMES, DropEvent, FLOW_DSR, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SNAT, FlowState, FlowTuple};
+use pagurus_ebpf_abi::{
+    DROP_NAMES, DropEvent, FLOW_DSR, FLOW_MASQUERADE, FLOW_REPLY, FLOW_SNAT, FlowState, FlowTuple,
+};
 use serde_json::{Value, json};
 
 mod services;
@@ -83,7 +85,10 @@ pub struct Output {
 impl Output {
     fn reader(&self) -> anyhow::Result<Reader> {
         Reader::open(&self.bpffs).with_context(|| {
-            format!("read the maps below {}; has an agent of this version run on this node?", self.bpffs.display())
+            format!(
+                "read the maps below {}; has an agent of this version run on this node?",
+                self.bpffs.display()
+            )
         })
     }
 }
@@ -339,7 +344,8 @@ fn install_plugin(to: &std::path::Path) -> anyhow::Result<()> {
     let (target, new) = (to.join(PLUGIN), to.join(format!(".{PLUGIN}.new")));
     std::fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
     std::fs::copy(&from, &new).with_context(|| format!("copy {} to {}", from.display(), new.display()))?;
-    std::fs::rename(&new, &target).with_context(|| format!("rename {} to {}", new.display(), target.display()))
+    std::fs::rename(&new, &target)
+        .with_context(|| format!("rename {} to {}", new.display(), target.display()))
 }
 
 #[cfg(test)]

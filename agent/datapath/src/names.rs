@@ -8,10 +8,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Pod;
 
+use crate::Config;
 use crate::pins::{self, Pins};
 use crate::services::MapError;
 use crate::sys::{self, Cursor, MapShape};
-use crate::Config;
 
 /// The map, and its pin.
 pub(crate) const NAMES: &str = "NAMES";
@@ -59,7 +59,8 @@ impl Names {
         let map = match sys::open_pin(&path) {
             Ok(map) => map,
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
-                let map = sys::create_map(&MapShape::hash::<u32, Text>(), CAPACITY, NAMES).map_err(error("make"))?;
+                let map = sys::create_map(&MapShape::hash::<u32, Text>(), CAPACITY, NAMES)
+                    .map_err(error("make"))?;
                 let next = pins::next(&path);
                 sys::pin(map.as_fd(), &next).map_err(error("pin"))?;
                 std::fs::rename(&next, &path).map_err(error("pin"))?;
@@ -90,7 +91,8 @@ impl Names {
     pub fn retain(&mut self, keep: impl Fn(u32) -> bool) -> Result<(), MapError> {
         let gone: Vec<u32> = self.written.keys().copied().filter(|number| !keep(*number)).collect();
         for number in gone {
-            sys::delete(self.map.as_fd(), &number).map_err(|error| MapError::new("delete from", NAMES, error))?;
+            sys::delete(self.map.as_fd(), &number)
+                .map_err(|error| MapError::new("delete from", NAMES, error))?;
             self.written.remove(&number);
         }
         Ok(())

@@ -74,7 +74,11 @@ fn first(pins: &Pins, name: &'static str) -> Result<OwnedFd, ReadError> {
 }
 
 /// Calls for every entry of a hash map.
-fn each<K: Pod, V: Pod>(map: &OwnedFd, name: &'static str, mut tell: impl FnMut(K, V)) -> Result<(), ReadError> {
+fn each<K: Pod, V: Pod>(
+    map: &OwnedFd,
+    name: &'static str,
+    mut tell: impl FnMut(K, V),
+) -> Result<(), ReadError> {
     let (mut cursor, mut keys, mut values) = (Cursor::default(), Vec::new(), Vec::new());
     let error = |error| MapError::new("read", name, error);
     while cursor.next(map.as_fd(), BATCH, &mut keys, &mut values).map_err(error)? {
@@ -259,8 +263,7 @@ impl Drops {
         let error = |error| MapError::new("write", maps::CONFIG, error);
         let found: Option<abi::NodeConfig> = sys::look_up(self.config.as_fd(), &0u32).map_err(error)?;
         let Some(mut config) = found else { return Ok(()) };
-        let flags =
-            if wanted { config.flags | abi::NODE_EVENTS } else { config.flags & !abi::NODE_EVENTS };
+        let flags = if wanted { config.flags | abi::NODE_EVENTS } else { config.flags & !abi::NODE_EVENTS };
         if flags != config.flags {
             config.flags = flags;
             sys::update(self.config.as_fd(), &0u32, &config, 0).map_err(error)?;
@@ -272,7 +275,8 @@ impl Drops {
     pub fn next(&mut self) -> Option<abi::DropEvent> {
         let item = self.ring.next()?;
         // SAFETY: the programs write whole events and nothing else; every bit pattern is a value.
-        (item.len() >= size_of::<abi::DropEvent>()).then(|| unsafe { item.as_ptr().cast::<abi::DropEvent>().read_unaligned() })
+        (item.len() >= size_of::<abi::DropEvent>())
+            .then(|| unsafe { item.as_ptr().cast::<abi::DropEvent>().read_unaligned() })
     }
 }
 

@@ -40,14 +40,14 @@ pub async fn run(
     let (hand_over, handles) = oneshot::channel();
     let (hand_announced, announced) = oneshot::channel();
     let sources = Sources { nodes: nodes.clone(), devices: seen, pods: pods.clone(), dns };
-    let balancing = services::run(context.clone(), sources, attacher, hand_over, cancel.clone());
+    let balancing = services::run(context.clone(), sources, attacher.clone(), hand_over, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
     let delivery = delivery::run(handles, hand_announced, pods, cancel.clone());
     parts.spawn(delivery.instrument(tracing::info_span!("delivery")));
     let balancers = lb::run(context.clone(), nodes.clone(), announced, cancel.clone());
     parts.spawn(balancers.instrument(tracing::info_span!("load balancers")));
     if context.config.pod_network {
-        let network = network::run(context, nodes, tell_pods, cancel.clone());
+        let network = network::run(context, nodes, tell_pods, attacher, cancel.clone());
         parts.spawn(network.instrument(tracing::info_span!("network")));
     }
     let mut outcome = Ok(());

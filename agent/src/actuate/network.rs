@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::actuate::devices::Attacher;
 use crate::config::NodeContext;
 use crate::index::node::{Nodes, Published};
 use crate::process::readiness::Part;
@@ -42,10 +43,11 @@ pub async fn run(
     context: Arc<NodeContext>,
     nodes: watch::Receiver<Published>,
     pods: watch::Sender<PodsHere>,
+    attacher: Attacher,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let part = context.readiness.register("network");
-    let network = tokio::task::spawn_blocking(open).await.context("open the pod network")??;
+    let network = tokio::task::spawn_blocking(|| open(attacher)).await.context("open the pod network")??;
     let attachments = Gauge::<i64>::default();
     context.metrics.register("network", |registry| {
         registry.register("attachments", "Containers connected to the pod network", attachments.clone());
@@ -59,9 +61,11 @@ pub async fn run(
     tokio::try_join!(server, passes.run(cancel)).map(|((), ())| ())
 }
 
-fn open() -> anyhow::Result<Arc<Network>> {
+fn open(attacher: Attacher) -> anyhow::Result<Arc<Network>> {
     sysctl::route_packets().context("let this node route packets")?;
-    let network = Network::open(STATE.as_ref()).context("open the attachments of pods")?;
+    let mut network = Network::open(STATE.as_ref()).context("open the attachments of pods")?;
+    // Before a pod sends its first packet its device has its programs.
+    network.on_connect(Box::new(move |ifindex, name| Ok(attacher.attach_pod(ifindex, name)?)));
     for file in network.damaged() {
         tracing::error!(file = %file.display(), "this attachment could not be read and was set aside");
     }

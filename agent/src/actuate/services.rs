@@ -17,7 +17,9 @@ use pagurus_agent_core::services::{Algorithm, Forwarding};
 use pagurus_agent_datapath::conntrack::Conntrack;
 use pagurus_agent_datapath::devices::{Devices, Early};
 use pagurus_agent_datapath::names::Names;
-use pagurus_agent_datapath::{Config as DatapathConfig, Datapath, LIMITS, LoadError, MapCapacity, ServiceMaps};
+use pagurus_agent_datapath::{
+    Config as DatapathConfig, Datapath, LIMITS, LoadError, MapCapacity, ServiceMaps,
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -76,7 +78,8 @@ pub async fn run(
     parts.spawn(rivals::run(context.clone(), ended.clone()));
     let (give, table) = oneshot::channel();
     parts.spawn(connections::run(context.clone(), table, ended.clone()));
-    let mut work = Work { context, attacher, condition, health, endings, table: Some(give), handles: Some(hand_over) };
+    let mut work =
+        Work { context, attacher, condition, health, endings, table: Some(give), handles: Some(hand_over) };
     let outcome = tokio::select! {
         outcome = work.run(sources, cancel) => outcome,
         Some(part) = parts.join_next() => part.context("a part of Service balancing panicked").flatten(),
@@ -229,13 +232,17 @@ impl Work {
         let mut told = Told::new(self.context.events.clone());
         loop {
             let job = config.clone();
-            let loaded = tokio::task::spawn_blocking(move || load(&job)).await.context("load the dataplane")?;
+            let loaded =
+                tokio::task::spawn_blocking(move || load(&job)).await.context("load the dataplane")?;
             let error = match loaded {
                 Ok(loaded) => return Ok(Some(loaded)),
                 Err(error) => error,
             };
             // What the machine or this binary lacks does not come by waiting.
-            if matches!(error.downcast_ref(), None | Some(LoadError::NoObject | LoadError::Missing(_) | LoadError::Lacks(_))) {
+            if matches!(
+                error.downcast_ref(),
+                None | Some(LoadError::NoObject | LoadError::Missing(_) | LoadError::Lacks(_))
+            ) {
                 return Err(error);
             }
             let message = shortened(&format!("{error:#}"));
@@ -315,7 +322,8 @@ impl NodeState {
         let (config, mut problems) = node_config::node_config(&facts);
         match balancer.maps.set_node_config(&config) {
             Ok(()) => self.facts = Some(facts),
-            Err(error) => problems.push(format!("the programs cannot be told of this node: {:#}", anyhow::Error::from(error))),
+            Err(error) => problems
+                .push(format!("the programs cannot be told of this node: {:#}", anyhow::Error::from(error))),
         }
         feeds.told.tell(&work.node(), "DataplaneConfiguration", problems);
     }

@@ -56,9 +56,8 @@ pub(super) fn words(flags: Flags) -> Vec<&'static str> {
 
 fn texts(reader: &Reader, extent: Extent) -> Vec<String> {
     let backends = reader.backends(extent.first, extent.count).into_iter();
-    let texts: Vec<String> = backends
-        .map(|(_, backend, local)| format!("{backend}{}", if local { "*" } else { "" }))
-        .collect();
+    let texts: Vec<String> =
+        backends.map(|(_, backend, local)| format!("{backend}{}", if local { "*" } else { "" })).collect();
     if texts.is_empty() { vec!["none".to_owned()] } else { texts }
 }
 

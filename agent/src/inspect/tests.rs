@@ -35,7 +35,10 @@ fn connections() {
     };
     let connection = Connection { tuple: tuple(), state, answered: None };
     let line = connection.line("ns/web");
-    assert!(line.starts_with("TCP  10.0.0.1:40000 -> 10.0.0.2:80 => 10.0.0.9:2000 -> 10.0.0.3:8080  snat ns/web"), "{line}");
+    assert!(
+        line.starts_with("TCP  10.0.0.1:40000 -> 10.0.0.2:80 => 10.0.0.9:2000 -> 10.0.0.3:8080  snat ns/web"),
+        "{line}"
+    );
     assert!(line.ends_with(", one-way"), "{line}");
     let shown = connection.json("ns/web");
     assert_eq!((shown["backend"].as_u64(), shown["answered"].as_bool()), (Some(7), Some(false)));
@@ -43,16 +46,13 @@ fn connections() {
 
 #[test]
 fn events() {
-    let event = DropEvent {
-        time: 5_000_000_001_000,
-        tuple: tuple(),
-        reason: 2,
-        ifindex: 3,
-        service: 1,
-        length: 60,
-    };
+    let event =
+        DropEvent { time: 5_000_000_001_000, tuple: tuple(), reason: 2, ifindex: 3, service: 1, length: 60 };
     let line = event_line(&event, "ns/web");
-    assert_eq!(line, "5000.000001 TCP  10.0.0.1:40000 -> 10.0.0.2:80 60 bytes from device 3: source_range ns/web");
+    assert_eq!(
+        line,
+        "5000.000001 TCP  10.0.0.1:40000 -> 10.0.0.2:80 60 bytes from device 3: source_range ns/web"
+    );
     assert_eq!(event_json(&DropEvent { reason: 99, ..event }, "")["reason"], "99");
 }
 

@@ -72,7 +72,10 @@ pub async fn run(
                 Ok(Err(error)) => {
                     wait = Some(RETRY);
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::warn!(error = format!("{error:#}"), "condition {CONDITION} of the node is not written; trying again");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "condition {CONDITION} of the node is not written; trying again"
+                        );
                     }
                 }
                 Err(_) => wait = Some(RETRY),

@@ -256,7 +256,10 @@ impl<M: ServiceMaps> Balancer<M> {
         let service = self.desired.service(name);
         let uid = service.map(|service| service.created.uid.clone()).unwrap_or_default();
         let check = service.and_then(|service| service.health_check_node_port).map(|port| {
-            (port, Check { service: name.clone(), uid: uid.clone(), endpoints: self.desired.local_ready(name) })
+            (
+                port,
+                Check { service: name.clone(), uid: uid.clone(), endpoints: self.desired.local_ready(name) },
+            )
         });
         if let Some((names, number)) = self.names.as_mut().zip(self.table.number(name)) {
             if let Err(error) = names.set(number.0, &name.to_string()) {

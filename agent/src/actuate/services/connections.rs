@@ -102,7 +102,10 @@ pub(super) async fn run(
                 next.rest
             }
             Err(error) => {
-                problems.push(format!("the table of connections is not cleaned: {:#}", anyhow::Error::from(error)));
+                problems.push(format!(
+                    "the table of connections is not cleaned: {:#}",
+                    anyhow::Error::from(error)
+                ));
                 RETRY
             }
         };

@@ -90,7 +90,12 @@ impl Feeds {
         }
     }
 
-    pub(super) fn take<M: ServiceMaps>(&mut self, balancer: &Mutex<Balancer<M>>, config: &ServiceConfig, news: News) {
+    pub(super) fn take<M: ServiceMaps>(
+        &mut self,
+        balancer: &Mutex<Balancer<M>>,
+        config: &ServiceConfig,
+        news: News,
+    ) {
         if let Some((names, _)) = &self.sources.dns {
             tell(names, &news);
         }
@@ -141,7 +146,8 @@ impl Feeds {
         match services::service(object, &self.defaults, &mut problems) {
             Some(service) => desired.set_service(service),
             None => {
-                let (namespace, name) = (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
+                let (namespace, name) =
+                    (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
                 let name = ServiceName::new(namespace.unwrap_or_default(), name.unwrap_or_default());
                 desired.remove_service(&name);
             }
@@ -188,12 +194,7 @@ fn tell(names: &dns::Table, news: &News) {
 }
 
 /// The addresses of all nodes. Of this node those of its devices, too.
-fn addresses(
-    nodes: &Nodes,
-    own: &str,
-    seen: &Seen,
-    config: &ServiceConfig,
-) -> BTreeMap<IpAddr, NodeAddress> {
+fn addresses(nodes: &Nodes, own: &str, seen: &Seen, config: &ServiceConfig) -> BTreeMap<IpAddr, NodeAddress> {
     let mut addresses = BTreeMap::new();
     for ip in seen.links.iter().flat_map(|link| &link.addresses).filter(|ip| is_shared(ip)) {
         let node_ports = config.is_node_port_address(ip, false);
@@ -262,7 +263,10 @@ mod tests {
             &["192.168.0.1 local ports", "192.168.0.2 ports", "203.0.113.1 local ports", "fd77::2 ports"],
         );
         config.node_port_addresses = NodePortAddresses::Primary;
-        check(&config, &["192.168.0.1 local ports", "192.168.0.2 ports", "203.0.113.1 local", "fd77::2 ports"]);
+        check(
+            &config,
+            &["192.168.0.1 local ports", "192.168.0.2 ports", "203.0.113.1 local", "fd77::2 ports"],
+        );
         config.node_port_addresses =
             NodePortAddresses::Ranges(vec!["203.0.113.0/24".parse().expect("a network")]);
         check(&config, &["192.168.0.1 local", "192.168.0.2", "203.0.113.1 local ports", "fd77::2"]);

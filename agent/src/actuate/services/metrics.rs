@@ -57,7 +57,11 @@ impl ServiceMetrics {
             registry.register("frontends", "Entries of the services map", this.frontends.clone());
             registry.register("slots", "Entries of the slots map", this.slots.clone());
             registry.register("backends", "Entries of the backends map", this.backends.clone());
-            registry.register("map_fill", "How full each map is, from 0 to 1; it grows before it is full", this.fill.clone());
+            registry.register(
+                "map_fill",
+                "How full each map is, from 0 to 1; it grows before it is full",
+                this.fill.clone(),
+            );
             registry.register("unwritten", "Services that wait to be written again", this.unwritten.clone());
         });
         this
@@ -119,7 +123,12 @@ impl Collector for Counted {
         for (name, value) in counts.programs {
             let counter = ConstCounter::new(value);
             let kind = counter.metric_type();
-            counter.encode(encoder.encode_descriptor(name, "Counted by the socket programs", None, kind)?)?;
+            counter.encode(encoder.encode_descriptor(
+                name,
+                "Counted by the socket programs",
+                None,
+                kind,
+            )?)?;
         }
         for (name, help, rows) in [
             ("drops", "Packets dropped or refused, by reason", counts.drops),
@@ -151,17 +160,18 @@ struct Counts {
 
 impl Counts {
     fn read(balancer: &mut Balancer<Datapath>) -> Self {
-        let mut counts =
-            Self { programs: balancer.maps.counters().unwrap_or_default(), ..Self::default() };
+        let mut counts = Self { programs: balancer.maps.counters().unwrap_or_default(), ..Self::default() };
         let drops = balancer.maps.drops().unwrap_or_default();
-        counts.drops = drops.into_iter().map(|(reason, count)| (vec![("reason", reason.to_owned())], count)).collect();
+        counts.drops =
+            drops.into_iter().map(|(reason, count)| (vec![("reason", reason.to_owned())], count)).collect();
         let maps = balancer.maps.services();
         for (number, name) in balancer.table.numbers() {
             let service = maps.service_counts(number);
             if service.connections + service.refused + service.dropped == 0 {
                 continue;
             }
-            let labels = || vec![("namespace", name.namespace.to_string()), ("service", name.name.to_string())];
+            let labels =
+                || vec![("namespace", name.namespace.to_string()), ("service", name.name.to_string())];
             for (rows, count) in [
                 (&mut counts.connections, service.connections),
                 (&mut counts.refused, service.refused),

@@ -1,9 +1,9 @@
 //! The balancer over recorded maps: what is written, what happens when writing fails.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use pagurus_agent_core::services::plan::MapOp;
 use pagurus_agent_core::services::plan::{Capacity, QUARANTINE};
 use pagurus_agent_datapath::fake::Recorder;
-use pagurus_agent_core::services::plan::MapOp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
