@@ -40,9 +40,9 @@ pub struct WarmBucket {
 /// How many next hops each processor knows: a power of two.
 pub const HOPS_PER_CPU: u32 = 256;
 
-/// How many of the kernel's timer ticks (jiffies) time is counted in here, as a power of two: between an eighth of a second and a
-/// second and a quarter, depending on the kernel. A flow is believed for at most two of these.
-pub const WARM_TICK: u32 = 7;
+/// How many of the kernel's timer ticks (jiffies) time is counted in here, as a power of two: between a quarter of a second and two
+/// and a half, depending on the kernel. A flow is believed for at most two of these.
+pub const WARM_TICK: u32 = 8;
 
 /// A next hop on the device that its packets came from.
 #[repr(C)]
