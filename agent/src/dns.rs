@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::process::debug_state::DebugState;
 use crate::process::metrics::Metrics;
 
+pub use crate::index::dns::SERVICE;
 use forward::Forwarder;
 use metrics::DnsMetrics;
 use server::Server;
@@ -42,8 +43,6 @@ pub use table::Table;
 pub use upstream::Source;
 use upstream::Upstreams;
 
-/// Namespace and name of the Service at whose ClusterIP pods find DNS.
-pub const SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// Where the process that holds the sockets is reached.
 const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
 /// Questions that wait for an answer of others.

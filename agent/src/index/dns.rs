@@ -9,6 +9,8 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::dns::{Endpoint, Kind, Port, Service, Slice};
 
+/// Namespace and name of the Service at whose ClusterIP pods find DNS.
+pub const SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// Label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 

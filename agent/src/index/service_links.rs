@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::dns::SERVICE as DNS;
+use crate::index::dns::SERVICE as DNS;
 
 /// How long the start of a container waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
