@@ -14,7 +14,9 @@ mod xdp;
 use anyhow::ensure;
 use pagurus_tests::netns::isolated;
 
-use programs::Programs;
+use pagurus_tests::packet::{protocol, tcp};
+
+use programs::{Programs, Service};
 
 /// The most instructions that the verifier may go through for a program: a fifth of its limit.
 const GATE: u32 = 200_000;
@@ -26,6 +28,30 @@ fn the_verifier_is_far_from_its_limit() {
         for (name, count) in programs.verified()? {
             println!("{name}: {count} instructions verified");
             ensure!(count < GATE, "{name}: {count} instructions verified, at most {GATE}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_cost_of_a_packet_is_printed() {
+    isolated("packets::the_cost_of_a_packet_is_printed", |_| {
+        let Some(mut programs) = Programs::load()? else { return Ok(()) };
+        let (client, server) = ("10.244.1.10:4000", "10.244.2.10:8080");
+        let other = tcp().from(client).to(server).ack();
+        for program in pagurus_ebpf_abi::programs::PACKET {
+            println!("{program}: none of ours: {} ns", programs.cost(program, &other)?);
+        }
+        // A flow that becomes itself.
+        let id = programs.backend(server, protocol::TCP, true)?;
+        programs.service(
+            server,
+            protocol::TCP,
+            &Service { inside: &[id], outside: &[id], ..Service::default() },
+        )?;
+        for program in ["from_pod", "from_outside"] {
+            programs.run(program, &tcp().from(client).to(server).syn())?;
+            println!("{program}: a known flow: {} ns", programs.cost(program, &other)?);
         }
         Ok(())
     });

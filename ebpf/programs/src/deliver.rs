@@ -219,7 +219,7 @@ pub(crate) fn send<P: Packet>(packet: &P, work: &mut Work, route: Route) -> Verd
     }
     match route.endpoint {
         Some(endpoint) => into_pod(packet, work, endpoint),
-        None => to_next_hop(work),
+        None => to_next_hop(packet, work),
     }
 }
 
@@ -238,7 +238,15 @@ fn into_pod<P: Packet>(packet: &P, work: &mut Work, endpoint: &Endpoint) -> Verd
 
 /// Out of the device in `work.fib`, with the neighbour's address as the kernel knows it.
 #[inline(always)]
-fn to_next_hop(work: &mut Work) -> Verdict {
+fn to_next_hop<P: Packet>(packet: &P, work: &mut Work) -> Verdict {
+    if packet.is_egress() {
+        // A packet of this node's own has the route to where it was going first. Had it to wait for its neighbour's hardware address,
+        // it would be sent there after all: so the kernel looks for the way once more, and gives the packet that route.
+        // SAFETY: without a structure nothing is read.
+        return Verdict::Code(
+            unsafe { bpf_redirect_neigh(work.fib.ifindex, core::ptr::null_mut(), 0, 0) } as i32
+        );
+    }
     // The kernel has replaced the destination by the gateway, which may be of the other family.
     work.next_hop.nh_family = u32::from(work.fib.family);
     // SAFETY: the four words are all there is in either form.

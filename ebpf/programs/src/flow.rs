@@ -5,7 +5,7 @@
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
     FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, FlowState, NODE_ADDRESS_LOCAL,
-    NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP, SERVICE_DSR,
+    NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP,
 };
 
 use crate::{
@@ -132,9 +132,10 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
             Side::Inside
         }
     };
+    if !stages::find(side) {
+        return if anew { Step::refuse(DROP_BACKEND_GONE) } else { Step::LEAVE };
+    }
     match stages::choose(side) {
-        Choice::NONE if anew => Step::refuse(DROP_BACKEND_GONE),
-        Choice::NONE => Step::LEAVE,
         Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
         Choice::BACKEND => to_backend(packet, work, config, hook, anew),
         Choice(reason) => Step::drop(reason),
@@ -193,7 +194,7 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
     match hook {
         Hook::FromOutside => {
             work.state.flags = FLOW_OUTSIDE;
-            if !is_local && work.service.flags & SERVICE_DSR != 0 {
+            if !is_local && service::hands_on(work.service.flags) {
                 return to_backends_node(work, anew);
             }
             if !is_local {

@@ -27,25 +27,23 @@ pub(crate) enum Side {
     Outside,
 }
 
-/// What is behind a packet's destination, as a number, because functions that the verifier checks on their own return numbers: one of
+/// Who answers for a Service, as a number, because functions that the verifier checks on their own return numbers: one of
 /// these, or the reason `DROP_*` why the packet is not for the Service.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Choice(pub(crate) u32);
 
 impl Choice {
-    /// No Service.
-    pub(crate) const NONE: Self = Self(1 << 8);
-    /// A Service: `work.service`; the backend is in `work.backend` and `work.id`.
+    /// The backend is in `work.backend` and `work.id`.
     pub(crate) const BACKEND: Self = Self(2 << 8);
-    /// A Service that nobody answers for.
+    /// Nobody answers for the Service.
     pub(crate) const REFUSE: Self = Self(3 << 8);
 }
 
-/// Finds the Service of `work.tuple`, and a backend for it.
+/// Finds the Service of `work.tuple`, for `work.service`. False: there is none.
 #[inline(always)]
-pub(crate) fn choose(side: Side) -> Choice {
-    let Some(work) = work() else { return Choice::NONE };
+pub(crate) fn find(side: Side) -> bool {
+    let Some(work) = work() else { return false };
     let tuple = &work.tuple;
     let key = ServiceKey {
         address: tuple.destination,
@@ -57,8 +55,22 @@ pub(crate) fn choose(side: Side) -> Choice {
         Side::Inside => table::service(&key),
         Side::Outside => table::service_outside(&key),
     };
-    let Some(service) = found else { return Choice::NONE };
+    let Some(service) = found else { return false };
     work.service = service;
+    true
+}
+
+/// Whether the nodes of a Service's backends answer clients outside themselves. Only where every node chooses alike.
+#[inline(always)]
+pub(crate) fn hands_on(flags: u32) -> bool {
+    flags & SERVICE_DSR != 0 && flags & (SERVICE_RANDOM | SERVICE_AFFINITY) != SERVICE_RANDOM
+}
+
+/// Chooses a backend of `work.service`.
+#[inline(always)]
+pub(crate) fn choose(side: Side) -> Choice {
+    let Some(work) = work() else { return Choice::REFUSE };
+    let service = &work.service;
     let flags = service.flags;
     if flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work) {
         return dropped(work, DROP_SOURCE_RANGE);
@@ -76,7 +88,7 @@ pub(crate) fn choose(side: Side) -> Choice {
     }
     let client = work.tuple.source;
     // Behind direct server return each node chooses for itself, and what one of them remembers the others do not know.
-    let remembers = flags & SERVICE_DSR == 0 || side == Side::Inside;
+    let remembers = !hands_on(flags) || side == Side::Inside;
     if remembers && let Some((id, backend)) = affinity::last(&work.service, &extent, &client) {
         work.id = id;
         work.backend = backend;
@@ -91,8 +103,8 @@ pub(crate) fn choose(side: Side) -> Choice {
     } else {
         flow_hash(&work.tuple)
     };
-    let table = if side == Side::Outside && !is_random && service.maglev.count != 0 {
-        service.maglev
+    let table = if side == Side::Outside && !is_random && work.service.maglev.count != 0 {
+        work.service.maglev
     } else {
         extent
     };

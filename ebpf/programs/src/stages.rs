@@ -187,6 +187,18 @@ stages!(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn find_service(side: u32) -> u32 {
+    u32::from(service::find(if side == 0 { Side::Inside } else { Side::Outside }))
+}
+
+/// [`service::find`].
+#[inline(always)]
+pub(crate) fn find(side: Side) -> bool {
+    find_service(u32::from(side == Side::Outside)) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn choose_backend(side: u32) -> u32 {
     service::choose(if side == 0 { Side::Inside } else { Side::Outside }).0
 }

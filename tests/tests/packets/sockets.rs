@@ -201,3 +201,55 @@ fn pods_reach_the_world_with_the_nodes_address() {
         Ok(())
     });
 }
+
+/// Asks a server on a node's own network.
+fn ask_node(what: &str, client: &Host, node: &Node, to: SocketAddr, seen: IpAddr) -> Result<()> {
+    let ip = node.ips.like(to.ip());
+    let tcp = tcp_server(&node.host, ip, 8080, "node")?;
+    let answer = tcp_ask(client, to).with_context(|| format!("{what}: TCP to {to}"))?;
+    ensure!(answer.client.ip() == seen, "{what}: TCP sees {answer:?}, not {seen}");
+    drop(tcp);
+    let _udp = udp_server(&node.host, ip, 8080, "node")?;
+    let answer =
+        udp_ask(&udp_socket(client, to)?, to, b"who").with_context(|| format!("{what}: UDP to {to}"))?;
+    ensure!(answer.client.ip() == seen, "{what}: UDP sees {answer:?}, not {seen}");
+    bulk(client, &node.host, SocketAddr::new(ip, 8080), to).with_context(|| format!("{what}: much to {to}"))
+}
+
+#[test]
+fn servers_and_clients_on_the_nodes_network() {
+    isolated("packets::sockets::servers_and_clients_on_the_nodes_network", |sandbox| {
+        let mut topology = Topology::new(sandbox, 2)?;
+        let local = topology.nodes[0].pod()?;
+        let remote = topology.nodes[1].pod()?;
+        let Some(mut here) = programs_at(&topology, &topology.nodes[0], &[&local])? else { return Ok(()) };
+        let Some(mut there) = programs_at(&topology, &topology.nodes[1], &[&remote])? else { return Ok(()) };
+        for (mode, flags) in MODES {
+            here.configure(|config| config.flags = flags)?;
+            there.configure(|config| config.flags = flags)?;
+            // A server on this node's network, for a pod, and for a client outside.
+            for (ip, vip) in topology.nodes[0].ips.both().into_iter().zip(VIPS) {
+                let any = if ip.is_ipv4() { "0.0.0.0" } else { "[::]" };
+                for protocol in [protocol::TCP, protocol::UDP] {
+                    let id = here.backend(&at(ip, 8080), protocol, true)?;
+                    let service = Service { flags: SERVICE_EXTERNAL, inside: &[id], outside: &[id] };
+                    here.service(&format!("{vip}:80"), protocol, &service)?;
+                    here.service(&format!("{any}:30080"), protocol, &service)?;
+                }
+                let (vip, node): (SocketAddr, _) = (format!("{vip}:80").parse()?, &topology.nodes[0]);
+                ask_node(mode, &local.host, node, vip, local.ips.like(ip))?;
+                ask_node(mode, &topology.client, node, SocketAddr::new(ip, 30_080), CLIENT.like(ip))?;
+            }
+            // A client on this node's network, which no socket program has seen, and pods here and elsewhere.
+            for (server, is_local) in [(&local, true), (&remote, false)] {
+                serve(&mut here, server, is_local, 0)?;
+                for (ip, vip) in topology.nodes[0].ips.both().into_iter().zip(VIPS) {
+                    let what = format!("{mode}: the node to {}", server.host.name);
+                    ask(&what, &topology.nodes[0].host, server, format!("{vip}:80").parse()?, Some(ip))?;
+                }
+            }
+            ensure!(here.drops()?.is_empty() && there.drops()?.is_empty(), "{mode}: {:?}", here.drops()?);
+        }
+        Ok(())
+    });
+}

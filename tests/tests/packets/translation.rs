@@ -392,3 +392,35 @@ fn two_frontends_of_one_backend_are_told_apart() {
         Ok(())
     });
 }
+
+#[test]
+fn a_full_table_refuses_what_needs_it() {
+    isolated("packets::translation::a_full_table_refuses_what_needs_it", |_| {
+        let Some(mut programs) = ready()? else { return Ok(()) };
+        let family = &FAMILIES[0];
+        let vip = at(family.vip, 80);
+        let here = programs.backend(&at(family.pod, 8080), protocol::TCP, true)?;
+        programs.service(
+            &vip,
+            protocol::TCP,
+            &Service { inside: &[here], outside: &[here], ..Service::default() },
+        )?;
+        let mut refused = 0;
+        for port in 1..=2500u16 {
+            let packet = tcp().from(&at(family.client, port)).to(&vip).syn();
+            let ran = programs.run("from_outside", &packet)?;
+            refused += u32::from(ran.code == DROP);
+        }
+        // Room for 4096 entries, two for each flow; what was reserved for the refused ones was given back.
+        ensure!(programs.states().len() >= 4095 && refused > 400, "{} {refused}", programs.states().len());
+        ensure!(programs.drops()? == [("conntrack_full", u64::from(refused))], "{:?}", programs.drops()?);
+        // What is known goes on.
+        let packet = tcp().from(&at(family.client, 1)).to(&vip).ack();
+        expect(
+            "known",
+            &programs.run("from_outside", &packet)?.packet(),
+            &at(family.client, 1),
+            &at(family.pod, 8080),
+        )
+    });
+}
