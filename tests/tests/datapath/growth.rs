@@ -124,6 +124,21 @@ fn what_sockets_noted_survives_a_change_of_layout() {
     );
 }
 
+/// Bytes of all maps this process has open, each once.
+fn map_memory() -> Result<u64> {
+    let mut maps = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+        // The descriptor of the folder itself is gone by now.
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+        let value =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes)) = (value("map_id:"), value("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    Ok(maps.into_values().sum())
+}
+
 /// How long it takes to write very many Services into empty maps, and one change after; a measurement with bounds that hold on a
 /// busy machine.
 #[test]
@@ -179,6 +194,9 @@ fn very_many_services() {
             times[2500],
             times[4950]
         );
+        let maps = map_memory()?;
+        println!("{} MiB of maps", maps >> 20);
+        ensure!(maps < 100_000_000, "{maps} bytes of maps");
         let start = cpu_time()?;
         let observed = node.datapath.observe()?;
         let read = cpu_time()?.saturating_sub(start);
