@@ -1,9 +1,15 @@
 //! What a client is told when there is no endpoint.
 
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use super::programs::{DROP, Programs, REDIRECT, Ran, Service};
+use super::sockets::{programs_at, serve};
 use anyhow::{Result, ensure};
 use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::{Body, Packet, flag, protocol, sctp, tcp, udp};
+use pagurus_tests::topology::{Topology, tcp_connect, tcp_server, udp_socket};
 
 const VIPS: [&str; 2] = ["10.96.0.10:80", "[fd96::10]:80"];
 const CLIENTS: [&str; 2] = ["10.244.1.10:4000", "[fd10::1:10]:4000"];
@@ -146,6 +152,82 @@ fn associations_are_aborted() {
             for chunk in [[6, 0, 0, 4], [14, 0, 0, 4], [10, 0, 0, 4], [9, 0, 0, 4]] {
                 let ran = programs.run("from_pod", &sctp().from(client).to(vip).tag(7).payload(&chunk))?;
                 ensure!(ran.code == DROP, "{chunk:?}: {ran:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// How long anybody may wait for a refusal.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Real sockets: their packets have no checksum yet, and one of them may be many.
+#[test]
+fn sockets_are_told_at_once() {
+    isolated("packets::reject::sockets_are_told_at_once", |sandbox| {
+        let mut topology = Topology::new(sandbox, 1)?;
+        let client = topology.nodes[0].pod()?;
+        let server = topology.nodes[0].pod()?;
+        let Some(mut programs) = programs_at(&topology, &topology.nodes[0], &[&client, &server])? else {
+            return Ok(());
+        };
+        for vip in VIPS {
+            for protocol in [protocol::TCP, protocol::UDP] {
+                programs.service(vip, protocol, &Service::default())?;
+            }
+            let to: SocketAddr = vip.parse()?;
+            let begun = Instant::now();
+            let refused =
+                client.host.run(|| Ok(std::net::TcpStream::connect(to).map_err(|error| error.kind())))?;
+            ensure!(
+                refused.as_ref().err() == Some(&ErrorKind::ConnectionRefused),
+                "TCP to {vip}: {refused:?}"
+            );
+            let socket = udp_socket(&client.host, to)?;
+            for length in [0, 1, 100, 1400] {
+                socket.connect(to)?;
+                socket.send(&vec![7; length])?;
+                let refused = socket.recv(&mut [0; 16]).map_err(|error| error.kind());
+                let wanted = Err(ErrorKind::ConnectionRefused);
+                ensure!(refused == wanted, "{length} bytes by UDP to {vip}: {refused:?}");
+            }
+            ensure!(begun.elapsed() < AT_ONCE, "{vip}: {:?}", begun.elapsed());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connection_whose_backend_went_is_reset_while_it_sends() {
+    isolated("packets::reject::a_connection_whose_backend_went_is_reset_while_it_sends", |sandbox| {
+        let mut topology = Topology::new(sandbox, 1)?;
+        let client = topology.nodes[0].pod()?;
+        let server = topology.nodes[0].pod()?;
+        let Some(mut programs) = programs_at(&topology, &topology.nodes[0], &[&client, &server])? else {
+            return Ok(());
+        };
+        serve(&mut programs, &server, true, 0)?;
+        for (vip, ip) in VIPS.into_iter().zip(server.ips.both()) {
+            let to: SocketAddr = vip.parse()?;
+            let _server = tcp_server(&server.host, ip, 8080, "server")?;
+            let mut stream = client.host.run(|| tcp_connect(to))?;
+            stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+            for id in 1..=4 {
+                let mut backend = programs.get_backend(id)?;
+                backend.protocol = 0;
+                programs.set_backend(id, backend)?;
+            }
+            // Whole buffers: what the kernel sends is many packets in one.
+            let block = vec![7; 60_000];
+            let ended = (0..200).find_map(|_| stream.write_all(&block).err()).map(|error| error.kind());
+            ensure!(
+                matches!(ended, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
+                "{vip}: {ended:?}"
+            );
+            for id in 1..=4 {
+                let mut backend = programs.get_backend(id)?;
+                backend.protocol = if id % 2 == 1 { protocol::TCP } else { protocol::UDP };
+                programs.set_backend(id, backend)?;
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ fn at(ip: IpAddr, port: u16) -> String {
 }
 
 /// Programs at a node's uplink and at its pods.
-fn programs_at(topology: &Topology, node: &Node, pods: &[&Pod]) -> Result<Option<Programs>> {
+pub(super) fn programs_at(topology: &Topology, node: &Node, pods: &[&Pod]) -> Result<Option<Programs>> {
     node.host.run(|| {
         let Some(mut programs) = Programs::load()? else { return Ok(None) };
         programs.node(&node.ips.both())?;
@@ -56,7 +56,7 @@ fn programs_at(topology: &Topology, node: &Node, pods: &[&Pod]) -> Result<Option
 }
 
 /// A pod's ports behind Services, for both families and transports, at `VIPS:80` and NodePort 30080.
-fn serve(programs: &mut Programs, pod: &Pod, is_local: bool, flags: u32) -> Result<()> {
+pub(super) fn serve(programs: &mut Programs, pod: &Pod, is_local: bool, flags: u32) -> Result<()> {
     for (ip, vip) in pod.ips.both().into_iter().zip(VIPS) {
         let any = if ip.is_ipv4() { "0.0.0.0" } else { "[::]" };
         for protocol in [protocol::TCP, protocol::UDP] {
