@@ -49,8 +49,9 @@ pub fn read(mappings: &Value) -> Result<Vec<HostPort>, String> {
     };
     let mut ports: Vec<HostPort> = Vec::with_capacity(entries.len());
     for entry in entries {
+        let field = |name: &str| field(entry, name);
         let port = |name: &str| {
-            let number = entry.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let number = field(name).and_then(Value::as_u64).unwrap_or_default();
             u16::try_from(number).map_err(|_| format!("{name} {number} of portMappings is no port"))
         };
         let (host_port, container_port) = (port("hostPort")?, port("containerPort")?);
@@ -60,7 +61,7 @@ pub fn read(mappings: &Value) -> Result<Vec<HostPort>, String> {
         if container_port == 0 {
             return Err(format!("host port {host_port} of portMappings has no containerPort"));
         }
-        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default();
         let protocol = match text("protocol").to_ascii_lowercase().as_str() {
             "" => "tcp".to_owned(),
             known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
@@ -83,6 +84,12 @@ pub fn read(mappings: &Value) -> Result<Vec<HostPort>, String> {
         }
     }
     Ok(ports)
+}
+
+/// A field in any case: containerd writes `HostPort`, others `hostPort` as the specification has it.
+fn field<'a>(entry: &'a Value, name: &str) -> Option<&'a Value> {
+    let fields = entry.as_object()?;
+    fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -109,6 +116,10 @@ mod tests {
                 { "hostPort": 0, "containerPort": 81 },
             ]),
             Ok(&["8080/tcp", "[fd77::1]:53/udp"]),
+        );
+        check(
+            json!([{ "HostPort": 18080, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": "" }]),
+            Ok(&["18080/tcp"]),
         );
         check(json!({}), Err("portMappings is no list: {}"));
         check(
