@@ -30,7 +30,7 @@ pub struct Slice {
     pub removed: usize,
     /// The end of the table was reached: the next slice is its beginning.
     pub is_end: bool,
-    /// About how many entries the whole table has, from how many there were in this part of it.
+    /// About how many entries the whole table has, from how many there were from its beginning to here.
     pub estimate: u64,
 }
 
@@ -39,6 +39,8 @@ pub struct Slice {
 pub struct Conntrack {
     table: Growing,
     cursor: Cursor,
+    /// Entries from the beginning to the cursor.
+    seen: u64,
     /// The smaller table, as long as it is being copied, and where.
     old: Option<(MapData, Cursor)>,
     keys: Vec<FlowTuple>,
@@ -51,7 +53,7 @@ impl Conntrack {
     pub(crate) fn new(table: Growing) -> Result<Self, MapError> {
         let old = table.at(OLD)?.map(|old| (old, Cursor::default()));
         let (keys, states, over) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { table, cursor: Cursor::default(), old, keys, states, over })
+        Ok(Self { table, cursor: Cursor::default(), seen: 0, old, keys, states, over })
     }
 
     /// The table of a running agent, to be listed.
@@ -76,12 +78,10 @@ impl Conntrack {
     /// Looks at about `count` further entries and removes those whose connections are over.
     pub fn expire(&mut self, count: usize, now: u32, timeouts: &Timeouts) -> Result<Slice, MapError> {
         let read = |error| MapError::new("read", NAME, error);
-        let from = self.cursor.bucket();
         let more =
             self.cursor.next(self.table.fd(), count, &mut self.keys, &mut self.states).map_err(read)?;
         let buckets = self.table.capacity().next_power_of_two();
         let to = if self.cursor.is_at_end() { buckets } else { self.cursor.bucket() };
-        let passed = u64::from(to.saturating_sub(from)).max(1);
         self.over.clear();
         for (key, state) in self.keys.iter().zip(&self.states) {
             if !conntrack::may_be_over(key.protocol, state, now, timeouts) {
@@ -98,10 +98,12 @@ impl Conntrack {
         }
         let removed = self.remove()?;
         let looked = self.keys.len();
+        self.seen += looked as u64;
+        let estimate = self.seen * u64::from(buckets) / u64::from(to).max(1);
         if !more || self.cursor.is_at_end() {
             self.cursor = Cursor::default();
+            self.seen = 0;
         }
-        let estimate = looked as u64 * u64::from(buckets) / passed;
         Ok(Slice { looked, removed, is_end: self.cursor.bucket() == 0, estimate })
     }
 
@@ -151,6 +153,7 @@ impl Conntrack {
         self.table.put_at(OLD, &old)?;
         self.table.install(larger, capacity)?;
         self.cursor = Cursor::default();
+        self.seen = 0;
         self.old = Some((old, Cursor::default()));
         Ok(())
     }

@@ -270,13 +270,15 @@ impl Drops {
         }
         Ok(())
     }
+}
 
-    /// The next one, if there is one.
-    pub fn next(&mut self) -> Option<abi::DropEvent> {
+impl Iterator for Drops {
+    type Item = abi::DropEvent;
+
+    /// The next one, if there is one now; later there may be more.
+    fn next(&mut self) -> Option<abi::DropEvent> {
         let item = self.ring.next()?;
-        // SAFETY: the programs write whole events and nothing else; every bit pattern is a value.
-        (item.len() >= size_of::<abi::DropEvent>())
-            .then(|| unsafe { item.as_ptr().cast::<abi::DropEvent>().read_unaligned() })
+        sys::read_plain(&item)
     }
 }
 
