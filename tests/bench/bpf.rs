@@ -313,6 +313,16 @@ impl Varied {
     }
 }
 
+impl Varied {
+    /// What the program that follows is.
+    ///
+    /// # Errors
+    /// The kernel refuses it: a program of another kind.
+    pub fn into_program(&self, target: BorrowedFd<'_>) -> Result<()> {
+        put(&self.next, target.as_raw_fd() as u32)
+    }
+}
+
 /// Nanoseconds of a run of a program, and what the last one returned.
 ///
 /// # Errors

@@ -1,14 +1,19 @@
-//! Short connections and requests through a ClusterIP: direct to the pod, through kube-proxy's rules in both modes, and through ours.
+//! Connections and requests through Services: direct to the pod, through kube-proxy's rules in both modes, and through ours.
 //!
 //! Each has a node of its own with the same pods; they are measured in turn. Must not know: how programs and rules are made.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use pagurus_agent_core::addr::Protocol;
+use pagurus_agent_datapath::devices::Early;
+use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_tests::dataplane::{Options, Plane, Target, With as _, service, slices};
 use pagurus_tests::netns::Sandbox;
-use pagurus_tests::topology::{Host, Node, Topology};
+use pagurus_tests::topology::{Host, Node, Pair, Pod, Topology};
 
 use crate::Effort;
+use crate::bpf::attach_verdict;
 use crate::load::{requests, serve_long, serve_short, short_connections};
 use crate::rivals::{self, Service, service_address};
 use crate::row::{Row, Series, alternate};
@@ -17,108 +22,215 @@ use crate::row::{Row, Series, alternate};
 const SHORT: u16 = 8080;
 /// Where they serve long ones.
 const LONG: u16 = 8081;
+/// The NodePort of the Service of short connections.
+const NODE_PORT: u16 = 30_080;
 /// Clients at once: enough that no processor waits.
 const AT_ONCE: usize = 4;
 /// Endpoints of each Service.
 const ENDPOINTS: usize = 2;
+/// Services, in the first row and in the second.
+const FEW: u32 = 10;
+const MANY: u32 = 50_000;
 
-/// One way to a pod.
+/// One way to a server.
 struct Way {
     name: &'static str,
     client: Host,
-    short: SocketAddr,
-    long: SocketAddr,
+    to: SocketAddr,
 }
 
-/// A node's client and the endpoints of the Services that are measured: of short connections and of long ones.
+/// A node's client and the endpoints of the Services that are measured.
 struct Pods {
-    client: Host,
-    short: Vec<SocketAddrV4>,
-    long: Vec<SocketAddrV4>,
+    client: Pod,
+    servers: Vec<Pod>,
 }
 
-fn pods(node: &mut Node) -> Result<Pods> {
-    let client = node.pod()?.host;
-    let (mut short, mut long) = (Vec::new(), Vec::new());
-    for _ in 0..ENDPOINTS {
-        let pod = node.pod()?;
-        serve_short(&pod.host, IpAddr::V4(pod.ips.v4), SHORT)?;
-        serve_long(&pod.host, IpAddr::V4(pod.ips.v4), LONG)?;
-        short.push(SocketAddrV4::new(pod.ips.v4, SHORT));
-        long.push(SocketAddrV4::new(pod.ips.v4, LONG));
+impl Pods {
+    fn new(node: &mut Node) -> Result<Self> {
+        let client = node.pod()?;
+        let mut servers = Vec::new();
+        for _ in 0..ENDPOINTS {
+            let pod = node.pod()?;
+            serve_short(&pod.host, IpAddr::V4(pod.ips.v4), SHORT)?;
+            serve_long(&pod.host, IpAddr::V4(pod.ips.v4), LONG)?;
+            servers.push(pod);
+        }
+        Ok(Self { client, servers })
     }
-    Ok(Pods { client, short, long })
 }
 
-/// So many Services. The two that are measured stand in the middle: rules are walked through from the first to the last.
+/// So many Services. The one that is measured stands in the middle: rules are walked through from the first to the last.
 fn services(count: u32, pods: &Pods) -> Vec<Service> {
     let service = |number: u32| {
-        let endpoints = if number == count / 2 {
-            pods.short.clone()
-        } else if number == count / 2 + 1 {
-            pods.long.clone()
+        let is_measured = number == count / 2;
+        let endpoints = if is_measured {
+            pods.servers.iter().map(|pod| SocketAddrV4::new(pod.ips.v4, SHORT)).collect()
         } else {
             // Nobody goes there.
-            let ip = |place: usize| (0x0af6_0000 + number * ENDPOINTS as u32 + place as u32).into();
+            let ip = |place: usize| (0x0b00_0000 + number * ENDPOINTS as u32 + place as u32).into();
             (0..ENDPOINTS).map(|place| SocketAddrV4::new(ip(place), SHORT)).collect()
         };
-        Service { number, address: service_address(number), node_port: None, endpoints }
+        let node_port = is_measured.then_some(NODE_PORT);
+        Service { number, address: service_address(number), node_port, endpoints }
     };
     (0..count).map(service).collect()
 }
 
-/// The addresses of the Services that are measured.
-fn measured(count: u32) -> [SocketAddr; 2] {
-    [service_address(count / 2).into(), service_address(count / 2 + 1).into()]
+/// The address of the Service that is measured.
+fn measured(count: u32) -> SocketAddr {
+    service_address(count / 2).into()
+}
+
+/// Our dataplane on a node, with so many Services, as many of them real as are measured.
+fn ours(node: &Node, pods: &Pods, count: u32, early: Early) -> Result<Plane> {
+    let options = Options { own_network: true, early, ..Options::default() };
+    let mut plane = Plane::start(node, &options, &node.ips.both())?;
+    plane.add_pod(&pods.client)?;
+    for pod in &pods.servers {
+        plane.add_pod(pod)?;
+    }
+    let local: Vec<IpAddr> = pods.servers.iter().map(|pod| pod.ips.v4.into()).collect();
+    plane.change(|desired| {
+        for rival in services(count, pods) {
+            let name = format!("service-{}", rival.number);
+            let mut made = service(&name, &[&rival.address.ip().to_string()]).port("http", Protocol::Tcp, 80);
+            if let Some(port) = rival.node_port {
+                made = made.node_port(port);
+            }
+            let targets: Vec<Target> = rival.endpoints.iter().map(|at| target(*at)).collect();
+            for (name, slice) in slices(&made, &targets, |ip| local.contains(&ip)) {
+                desired.set_slice(&name, slice);
+            }
+            desired.set_service(made);
+        }
+    })?;
+    Ok(plane)
+}
+
+/// An endpoint at an IPv4 address.
+fn target(at: SocketAddrV4) -> Target {
+    Target::new(Pair { v4: *at.ip(), v6: at.ip().to_ipv6_mapped() }, &[("http", at.port())])
 }
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
-    const FEW: u32 = 10;
-    let mut topology = Topology::new(sandbox, 3)?;
-    let [direct, iptables, nftables] = topology.nodes.as_mut_slice() else {
-        unreachable!("three nodes were asked for")
+    let mut topology = Topology::new(sandbox, 7)?;
+    let client = topology.client.clone();
+    let [direct, far, iptables, nftables, few, many, early] = topology.nodes.as_mut_slice() else {
+        unreachable!("seven nodes were asked for")
     };
-    let mut ways = Vec::new();
-    let pods_here = pods(direct)?;
-    ways.push(Way {
-        name: "direct",
-        client: pods_here.client,
-        short: pods_here.short[0].into(),
-        long: pods_here.long[0].into(),
-    });
-    let [short, long] = measured(FEW);
-    let pods_here = pods(iptables)?;
-    rivals::install_iptables(&iptables.host, &services(FEW, &pods_here))?;
-    ways.push(Way { name: "iptables", client: pods_here.client, short, long });
-    let pods_here = pods(nftables)?;
-    rivals::install_nftables(&nftables.host, &services(FEW, &pods_here), nftables.ips.v4)?;
-    ways.push(Way { name: "nftables", client: pods_here.client, short, long });
+    let mut all = Vec::new();
+    for node in [&mut *direct, &mut *iptables, &mut *nftables, &mut *few, &mut *many, &mut *early] {
+        all.push(Pods::new(node)?);
+    }
+    let [on_direct, on_iptables, on_nftables, on_few, on_many, on_early] = all.as_slice() else {
+        unreachable!("six of them have pods")
+    };
+    rivals::install_iptables(&iptables.host, &services(FEW, on_iptables))?;
+    rivals::install_nftables(&nftables.host, &services(FEW, on_nftables), nftables.ips.v4)?;
+    let mut plane = ours(few, on_few, FEW, Early::Off)?;
+    let _many = ours(many, on_many, MANY, Early::Off)?;
+    let way = |name, pods: &Pods, to: SocketAddr| Way { name, client: pods.client.host.clone(), to };
 
-    let mut rows = Vec::new();
-    let measure = |way: &Way| short_connections(&way.client, way.short, AT_ONCE, effort.time);
+    let ways = [
+        way("direct", on_direct, SocketAddr::new(on_direct.servers[0].ips.v4.into(), SHORT)),
+        way("iptables", on_iptables, measured(FEW)),
+        way("nftables", on_nftables, measured(FEW)),
+        way("ours", on_few, measured(FEW)),
+        way("ours with 50,000 Services", on_many, measured(MANY)),
+    ];
+    let measure = |way: &Way| short_connections(&way.client, way.to, AT_ONCE, effort.time);
     let series = alternate(&ways, effort.rounds, measure)?;
-    rows.push(row("short connections/s", &ways, &series));
-    for at_once in [1, 32] {
-        let measure = |way: &Way| requests(&way.client, way.long, at_once, effort.time);
+    let note = said(&ways, &series);
+    let rival = |of: usize| series[1].over(&series[of]).median().max(series[2].over(&series[of]).median());
+    let ratio = |ours: usize, of: usize| series[ours].over(&series[of]).median();
+    let mut rows = vec![
+        Row::ratio("short connections/s through a ClusterIP, 10 Services: of direct", ratio(3, 0), 0.98)
+            .against(rival(0))
+            .noted(&note),
+        Row::ratio("the same: of the better of iptables and nftables", ratio(3, 1).min(ratio(3, 2)), 1.0)
+            .noted(&note),
+        Row::ratio("the same at 50,000 Services: of its own at 10", ratio(4, 3), 0.97).noted(&note),
+    ];
+    rows.extend(between_nodes(direct, far, on_few, on_many, &mut plane, effort)?);
+    let here = Early::Native;
+    rows.extend(from_outside(&client, [nftables, few, early], on_early, here, effort)?);
+    Ok(rows)
+}
+
+/// Requests from a pod to one of another node through its Service, beside requests from node to node.
+fn between_nodes(
+    direct: &Node,
+    far: &Node,
+    here: &Pods,
+    there: &Pods,
+    plane: &mut Plane,
+    effort: Effort,
+) -> Result<Vec<Row>> {
+    serve_long(&far.host, far.ips.v4.into(), LONG)?;
+    let remote = service("far", &["10.99.0.1"]).port("http", Protocol::Tcp, 80);
+    let at = SocketAddrV4::new(there.servers[0].ips.v4, LONG);
+    plane.change(|desired| {
+        for (name, slice) in slices(&remote, &[target(at)], |_| false) {
+            desired.set_slice(&name, slice);
+        }
+        desired.set_service(remote.clone());
+    })?;
+    let ways = [
+        Way {
+            name: "node to node",
+            client: direct.host.unhooked(),
+            to: SocketAddr::new(far.ips.v4.into(), LONG),
+        },
+        Way { name: "ours, pod to pod", client: here.client.host.clone(), to: "10.99.0.1:80".parse()? },
+    ];
+    let mut rows = Vec::new();
+    for (at_once, target) in [(1, 0.98), (32, 0.93)] {
+        let measure = |way: &Way| requests(&way.client, way.to, at_once, effort.time);
         let series = alternate(&ways, effort.rounds, measure)?;
-        rows.push(row(&format!("requests/s over {at_once}"), &ways, &series));
+        let name = format!("requests/s over {at_once} at once: of node to node without us");
+        rows.push(
+            Row::ratio(&name, series[1].over(&series[0]).median(), target).noted(&said(&ways, &series)),
+        );
     }
     Ok(rows)
 }
 
-fn row(name: &str, ways: &[Way], series: &[Series]) -> Row {
-    let said = ways.iter().zip(series).map(|(way, own)| {
-        format!("{} {} = {:.3} of direct", way.name, own.said(0), own.over(&series[0]).median())
-    });
-    let said: Vec<String> = said.collect();
-    Row {
-        name: name.to_owned(),
-        value: Ok(series[0].median()),
-        unit: "/s",
-        target: 0.0,
-        higher: true,
-        against: None,
-        note: said.join(", "),
-    }
+/// Short connections from outside to a NodePort, beside kube-proxy's.
+fn from_outside(
+    client: &Host,
+    [nftables, late, early]: [&Node; 3],
+    on_early: &Pods,
+    mode: Early,
+    effort: Effort,
+) -> Result<Vec<Row>> {
+    let way = |name, node: &Node| Way {
+        name,
+        client: client.clone(),
+        to: SocketAddr::new(node.ips.v4.into(), NODE_PORT),
+    };
+    let _plane = ours(early, on_early, FEW, mode)?;
+    // What the node's driver sends back is dropped by a veth whose other end has no such program, and needs its checksums.
+    let port = Socket::open()?.link(&format!("p-{}", early.host.name))?.context("the node's port")?.index;
+    let _pass = attach_verdict(port, 2)?;
+    let ways = [way("nftables", nftables), way("ours, tcx", late), way("ours, XDP", early)];
+    let measure = |way: &Way| short_connections(&way.client, way.to, AT_ONCE, effort.time);
+    let series = alternate(&ways, effort.rounds, measure)?;
+    let note = said(&ways, &series);
+    let ratio = |ours: usize| series[ours].over(&series[0]).median();
+    Ok(vec![
+        Row::ratio("NodePort from outside, short connections/s, tcx: of nftables", ratio(1), 1.0)
+            .noted(&note),
+        Row::ratio("NodePort from outside, short connections/s, XDP: of nftables", ratio(2), 1.0)
+            .noted(&note),
+    ])
+}
+
+/// What each way did, and how much of the first that is.
+fn said(ways: &[Way], series: &[Series]) -> String {
+    let said = ways
+        .iter()
+        .zip(series)
+        .map(|(way, own)| format!("{} {}/s = {:.3}", way.name, own.said(0), own.over(&series[0]).median()));
+    said.collect::<Vec<_>>().join(", ")
 }

@@ -5,6 +5,7 @@ mod bpf;
 mod connections;
 mod load;
 mod packets;
+mod programming;
 mod rivals;
 mod row;
 
@@ -27,7 +28,8 @@ pub struct Effort {
 type Part = fn(&pagurus_tests::netns::Sandbox, Effort) -> Result<Vec<Row>>;
 
 /// The parts, in the order of the table.
-const PARTS: &[(&str, Part)] = &[("connections", connections::run), ("packets", packets::run)];
+const PARTS: &[(&str, Part)] =
+    &[("connections", connections::run), ("packets", packets::run), ("programming", programming::run)];
 
 fn main() -> Result<()> {
     let mut effort = Effort { rounds: 7, time: Duration::from_secs(1) };

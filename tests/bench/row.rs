@@ -25,6 +25,29 @@ pub struct Row {
 }
 
 impl Row {
+    /// A figure that should be at most `target`.
+    pub fn at_most(name: &str, value: f64, unit: &'static str, target: f64) -> Self {
+        let (name, note) = (name.to_owned(), String::new());
+        Self { name, value: Ok(value), unit, target, higher: false, against: None, note }
+    }
+
+    /// Ours divided by something else's, which should be at least `target`.
+    pub fn ratio(name: &str, value: f64, target: f64) -> Self {
+        Self { higher: true, ..Self::at_most(name, value, "x", target) }
+    }
+
+    /// With the figure of what it is compared with.
+    #[must_use]
+    pub fn against(self, against: f64) -> Self {
+        Self { against: Some(against), ..self }
+    }
+
+    /// With a note.
+    #[must_use]
+    pub fn noted(self, note: &str) -> Self {
+        Self { note: note.to_owned(), ..self }
+    }
+
     /// A part of the table that could not be measured.
     pub fn failed(part: &str, error: anyhow::Error) -> Self {
         let (name, note) = (part.to_owned(), String::new());

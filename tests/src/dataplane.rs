@@ -5,7 +5,7 @@
 
 mod service;
 
-pub use service::{Target, With, service};
+pub use service::{Target, With, service, slices};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,9 +14,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_core::devices::{Device, DeviceKind};
 use pagurus_agent_core::node_config::{Facts, node_config};
-use pagurus_agent_core::services::plan::Table;
+use pagurus_agent_core::services::plan::{Capacity, Table};
 use pagurus_agent_core::services::{Desired, NodeAddress, Service, ServiceName};
 use pagurus_agent_datapath::devices::{Devices, Early};
+use pagurus_agent_datapath::handles::{Endpoints, LocalPod};
 use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
 use pagurus_cni::netlink::{Netlink as _, Socket};
 
@@ -51,6 +52,7 @@ pub struct Plane {
     pub datapath: Datapath,
     devices: Devices,
     attached: Vec<Device>,
+    endpoints: Endpoints,
     desired: Desired,
     table: Table,
     host: Host,
@@ -101,13 +103,14 @@ impl Plane {
             datapath.set_node_config(&facts)?;
             let table = Table::new(datapath.observe()?, LIMITS, 0);
             datapath.attach()?;
+            let endpoints = datapath.endpoints()?;
             let programs = datapath.packet_programs(options.early != Early::Off)?;
             let devices = Devices::new(&config, programs, options.early)?;
             let ifindex = Socket::open()?.link("eth0")?.context("the uplink")?.index;
             let uplink = Device { ifindex, name: "eth0".into(), kind: DeviceKind::Uplink };
             let (desired, started) = (Desired::default(), Instant::now());
             let (host, attached) = (node.host.clone(), vec![uplink]);
-            let mut plane = Self { datapath, devices, attached, desired, table, host, started };
+            let mut plane = Self { datapath, devices, attached, endpoints, desired, table, host, started };
             plane.desired.set_node(&node.host.name, None);
             let own = node.ips.both();
             let address = |ip: &IpAddr| NodeAddress { local: own.contains(ip), node_ports: true };
@@ -134,6 +137,10 @@ impl Plane {
     /// The programs cannot be attached to its device.
     pub fn add_pod(&mut self, pod: &Pod) -> Result<()> {
         self.attached.push(Device { ifindex: pod.ifindex, name: pod.device.clone(), kind: DeviceKind::Pod });
+        let local = LocalPod { ifindex: pod.ifindex, mac: pod.mac, host_mac: pod.host_mac };
+        for ip in pod.ips.both() {
+            self.endpoints.set(ip, &local)?;
+        }
         let host = self.host.clone();
         host.run(|| self.sync())
     }
@@ -156,6 +163,11 @@ impl Plane {
         self.table.commit(&ops, done, now);
         result?;
         Ok(done)
+    }
+
+    /// How many frontends, places, backends and Services the tables hold.
+    pub fn used(&self) -> Capacity {
+        self.table.used()
     }
 
     /// Packets dropped or refused for a reason, by its name.

@@ -38,6 +38,7 @@ const PARTS: &[Part] = &[
     ("cluster IP of oneself", cluster_ip::a_pod_reaches_itself),
     ("cluster IP without endpoints", cluster_ip::without_endpoints_it_refuses_at_once),
     ("cluster IP, datagrams in fragments", cluster_ip::long_datagrams),
+    ("masquerade", cluster_ip::pods_leave_the_cluster_with_the_nodes_address),
     ("NodePort, load balancer, external IP", outside::to_pods_of_every_node),
     ("NodePort, datagrams in fragments", outside::long_datagrams),
     ("direct server return", outside::direct_answers),

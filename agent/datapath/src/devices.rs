@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use aya::programs::{ProgramError, ProgramFd, SchedClassifier, Xdp};
@@ -97,6 +97,11 @@ impl PacketPrograms {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty()
+    }
+
+    /// One of the programs, to be run on packets that somebody made.
+    pub fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.programs.get(name).map(AsFd::as_fd)
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn slice_names(name: &ServiceName) -> [String; 2] {
 }
 
 /// The slices of a Service, one for each family; all targets have the same ports.
-pub(super) fn slices(
+pub fn slices(
     service: &Service,
     targets: &[Target],
     is_local: impl Fn(IpAddr) -> bool,

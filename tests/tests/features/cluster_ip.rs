@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_core::addr::Protocol;
-use pagurus_tests::topology::{udp_ask, udp_socket};
+use pagurus_tests::topology::{CLIENT, tcp_ask, tcp_server, udp_ask, udp_server, udp_socket};
 
 use super::{CLUSTER_IPS, Ground, PORTS, ask, ask_all, web};
 
@@ -76,6 +76,29 @@ pub(super) fn long_datagrams(ground: &mut Ground) -> Result<()> {
                 answer.with_context(|| format!("{size} bytes to {to} from {place:?}"))?;
             }
         }
+    }
+    Ok(())
+}
+
+pub(super) fn pods_leave_the_cluster_with_the_nodes_address(ground: &mut Ground) -> Result<()> {
+    let world = pagurus_tests::topology::WORLD;
+    for (host, ips) in [(&ground.cluster.topology.world, world), (&ground.cluster.topology.client, CLIENT)] {
+        for ip in ips.both() {
+            let tcp = tcp_server(host, ip, 8000, "outside")?;
+            let udp = udp_server(host, ip, 8001, "outside")?;
+            let node = ground.node(0).ips.like(ip);
+            for place in [ground.client.host.clone(), ground.client.host.unhooked()] {
+                let answer = tcp_ask(&place, tcp.address)?;
+                ensure!(answer.client.ip() == node, "{answer:?}");
+                let answer = udp_ask(&udp_socket(&place, udp.address)?, udp.address, &[b'?'; 4000])?;
+                ensure!(answer.client.ip() == node, "{answer:?}");
+            }
+        }
+    }
+    // In the cluster they keep their own.
+    for ip in ground.pods[1].ips.both() {
+        let answer = tcp_ask(&ground.client.host, SocketAddr::new(ip, PORTS[0].4))?;
+        ensure!(answer.client.ip() == ground.client.ips.like(ip), "{answer:?}");
     }
     Ok(())
 }
