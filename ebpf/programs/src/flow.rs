@@ -173,6 +173,10 @@ fn masquerade<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, anew:
     if config.flags & NODE_MASQUERADE == 0 || is_in_networks(config, &work.tuple.destination) {
         return Step::LEAVE;
     }
+    // Nodes know the way to each other's pods. And what begins no connection answers one that began outside: it stays as it is.
+    if table::is_node(&work.tuple.destination) || (work.tuple.protocol == PROTOCOL_TCP && !is_first(work)) {
+        return Step::LEAVE;
+    }
     if !nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE) {
         return Step::drop(DROP_NO_NAT_PORT);
     }

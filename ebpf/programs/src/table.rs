@@ -81,6 +81,12 @@ pub(crate) fn node_address(address: &Address) -> u32 {
     unsafe { NODES.get(address) }.copied().unwrap_or(0)
 }
 
+/// Whether an address is that of a node.
+#[inline(always)]
+pub(crate) fn is_node(address: &Address) -> bool {
+    NODES.get_ptr(address).is_some()
+}
+
 /// The backend in a place of an extent, with its id.
 #[inline(always)]
 pub(crate) fn backend_at(extent: &Extent, place: u32) -> Option<(u32, Backend)> {
