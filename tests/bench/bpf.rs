@@ -164,6 +164,9 @@ fn load(kind: Kind, code: &Code) -> Result<OwnedFd> {
         rest: [u32; 8],
     }
     let mut log = vec![0u8; 1 << 16];
+    // The last word: where it will be attached; programs that follow each other must say the same.
+    let mut rest = [0; 8];
+    rest[7] = if kind == Kind::Xdp { AT_XDP } else { 0 };
     let mut attr = Attr {
         kind: kind.number(),
         count: code.0.len() as u32,
@@ -172,7 +175,7 @@ fn load(kind: Kind, code: &Code) -> Result<OwnedFd> {
         log_level: 1,
         log_size: log.len() as u32,
         log: log.as_mut_ptr() as u64,
-        rest: [0; 8],
+        rest,
     };
     let loaded = bpf(command::PROG_LOAD, &mut attr);
     let said = String::from_utf8_lossy(&log);
