@@ -521,7 +521,10 @@ fn clients_ask_at_the_address_of_the_service() {
             ]},
         }))?;
         let mut desired = Desired::default();
-        desired.set_service(services::service(&object).context("no Service")?);
+        desired.set_service(
+            services::service(&object, &services::Defaults::default(), &mut Vec::new())
+                .context("no Service")?,
+        );
         desired.set_local_dns(Some(LocalDns { service: name.clone(), ips: address::all() }));
         let mut datapath = Datapath::load(&config)?;
         let mut table = Table::new(datapath.services().observe()?, LIMITS, 0);
