@@ -113,8 +113,8 @@ pub mod programs {
 mod pod {
     use crate::{
         Address, Announced, AnnouncedKey, Backend, ClientKey, ClientValue, DropEvent, Endpoint, FlowKey,
-        FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue, Hop, NodeConfig, ReverseKey, ReverseValue,
-        ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket,
+        FlowState, FlowTuple, FlowValue, FragmentKey, FragmentValue, Hop, NodeConfig, ReverseKey,
+        ReverseValue, ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket,
     };
 
     /// Marks types as plain data for aya.

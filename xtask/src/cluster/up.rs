@@ -5,7 +5,8 @@ use super::claim::{Claim, Standing};
 use super::hindrance::Said;
 use super::progress::{Progress, until};
 use super::{
-    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, down, hindrance, load, network, rights, supervise,
+    Cluster, MAX_NODES, Process, cgroups, check_name, checks, demo, down, hindrance, load, network, rights,
+    supervise,
 };
 use crate::{build, images, workspace};
 use anyhow::{Context, Result, bail};

@@ -1,3 +1,5 @@
+//! Tables of questions and answers, and the index against a plain list.
+
 use std::str::FromStr as _;
 
 use hickory_proto::rr::RecordType;

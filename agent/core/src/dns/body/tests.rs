@@ -1,3 +1,5 @@
+//! The bodies of answers: what is laid out is read back by another implementation of the protocol.
+
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::{Edns, MessageType};

@@ -1,3 +1,5 @@
+//! The caches of forwarded answers: what is kept, how long, and how it ages.
+
 use hickory_proto::op::{Message, OpCode, Query as Question};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{RData, Record, RecordType};

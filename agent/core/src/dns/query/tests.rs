@@ -1,3 +1,5 @@
+//! Questions as they lie in messages, good and damaged.
+
 use hickory_proto::op::{Edns as HickoryEdns, Message, OpCode, Query as Question};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use proptest::prelude::*;
