@@ -52,7 +52,6 @@ const PARTS: &[Part] = &[
 ];
 
 #[test]
-#[ignore = "the packet programs do not look at it yet: a connection straight to a pod is taken for one through a Service"]
 fn ports_that_are_used_again() {
     let parts: &[Part] = &[("clients' ports used again", live::ports_are_used_again)];
     on_ground("features::ports_that_are_used_again", &Options::default(), parts);

@@ -4,7 +4,7 @@
 
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
-    FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, FlowState, NODE_ADDRESS_LOCAL,
+    FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL,
     NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP,
 };
 
@@ -133,12 +133,45 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
         }
     };
     if !stages::find(side) {
-        return if anew { Step::refuse(DROP_BACKEND_GONE) } else { Step::LEAVE };
+        if anew {
+            return Step::refuse(DROP_BACKEND_GONE);
+        }
+        if is_first(work) {
+            forget_closed(work);
+        }
+        return Step::LEAVE;
     }
     match stages::choose(side) {
         Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
         Choice::BACKEND => to_backend(packet, work, config, hook, anew),
         Choice(reason) => Step::drop(reason),
+    }
+}
+
+/// A connection straight to a backend, from a port that was used before for one through a Service that led to the same backend: its
+/// answers look like those of the old one, which must not be given the Service's address any more.
+#[inline(always)]
+fn forget_closed(work: &mut Work) {
+    let protocol = work.tuple.protocol;
+    work.other_key = FlowTuple {
+        source: work.tuple.destination,
+        destination: work.tuple.source,
+        source_port: work.tuple.destination_port,
+        destination_port: work.tuple.source_port,
+        protocol,
+        reserved: [0; 3],
+    };
+    let Some(reply) = conntrack::find(&work.other_key) else { return };
+    if reply.flags & FLOW_REPLY == 0 {
+        return;
+    }
+    work.other = *reply;
+    let forward = work.other.other(protocol);
+    let is_closed = conntrack::is_closed(&work.other)
+        || conntrack::find(&forward).is_some_and(|forward| conntrack::is_closed(forward));
+    if is_closed {
+        conntrack::remove(&forward);
+        conntrack::remove(&work.other_key);
     }
 }
 
