@@ -238,7 +238,8 @@ fn bring_up(
         Ok(Some(Ok(api)))
     })??;
     write_kubeconfig(cluster)?;
-    rights::grant(&api)?;
+    // An API server that was killed a moment ago may be on its way back.
+    until("the agents' rights are there", minutes(1), || rights::grant(&api).map(Some))?;
     progress.say("nodes: starting their runtimes");
     until("the nodes' runtimes are there", minutes(1), || {
         let running = |node: &super::Node| {
