@@ -379,11 +379,14 @@ impl Desired {
         &self.claims
     }
 
-    /// How many endpoints of this node are ready for a Service: what its health check answers.
+    /// How many endpoints of this node are ready for a Service: what its health check answers. A pod with an address of each family
+    /// counts once, as with kube-proxy, which looks at one family at a time.
     pub fn local_ready(&self, name: &ServiceName) -> usize {
         let slices = self.slices.get(name).into_iter().flatten();
         let endpoints = slices.flat_map(|(_, slice)| &slice.endpoints);
-        endpoints.filter(|e| e.ready && e.local).map(|e| e.ip).collect::<BTreeSet<_>>().len()
+        let ready: BTreeSet<_> = endpoints.filter(|e| e.ready && e.local).map(|e| e.ip).collect();
+        let v4 = ready.iter().filter(|ip| ip.is_ipv4()).count();
+        v4.max(ready.len() - v4)
     }
 
     /// Takes the Services that may have changed since the last call, in the order in which they are to be written.
