@@ -24,7 +24,13 @@ fn value(key: &ServiceKey) -> Option<ServiceValue> {
     let first = *unsafe { services.get(key) }?;
     // SAFETY: as above.
     let again = *unsafe { services.get(key) }?;
-    (first == again).then_some(first)
+    if first == again {
+        return Some(first);
+    }
+    // It was replaced between the two; hardly a second time at once.
+    // SAFETY: as above.
+    let third = *unsafe { services.get(key) }?;
+    (again == third).then_some(third)
 }
 
 /// The Service of a destination: by its own address, or as a NodePort of a node, as this node's pods and this node see it.
