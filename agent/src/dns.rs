@@ -19,7 +19,6 @@ mod udp;
 mod upstream;
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +48,8 @@ const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
 const LATER: usize = 4096;
 /// How often it is looked whether addresses and sockets are as they should be.
 const LOOK: Duration = Duration::from_secs(30);
+/// How long questions that were taken before the end may still take. What comes later waits for the next agent.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How DNS is served.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ impl Dns {
         &self.settings.addresses
     }
 
-    /// Answers until cancelled. The sockets stay with who holds them.
+    /// Answers until cancelled, and then what was taken by then. The sockets stay with who holds them.
     pub async fn run(
         self,
         metrics: &Metrics,
@@ -128,11 +129,14 @@ impl Dns {
             move |ip: IpAddr| own.contains(&ip) || table.is_cluster_dns(ip)
         };
         let upstreams = Upstreams::new(settings.upstreams.clone(), is_own);
-        let forwarder = Forwarder::new(upstreams, metrics.clone(), cancel.clone());
+        // Others are asked a little longer than questions are taken.
+        let end = CancellationToken::new();
+        let _end = end.clone().drop_guard();
+        let forwarder = Forwarder::new(upstreams, metrics.clone(), end.clone());
         let server = Server::new(table.clone(), forwarder.clone(), metrics);
         register_state(debug, &settings, &server);
         let (later, questions) = mpsc::channel(LATER);
-        let (stop, stopped) = pipe()?;
+        let (stop, stopped) = udp::stop().context("make a pipe")?;
         let stopped = Arc::new(stopped);
         let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
         for socket in sockets.datagrams.clone() {
@@ -148,14 +152,13 @@ impl Dns {
         }
         parts.spawn(answer_later(questions, server, cancel.clone()));
         parts.spawn({
-            let cancel = cancel.clone();
+            let (forwarder, cancel) = (forwarder.clone(), cancel.clone());
             async move {
                 tokio::select! {
-                    () = table.completed() => forwarder.look_for_loops().await,
+                    () = async { table.completed().await; forwarder.look_for_loops().await } => {}
                     () = cancel.cancelled() => {}
                 }
                 cancel.cancelled().await;
-                forwarder.finish().await;
                 Ok(())
             }
         });
@@ -182,11 +185,12 @@ impl Dns {
             }
         }
         cancel.cancel();
-        // The threads see the end of the pipe.
         drop(stop);
         while let Some(ended) = parts.join_next().await {
             outcome = outcome.and(ended.context("a part of DNS panicked").flatten());
         }
+        end.cancel();
+        forwarder.finish().await;
         outcome
     }
 }
@@ -226,9 +230,11 @@ async fn answer_later(
                 });
             }
             Some(_) = answers.join_next() => {}
-            () = cancel.cancelled() => break,
+            () = async { cancel.cancelled().await; tokio::time::sleep(GRACE).await } => break,
         }
     }
+    // The threads have ended: what they had taken is answered.
+    let _ = tokio::time::timeout(GRACE, async { while answers.join_next().await.is_some() {} }).await;
     answers.shutdown().await;
     Ok(())
 }
@@ -248,12 +254,6 @@ fn register_state(debug: &DebugState, settings: &Settings, server: &Arc<Server>)
             },
         })
     });
-}
-
-/// A pipe whose reading end becomes readable when the writing end is closed.
-fn pipe() -> anyhow::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("make a pipe")?;
-    Ok((write, read))
 }
 
 /// Runs a function on a thread of its own; its outcome comes as a future.

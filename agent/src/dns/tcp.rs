@@ -27,7 +27,7 @@ const WRITE: Duration = Duration::from_secs(5);
 /// The room of a message.
 const LIMIT: Option<usize> = Some(u16::MAX as usize);
 
-/// Answers on every connection until cancelled.
+/// Answers on every connection until cancelled. Questions that have been read by then are answered.
 pub(super) async fn serve(
     listener: TcpListener,
     server: Arc<Server>,
@@ -45,18 +45,25 @@ pub(super) async fn serve(
                 }
             },
             Some(_) = connections.join_next() => continue,
-            () = cancel.cancelled() => return Ok(()),
+            () = cancel.cancelled() => break,
         };
-        let server = server.clone();
+        let (server, cancel) = (server.clone(), cancel.clone());
         connections.spawn(async move {
-            if let Err(error) = connection(stream, &server).await {
+            if let Err(error) = connection(stream, &server, &cancel).await {
                 tracing::debug!(%error, "a DNS connection broke");
             }
         });
     }
+    let _ = timeout(super::GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    connections.shutdown().await;
+    Ok(())
 }
 
-async fn connection(mut stream: TcpStream, server: &Server) -> std::io::Result<()> {
+async fn connection(
+    mut stream: TcpStream,
+    server: &Server,
+    cancel: &CancellationToken,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut own = server.memory();
     let mut received = BytesMut::with_capacity(1024);
@@ -92,6 +99,7 @@ async fn connection(mut stream: TcpStream, server: &Server) -> std::io::Result<(
                 Err(_) => {}
             },
             Some(answer) = waiting.next() => write(&mut stream, &answer).await?,
+            () = cancel.cancelled(), if is_open => is_open = false,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -27,22 +28,45 @@ pub(super) struct Later {
     pub(super) arrived: Instant,
 }
 
-/// Answers until `stop` is readable.
+/// Ends the threads when dropped.
+pub(super) struct Stop {
+    is_time: Arc<AtomicBool>,
+    _write: OwnedFd,
+}
+
+/// How threads see that: by the end of a pipe while they wait, and by the flag while they are busy.
+pub(super) struct Stopped {
+    is_time: Arc<AtomicBool>,
+    read: OwnedFd,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // The pipe is closed after this.
+        self.is_time.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn stop() -> io::Result<(Stop, Stopped)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let is_time = Arc::new(AtomicBool::new(false));
+    Ok((Stop { is_time: is_time.clone(), _write: write }, Stopped { is_time, read }))
+}
+
+/// Answers until told to stop; what has been taken from the socket by then is answered.
 pub(super) fn serve(
     socket: &Arc<UdpSocket>,
-    stop: &OwnedFd,
+    stop: &Stopped,
     server: &Server,
     later: &mpsc::Sender<Later>,
 ) -> io::Result<()> {
     let mut own = server.memory();
     let mut batch = Batch::new();
-    loop {
+    while !stop.is_time.load(Ordering::Relaxed) {
         let count = match batch.receive(socket) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if wait(socket, stop)? {
-                    return Ok(());
-                }
+                wait(socket, &stop.read)?;
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -78,19 +102,20 @@ pub(super) fn serve(
             server.metrics.latency.observe(elapsed);
         }
     }
+    Ok(())
 }
 
-/// Waits for datagrams; true if it is time to stop.
-fn wait(socket: &UdpSocket, stop: &OwnedFd) -> io::Result<bool> {
+/// Waits for datagrams, or for the end.
+fn wait(socket: &UdpSocket, stop: &OwnedFd) -> io::Result<()> {
     let watched = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let mut fds = [watched(socket.as_raw_fd()), watched(stop.as_raw_fd())];
     // SAFETY: the array lives through the call, and its length is right.
     let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
     if ready < 0 {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
     }
-    Ok(fds[1].revents != 0)
+    Ok(())
 }
 
 /// Room for datagrams, and for what the kernel is told about them.
