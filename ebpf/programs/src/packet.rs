@@ -9,6 +9,7 @@ use core::arch::asm;
 
 pub(crate) mod checksum;
 pub(crate) mod fragment;
+pub(crate) mod headers;
 pub(crate) mod icmp;
 pub(crate) mod mss;
 pub(crate) mod neighbour;

@@ -9,6 +9,10 @@ use pagurus_ebpf_abi::{
 use super::{
     Packet,
     checksum::{self, Sum},
+    headers::{
+        Ports, V4, V4_PLACE, V4_TAIL, V4Tail, V6, V6_ADDRESSES, V6_FRAGMENT, V6_PLACE, V6Addresses,
+        V6Fragment,
+    },
     rewrite, sctp,
 };
 use crate::conntrack;
@@ -29,54 +33,10 @@ pub(crate) enum Translation {
     Failed,
 }
 
-/// An IPv4 header without options.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V4 {
-    version_ihl: u8,
-    tos: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    /// Time to live and protocol.
-    ttl_protocol: [u8; 2],
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-/// What of an IPv4 header is replaced, with what stands before it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V4Tail {
-    ttl_protocol: [u8; 2],
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-/// An IPv6 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6 {
-    word: u32,
-    length: u16,
-    next: u8,
-    hops: u8,
-    source: Address,
-    destination: Address,
-}
-
 /// An ICMP header, before the packet that it quotes.
 const ICMP: u32 = 8;
 /// How much of an error is looked at: its headers, and those of the packet in it.
 const REACH: u32 = 192;
-/// Type of the IPv6 fragment header.
-const FRAGMENT: u8 = 44;
-/// Place bits of a fragment: other than 0, there are no ports.
-const V4_OFFSET: u16 = 0x1fff;
-const V6_OFFSET: u16 = 0xfff8;
-
 /// What is known of the quoted packet; in memory, for each CPU (see `work`).
 #[repr(C)]
 pub(crate) struct Quoted {
@@ -139,28 +99,28 @@ fn read<P: Packet>(packet: &P, work: &mut Work, quoted: &mut Quoted) -> bool {
     key.reserved = [0; 3];
     if work.parsed.is(PARSED_V6) {
         let Some(ip) = packet.read::<V6>(l3) else { return false };
-        key.source = ip.destination;
-        key.destination = ip.source;
+        key.source = ip.addresses.destination;
+        key.destination = ip.addresses.source;
         key.protocol = ip.next;
         quoted.l4 = l3 + 40;
         quoted.length = u32::from(u16::from_be(ip.length));
-        if ip.next == FRAGMENT {
-            let Some([next, offset]) = packet.read::<[u16; 2]>(l3 + 40) else { return false };
-            if u16::from_be(offset) & V6_OFFSET != 0 {
+        if ip.next == V6_FRAGMENT {
+            let Some(fragment) = packet.read::<V6Fragment>(l3 + 40) else { return false };
+            if fragment.offset & V6_PLACE != 0 {
                 return false;
             }
-            key.protocol = next.to_ne_bytes()[0];
+            key.protocol = fragment.next;
             quoted.l4 = l3 + 48;
         }
     } else {
         let Some(ip) = packet.read::<V4>(l3) else { return false };
         let header = u32::from(ip.version_ihl & 0xf) * 4;
-        if header < 20 || u16::from_be(ip.fragment) & V4_OFFSET != 0 {
+        if header < 20 || ip.fragment & V4_PLACE != 0 {
             return false;
         }
-        key.source = Address::from_v4_word(ip.destination);
-        key.destination = Address::from_v4_word(ip.source);
-        key.protocol = ip.ttl_protocol[1];
+        key.source = Address::from_v4_word(ip.tail.destination);
+        key.destination = Address::from_v4_word(ip.tail.source);
+        key.protocol = ip.tail.protocol;
         quoted.l4 = l3 + header;
         quoted.length = u32::from(u16::from_be(ip.length)).wrapping_sub(header);
     }
@@ -171,9 +131,9 @@ fn read<P: Packet>(packet: &P, work: &mut Work, quoted: &mut Quoted) -> bool {
         key.destination_port = Port(identifier);
         return true;
     }
-    let Some([source, destination]) = packet.read::<[u16; 2]>(quoted.l4) else { return false };
-    key.source_port = Port(destination);
-    key.destination_port = Port(source);
+    let Some(ports) = packet.read::<Ports>(quoted.l4) else { return false };
+    key.source_port = ports.destination;
+    key.destination_port = ports.source;
     matches!(key.protocol, PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_SCTP)
 }
 
@@ -199,17 +159,18 @@ fn restore_addresses<P: Packet>(packet: &P, work: &Work, quoted: &mut Quoted) ->
     quoted.ports = ports.fold();
     quoted.change = checksum::add(quoted.addresses, quoted.ports);
     if is_v6 {
-        return packet.write(quoted.l3 + 8, &[new.destination, new.source], false);
+        let addresses = V6Addresses { source: new.destination, destination: new.source };
+        return packet.write(quoted.l3 + V6_ADDRESSES, &addresses, false);
     }
-    let Some(ip) = packet.read::<V4>(quoted.l3) else { return false };
-    let tail = V4Tail {
-        ttl_protocol: ip.ttl_protocol,
-        checksum: checksum::replace(ip.checksum, quoted.addresses),
+    let Some(was) = packet.read::<V4Tail>(quoted.l3 + V4_TAIL) else { return false };
+    let is = V4Tail {
+        checksum: checksum::replace(was.checksum, quoted.addresses),
         source: new.destination.v4_word(),
         destination: new.source.v4_word(),
+        ..was
     };
-    replaced(quoted, u32::from(ip.checksum), u32::from(tail.checksum));
-    packet.write(quoted.l3 + 8, &tail, false)
+    replaced(quoted, u32::from(was.checksum), u32::from(is.checksum));
+    packet.write(quoted.l3 + V4_TAIL, &is, false)
 }
 
 #[inline(always)]
@@ -218,7 +179,7 @@ fn restore_ports<P: Packet>(packet: &P, work: &Work, quoted: &Quoted) -> bool {
     if is_echo(work.other_key.protocol) {
         packet.write(quoted.l4 + 4, &new.destination_port, false)
     } else {
-        packet.write(quoted.l4, &[new.destination_port, new.source_port], false)
+        packet.write(quoted.l4, &Ports { source: new.destination_port, destination: new.source_port }, false)
     }
 }
 

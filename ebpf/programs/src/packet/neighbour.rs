@@ -10,7 +10,7 @@ use pagurus_ebpf_abi::{Address, Announced, AnnouncedKey, PROTOCOL_ICMPV6};
 use super::{
     Packet, Verdict,
     checksum::{self, Sum},
-    parse::{ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V6},
+    headers::{ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V6, Ethernet, V6, V6Addresses},
 };
 use crate::maps::ANNOUNCED;
 
@@ -34,27 +34,6 @@ const ARP_IPV4: u16 = 0x0800u16.to_be();
 const ARP_LENGTHS: u16 = 0x0604u16.to_be();
 const ARP_REQUEST: u16 = 1u16.to_be();
 const ARP_REPLY: u16 = 2u16.to_be();
-
-/// An Ethernet header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ethernet {
-    destination: [u16; 3],
-    source: [u16; 3],
-    kind: u16,
-}
-
-/// An IPv6 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6 {
-    word: u32,
-    length: u16,
-    next: u8,
-    hops: u8,
-    source: Address,
-    destination: Address,
-}
 
 /// A neighbour solicitation without options.
 #[repr(C)]
@@ -186,11 +165,11 @@ fn solicitation<P: Packet>(packet: &P, ethernet: &Ethernet) -> Verdict {
     let Some(announced) = announced(packet, asked.target) else { return Verdict::Pass };
     let mac = own_mac(&announced);
     // Who has no address yet wants to know whether this one is free: all nodes are told that it is not.
-    let is_probe = ip.source == Address::ANY_V6;
+    let is_probe = ip.addresses.source == Address::ANY_V6;
     let (destination, destination_mac, flags) = if is_probe {
         (ALL_NODES, ALL_NODES_MAC, OVERRIDE)
     } else {
-        (ip.source, ethernet.source, SOLICITED | OVERRIDE)
+        (ip.addresses.source, ethernet.source, SOLICITED | OVERRIDE)
     };
     let mut reply = Advertisement {
         ip: V6 {
@@ -198,8 +177,7 @@ fn solicitation<P: Packet>(packet: &P, ethernet: &Ethernet) -> Verdict {
             length: 32u16.to_be(),
             next: PROTOCOL_ICMPV6,
             hops: HOPS,
-            source: asked.target,
-            destination,
+            addresses: V6Addresses { source: asked.target, destination },
         },
         kind: ADVERTISEMENT,
         code: 0,

@@ -6,25 +6,21 @@ use pagurus_ebpf_abi::{
     Address, FlowTuple, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Port,
 };
 
-use super::{HEADERS, Packet};
+use super::{
+    HEADERS, Packet,
+    headers::{
+        ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V4, ETHERTYPE_V6, Ports, V4, V4_MORE, V4_PLACE, V6, V6_FRAGMENT,
+        V6_MORE, V6_PLACE, V6Fragment,
+    },
+};
 use crate::work::{
     PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, PARSED_V6, Parsed,
 };
-
-/// `ETH_P_IP`, as it lies in the packet.
-pub(crate) const ETHERTYPE_V4: u16 = 0x0800u16.to_be();
-/// `ETH_P_IPV6`.
-pub(crate) const ETHERTYPE_V6: u16 = 0x86ddu16.to_be();
-/// `ETH_P_ARP`.
-pub(crate) const ETHERTYPE_ARP: u16 = 0x0806u16.to_be();
-/// Length of an Ethernet header.
-pub(crate) const ETHERNET: u32 = 14;
 
 /// Most IPv6 extension headers before the transport's.
 const EXTENSIONS: u32 = 4;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 const ECHO_REPLY: u8 = 0;
@@ -46,44 +42,6 @@ pub(crate) enum Kind {
     Ip,
     /// Its headers say more than there is.
     Malformed,
-}
-
-/// The first words of an IPv4 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V4 {
-    version_ihl: u8,
-    tos: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-/// An IPv6 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6 {
-    word: u32,
-    length: u16,
-    next: u8,
-    hops: u8,
-    source: Address,
-    destination: Address,
-}
-
-/// An IPv6 fragment header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6Fragment {
-    next: u8,
-    reserved: u8,
-    offset: u16,
-    id: u32,
 }
 
 /// Reads the headers of a packet, from Ethernet on.
@@ -110,23 +68,22 @@ pub(crate) fn v4<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
     parsed.l3 = l3;
     parsed.l4 = l3 + words * 4;
     parsed.end = l3 + u32::from(u16::from_be(header.length));
-    parsed.ttl = header.ttl;
+    parsed.ttl = header.tail.ttl;
     parsed.tos = header.tos;
     parsed.fragment = u32::from(header.id);
-    let fragment = u16::from_be(header.fragment);
-    parsed.flags = if fragment & 0x1fff != 0 {
+    parsed.flags = if header.fragment & V4_PLACE != 0 {
         PARSED_FRAGMENT_LATER
-    } else if fragment & 0x2000 != 0 {
+    } else if header.fragment & V4_MORE != 0 {
         PARSED_FRAGMENT_FIRST
     } else {
         0
     };
     parsed.tuple = FlowTuple {
-        source: Address::from_v4_word(header.source),
-        destination: Address::from_v4_word(header.destination),
+        source: Address::from_v4_word(header.tail.source),
+        destination: Address::from_v4_word(header.tail.destination),
         source_port: Port(0),
         destination_port: Port(0),
-        protocol: header.protocol,
+        protocol: header.tail.protocol,
         reserved: [0; 3],
     };
     transport(packet, parsed)
@@ -143,15 +100,15 @@ pub(crate) fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
     parsed.flags = PARSED_V6;
     parsed.fragment = 0;
     parsed.tuple = FlowTuple {
-        source: header.source,
-        destination: header.destination,
+        source: header.addresses.source,
+        destination: header.addresses.destination,
         source_port: Port(0),
         destination_port: Port(0),
         protocol: header.next,
         reserved: [0; 3],
     };
     parsed.l4 = l3 + 40;
-    if matches!(header.next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+    if matches!(header.next, HOP_BY_HOP | ROUTING | V6_FRAGMENT | DESTINATION_OPTIONS)
         && !extensions(packet, parsed)
     {
         return Kind::Malformed;
@@ -164,18 +121,17 @@ pub(crate) fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
 fn extensions<P: Packet>(packet: &P, parsed: &mut Parsed) -> bool {
     for _ in 0..EXTENSIONS {
         match parsed.tuple.protocol {
-            FRAGMENT => {
+            V6_FRAGMENT => {
                 let Some(header) = packet.read::<V6Fragment>(parsed.l4) else { return false };
-                let offset = u16::from_be(header.offset);
-                if offset & 0xfff8 != 0 {
+                if header.offset & V6_PLACE != 0 {
                     parsed.flags |= PARSED_FRAGMENT_LATER;
-                } else if offset & 1 != 0 {
+                } else if header.offset & V6_MORE != 0 {
                     parsed.flags |= PARSED_FRAGMENT_FIRST;
                 }
                 parsed.fragment = header.id;
                 parsed.tuple.protocol = header.next;
                 parsed.l4 += 8;
-                if offset & 0xfff8 != 0 {
+                if header.offset & V6_PLACE != 0 {
                     return true;
                 }
             }
@@ -187,7 +143,7 @@ fn extensions<P: Packet>(packet: &P, parsed: &mut Parsed) -> bool {
             _ => return true,
         }
     }
-    !matches!(parsed.tuple.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+    !matches!(parsed.tuple.protocol, HOP_BY_HOP | ROUTING | V6_FRAGMENT | DESTINATION_OPTIONS)
 }
 
 /// Reads the transport's header.
@@ -213,9 +169,9 @@ fn transport<P: Packet>(packet: &P, parsed: &mut Parsed) -> Kind {
         PROTOCOL_ICMPV6 => return icmp(packet, parsed, matches_v6),
         _ => return Kind::Ip,
     }
-    let Some([source, destination]) = packet.read::<[u16; 2]>(l4) else { return Kind::Malformed };
-    parsed.tuple.source_port = Port(source);
-    parsed.tuple.destination_port = Port(destination);
+    let Some(ports) = packet.read::<Ports>(l4) else { return Kind::Malformed };
+    parsed.tuple.source_port = ports.source;
+    parsed.tuple.destination_port = ports.destination;
     parsed.flags |= PARSED_PORTS;
     Kind::Ip
 }

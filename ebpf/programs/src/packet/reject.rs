@@ -8,55 +8,15 @@ use pagurus_ebpf_abi::{Address, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, P
 use super::{
     Packet, Verdict,
     checksum::{self, Sum},
-    parse::ETHERNET,
+    headers::{ETHERNET, Ports, Tcp, V4, V4_WHOLE, V4Tail, V6, V6Addresses},
 };
 use crate::maps::ANSWER;
 use crate::work::{
     PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_V6, Parsed, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
 };
 
-/// An IPv4 header without options.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V4 {
-    version_tos: u16,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl_protocol: u16,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-/// An IPv6 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6 {
-    word: u32,
-    length: u16,
-    next_hops: u16,
-    source: Address,
-    destination: Address,
-}
-
-/// A TCP header without options.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Tcp {
-    ports: [u16; 2],
-    sequence: u32,
-    acknowledged: u32,
-    /// Length of the header and flags.
-    bits: u16,
-    window: u16,
-    checksum: u16,
-    urgent: u16,
-}
-
 /// "Internetwork control", as answers about packets have it.
 const TOS_CONTROL: u8 = 0xc0;
-const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
 const HOPS: u8 = 64;
 
 const V4_UNREACHABLE: u8 = 3;
@@ -139,30 +99,34 @@ fn turn<P: Packet>(packet: &P, parsed: &Parsed, protocol: u8, tos: u8, length: u
         let ip = V6 {
             word: (0x6000_0000 | u32::from(tos) << 20).to_be(),
             length: (length as u16).to_be(),
-            next_hops: u16::from_ne_bytes([protocol, HOPS]),
-            source: tuple.destination,
-            destination: tuple.source,
+            next: protocol,
+            hops: HOPS,
+            addresses: V6Addresses { source: tuple.destination, destination: tuple.source },
         };
         packet.write(ETHERNET, &ip, false)
     } else {
         let mut ip = V4 {
-            version_tos: u16::from_ne_bytes([0x45, tos]),
+            version_ihl: 0x45,
+            tos,
             length: ((header + length) as u16).to_be(),
             id: 0,
-            fragment: DO_NOT_FRAGMENT,
-            ttl_protocol: u16::from_ne_bytes([HOPS, protocol]),
-            checksum: 0,
-            source: tuple.destination.v4_word(),
-            destination: tuple.source.v4_word(),
+            fragment: V4_WHOLE,
+            tail: V4Tail {
+                ttl: HOPS,
+                protocol,
+                checksum: 0,
+                source: tuple.destination.v4_word(),
+                destination: tuple.source.v4_word(),
+            },
         };
         let sum = Sum::new()
-            .plus(u32::from(ip.version_tos))
+            .plus(u32::from(u16::from_ne_bytes([ip.version_ihl, ip.tos])))
             .plus(u32::from(ip.length))
             .plus(u32::from(ip.fragment))
-            .plus(u32::from(ip.ttl_protocol))
-            .plus(ip.source)
-            .plus(ip.destination);
-        ip.checksum = checksum::finish(sum);
+            .plus(u32::from(u16::from_ne_bytes([ip.tail.ttl, ip.tail.protocol])))
+            .plus(ip.tail.source)
+            .plus(ip.tail.destination);
+        ip.tail.checksum = checksum::finish(sum);
         packet.write(ETHERNET, &ip, false)
     };
     is_written.then_some(ETHERNET + header)
@@ -197,7 +161,7 @@ fn reset<P: Packet>(packet: &P, parsed: &Parsed) -> Verdict {
     };
     let length = size_of::<Tcp>() as u32;
     let mut answer = Tcp {
-        ports: [tcp.ports[1], tcp.ports[0]],
+        ports: Ports { source: tcp.ports.destination, destination: tcp.ports.source },
         sequence,
         acknowledged,
         bits: (0x5000 | u16::from(flags)).to_be(),
@@ -206,8 +170,8 @@ fn reset<P: Packet>(packet: &P, parsed: &Parsed) -> Verdict {
         urgent: 0,
     };
     let sum = pseudo(parsed, PROTOCOL_TCP, length)
-        .plus(u32::from(answer.ports[0]))
-        .plus(u32::from(answer.ports[1]))
+        .plus(u32::from(answer.ports.source.0))
+        .plus(u32::from(answer.ports.destination.0))
         .plus(answer.sequence)
         .plus(answer.acknowledged)
         .plus(u32::from(answer.bits));

@@ -3,42 +3,16 @@
 //! Must not know: why.
 
 use pagurus_ebpf_abi::{
-    Address, FlowState, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Port,
+    FlowState, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
 };
 
 use super::{
     Packet,
     checksum::{self, Sum},
+    headers::{Ports, V4_TAIL, V4Tail, V6_ADDRESSES, V6Addresses},
     sctp,
 };
 use crate::work::{PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_V6, Parsed};
-
-/// The last twelve bytes of an IPv4 header without options.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V4Tail {
-    /// Time to live and protocol.
-    ttl_protocol: u16,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-/// Source and destination of an IPv6 header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct V6Addresses {
-    source: Address,
-    destination: Address,
-}
-
-/// Source and destination port.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ports {
-    source: Port,
-    destination: Port,
-}
 
 /// Gives the packet the addresses and ports of a state, and says so in `parsed`. False: the packet cannot be written; it is to be
 /// dropped.
@@ -67,19 +41,14 @@ fn write_addresses<P: Packet>(packet: &P, parsed: &Parsed, new: &FlowState, is_v
     if is_v6 {
         let addresses = V6Addresses { source: new.source, destination: new.destination };
         // There is no checksum in the header to make up for the difference.
-        return packet.write(parsed.l3 + 8, &addresses, true);
+        return packet.write(parsed.l3 + V6_ADDRESSES, &addresses, true);
     }
-    let Some(old) = packet.read::<V4Tail>(parsed.l3 + 8) else { return false };
+    let Some(old) = packet.read::<V4Tail>(parsed.l3 + V4_TAIL) else { return false };
     let (source, destination) = (new.source.v4_word(), new.destination.v4_word());
     let difference =
         Sum::new().minus(old.source).plus(source).minus(old.destination).plus(destination).fold();
-    let tail = V4Tail {
-        ttl_protocol: old.ttl_protocol,
-        checksum: checksum::replace(old.checksum, difference),
-        source,
-        destination,
-    };
-    packet.write(parsed.l3 + 8, &tail, false)
+    let tail = V4Tail { checksum: checksum::replace(old.checksum, difference), source, destination, ..old };
+    packet.write(parsed.l3 + V4_TAIL, &tail, false)
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::sk_buff::SkBuff,
 };
 
-use super::{Hook, Packet, Verdict, parse::ETHERNET};
+use super::{Hook, Packet, Verdict, headers::ETHERNET};
 
 /// `TCX_NEXT`, which is `TC_ACT_UNSPEC`: the next program decides, and after the last one the packet goes on.
 const NEXT: i32 = -1;

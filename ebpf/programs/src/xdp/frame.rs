@@ -7,7 +7,7 @@ use pagurus_ebpf_abi::{Hop, PROTOCOL_TCP, PROTOCOL_UDP, WarmFlow};
 use crate::packet::{
     Packet, Xdp,
     checksum::{self, Sum},
-    parse::ETHERTYPE_V4,
+    headers::ETHERTYPE_V4,
 };
 use crate::work::{TCP_FIN, TCP_RST, TCP_SYN};
 
