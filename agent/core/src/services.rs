@@ -5,6 +5,8 @@
 
 pub mod claims;
 pub mod compile;
+#[cfg(any(test, feature = "fake"))]
+pub mod kube_proxy;
 pub mod maglev;
 pub mod plan;
 pub mod select;
