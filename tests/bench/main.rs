@@ -1,6 +1,7 @@
 //! The figures of the dataplane, each compared with its rivals in one run, on nodes in network namespaces of our own. Started by
 //! `cargo xtask bench datapath`, which prints what this writes: a row as JSON on each line, and what goes on to standard error.
 
+mod agent;
 mod bpf;
 mod connections;
 mod load;
@@ -28,8 +29,12 @@ pub struct Effort {
 type Part = fn(&pagurus_tests::netns::Sandbox, Effort) -> Result<Vec<Row>>;
 
 /// The parts, in the order of the table.
-const PARTS: &[(&str, Part)] =
-    &[("connections", connections::run), ("packets", packets::run), ("programming", programming::run)];
+const PARTS: &[(&str, Part)] = &[
+    ("connections", connections::run),
+    ("packets", packets::run),
+    ("programming", programming::run),
+    ("agent", agent::run),
+];
 
 fn main() -> Result<()> {
     let mut effort = Effort { rounds: 7, time: Duration::from_secs(1) };

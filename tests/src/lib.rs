@@ -1,6 +1,7 @@
 //! Fixtures of the suites that need root, a kernel or a cluster. Each cleans up what it made, also when a test fails.
 
 pub mod cluster;
+pub mod daemon;
 pub mod dataplane;
 pub mod eventually;
 pub mod netns;
