@@ -50,6 +50,13 @@ pub enum Command {
         /// From which port
         #[arg(long, value_name = "PORT", default_value_t = trace::SOURCE_PORT)]
         from_port: u16,
+        /// Ask the packet programs alone, as for a client whose sockets have no hook: a raw socket, or one in another network
+        /// namespace than its pod's
+        #[arg(long)]
+        packet: bool,
+        /// Ask for a packet in the middle of a connection, not for its first
+        #[arg(long)]
+        established: bool,
         /// TCP, UDP or SCTP
         #[arg(long, value_name = "PROTOCOL", default_value = "TCP", ignore_case = true, value_parser = protocol)]
         protocol: Protocol,
@@ -107,8 +114,10 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Conntrack { output, service } => {
             conntrack(&output.reader()?, output.json, service.as_deref(), out)
         }
-        Command::Trace { output, to, from, from_port, protocol } => {
-            show_trace(&output.reader()?, output.json, &Question { from, from_port, to, protocol }, out)
+        Command::Trace { output, to, from, from_port, packet, established, protocol } => {
+            let (socket, first) = (!packet, !established);
+            let question = Question { from, from_port, to, protocol, socket, first };
+            show_trace(&output.reader()?, output.json, &question, out)
         }
         Command::Drops { output, follow: false } => drops(&output, out),
         Command::Drops { output, follow: true } => follow(&output, out),

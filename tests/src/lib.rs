@@ -7,5 +7,6 @@ pub mod eventually;
 pub mod netns;
 pub mod packet;
 pub mod sctp;
+pub mod test_run;
 pub mod topology;
 pub mod witness;

@@ -3,8 +3,10 @@
 
 mod fragment;
 mod icmp;
+mod model;
 mod neighbour;
 mod programs;
+mod random;
 mod reject;
 mod sctp;
 mod sockets;

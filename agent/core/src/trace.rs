@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend, ClientKey, ClientValue, Endpoint, Extent, FLOW_DSR,
-    FLOW_MASQUERADE, FLOW_REPLY, FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL,
+    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RESET, FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL,
     NODE_ADDRESS_NODE_PORTS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, NodeConfig, Port, SERVICE_AFFINITY,
     SERVICE_DSR, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_HOST_PORT, SERVICE_INSIDE_LOCAL,
     SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue, client_hash,
@@ -19,6 +19,8 @@ use crate::addr::Protocol;
 
 /// The port a client is taken to send from, if none is given: the first the kernel gives out.
 pub const SOURCE_PORT: u16 = 32_768;
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// The maps, to be read.
 pub trait Maps {
@@ -40,6 +42,8 @@ pub trait Maps {
     fn client(&self, key: &ClientKey) -> Option<ClientValue>;
     /// A pod of this node.
     fn pod(&self, address: &Address) -> Option<Endpoint>;
+    /// Now, in nanoseconds since the machine was started, as the maps have times.
+    fn now(&self) -> u64;
     /// Name of a Service.
     fn name(&self, service: u32) -> Option<String>;
 }
@@ -55,6 +59,11 @@ pub struct Question {
     pub to: SocketAddr,
     /// How.
     pub protocol: Protocol,
+    /// Whether a client on this node asks with a socket, whose programs come first; not so for raw sockets, and for those in another
+    /// network namespace than their pod's.
+    pub socket: bool,
+    /// Whether it is the first packet of its connection (TCP: a SYN).
+    pub first: bool,
 }
 
 /// One step: which program, and what it finds.
@@ -137,8 +146,8 @@ impl<M: Maps> Follower<'_, M> {
             self.say("the client is neither a pod of this node nor this node: its packets come in at an uplink or the overlay");
             return self.packet(&config, &key, client.unwrap_or(Address::ANY_V6), false);
         }
-        // The kernel has no hook for sockets of SCTP.
-        if self.question.protocol != Protocol::Sctp {
+        // The kernel has no hook for sockets of SCTP. Sockets are asked when a connection begins, and then no more.
+        if self.question.socket && self.question.first && self.question.protocol != Protocol::Sctp {
             self.program = if self.question.to.is_ipv4() { "connect4" } else { "connect6" };
             if let Some(outcome) = self.socket(&config, &key) {
                 return outcome;
@@ -192,13 +201,25 @@ impl<M: Maps> Follower<'_, M> {
             protocol: key.protocol,
             reserved: [0; 3],
         };
-        if let Some(state) = self.maps.flow(&tuple)
-            && let Some(outcome) = self.known(&tuple, &state)
-        {
-            return outcome;
+        let known = self.maps.flow(&tuple);
+        match &known {
+            Some(state) => {
+                if let Some(outcome) = self.known(&tuple, state) {
+                    return outcome;
+                }
+            }
+            None => {
+                self.say(format!(
+                    "CONNTRACK: no connection from port {}: a new one",
+                    self.question.from_port
+                ));
+            }
         }
-        self.say(format!("CONNTRACK: no connection from port {}: a new one", self.question.from_port));
         let Some(service) = self.service(config, key, is_inside) else {
+            if known.is_some() {
+                self.say("its Service is gone, too: the client is told (backend_gone)");
+                return Outcome::Refused;
+            }
             return self.no_service(config, &tuple, is_inside);
         };
         self.choose(config, &tuple, &service, is_inside)
@@ -211,21 +232,30 @@ impl<M: Maps> Follower<'_, M> {
             self.say(format!("CONNTRACK: an answer; its destination becomes {to}"));
             return Some(Outcome::Backend(to));
         }
+        let is_first = self.question.first && tuple.protocol == Protocol::Tcp.number();
+        let ended = FLOW_FIN | FLOW_RESET;
+        let other = || self.maps.flow(&state.other(tuple.protocol)).map_or(0, |other| other.flags);
+        if is_first && (state.flags | other()) & ended != 0 {
+            self.say(format!("CONNTRACK: a connection to {to} from the same port has ended: a new one"));
+            return None;
+        }
         if state.backend != 0 {
             let backend = self.maps.backend(state.backend).filter(|backend| {
-                backend.address == state.destination && backend.port == state.destination_port
+                backend.protocol != 0
+                    && backend.address == state.destination
+                    && backend.port == state.destination_port
             });
             let has_connections = tuple.protocol != Protocol::Udp.number();
             match backend {
                 Some(backend) if backend.flags & BACKEND_DRAINING == 0 => {}
-                Some(_) if has_connections => self.say("the backend is draining: this connection goes on"),
-                None if has_connections => {
+                _ if is_first || !has_connections => {
+                    self.say(format!("CONNTRACK: its backend {to} takes nothing new: chosen anew"));
+                    return None;
+                }
+                Some(_) => self.say("the backend is draining: this connection goes on"),
+                None => {
                     self.say(format!("CONNTRACK: its backend {to} is gone: the client is told"));
                     return Some(Outcome::Refused);
-                }
-                _ => {
-                    self.say(format!("CONNTRACK: its backend {to} takes no new datagrams: chosen anew"));
-                    return None;
                 }
             }
         }
@@ -308,9 +338,14 @@ impl<M: Maps> Follower<'_, M> {
         if !is_inside || self.maps.pod(&tuple.source).is_none() {
             return Outcome::Untouched;
         }
-        if config.flags & NODE_MASQUERADE != 0 && !is_in_networks(config, &tuple.destination) {
+        let is_answer = tuple.protocol == Protocol::Tcp.number() && !self.question.first;
+        if config.flags & NODE_MASQUERADE != 0
+            && !is_in_networks(config, &tuple.destination)
+            && self.maps.node(&tuple.destination).is_none()
+            && !is_answer
+        {
             self.program = "to_outside";
-            self.say("not in the cluster's networks: leaves with this node's address");
+            self.say("neither in the cluster's networks nor a node: leaves with this node's address");
         } else if config.flags & NODE_FORWARD != 0 {
             self.say("sent on with the pod's own address");
         }
@@ -335,7 +370,8 @@ impl<M: Maps> Follower<'_, M> {
         let (extent, local) = if is_inside {
             (service.inside, SERVICE_INSIDE_LOCAL)
         } else {
-            (service.outside, SERVICE_OUTSIDE_LOCAL)
+            // A cluster IP has one policy for everybody.
+            (service.outside, SERVICE_OUTSIDE_LOCAL | SERVICE_INSIDE_LOCAL)
         };
         if extent.count == 0 {
             if service.flags & local != 0 && service.flags & SERVICE_HAS_ENDPOINTS != 0 {
@@ -345,8 +381,8 @@ impl<M: Maps> Follower<'_, M> {
             self.say("no endpoint: TCP reset or ICMP port unreachable (no_endpoint)");
             return Outcome::Refused;
         }
-        let remembers = service.flags & SERVICE_DSR == 0 || is_inside;
-        let chosen = self.remembered(service, &extent, tuple).filter(|_| remembers);
+        let remembers = !hands_on(service.flags) || is_inside;
+        let chosen = if remembers { self.remembered(service, &extent, tuple) } else { None };
         let is_random = service.flags & (SERVICE_RANDOM | SERVICE_AFFINITY) == SERVICE_RANDOM && !is_inside;
         if chosen.is_none() && is_random {
             self.list(&extent, "one at random of");
@@ -372,17 +408,19 @@ impl<M: Maps> Follower<'_, M> {
         }
         let known =
             self.maps.client(&ClientKey { client: tuple.source, service: service.service, reserved: 0 });
-        let found = known.and_then(|known| {
+        let lasts = u64::from(service.affinity_seconds) * NANOSECONDS;
+        let is_over = known.is_some_and(|known| self.maps.now().saturating_sub(known.last) > lasts);
+        let found = known.filter(|_| !is_over).and_then(|known| {
             (0..extent.count)
                 .filter_map(|at| self.at(extent, at))
                 .find(|(_, backend)| backend.address == known.address)
         });
         match (&known, &found) {
             (Some(known), Some(_)) => {
-                self.say(format!(
-                    "CLIENTS: the client had {} last and stays if that is not too long ago",
-                    ip(&known.address)
-                ));
+                self.say(format!("CLIENTS: the client had {} last and stays there", ip(&known.address)));
+            }
+            (Some(known), None) if is_over => {
+                self.say(format!("CLIENTS: the client had {}, too long ago", ip(&known.address)));
             }
             (Some(known), None) => self
                 .say(format!("CLIENTS: the client had {}, which is no backend any more", ip(&known.address))),
@@ -425,15 +463,19 @@ impl<M: Maps> Follower<'_, M> {
     ) {
         let to = socket_address(backend);
         let is_local = backend.flags & BACKEND_LOCAL != 0;
-        let way = if is_local {
+        let way = if self.program == "from_pod" && backend.address == tuple.source {
+            "the client itself: with this node's address as the source (hairpin)"
+        } else if is_local {
             "on this node: the client's address is kept"
-        } else if !is_inside && service.flags & SERVICE_DSR != 0 {
+        } else if !is_inside && hands_on(service.flags) {
             "on another node: handed there as it is, that node answers the client (direct server return)"
         } else if !is_inside {
             "on another node: with this node's address as the source"
-        } else if backend.address == tuple.source {
-            "the client itself: with this node's address as the source (hairpin)"
-        } else if config.flags & NODE_MASQUERADE != 0 && !is_in_networks(config, &backend.address) {
+        } else if config.flags & NODE_MASQUERADE != 0
+            && self.program == "from_pod"
+            && !is_in_networks(config, &backend.address)
+            && self.maps.node(&backend.address).is_none()
+        {
             "outside of the cluster's networks: with this node's address as the source"
         } else {
             "on another node: the client's address is kept"
@@ -467,6 +509,11 @@ fn key(question: &Question) -> ServiceKey {
         protocol: question.protocol.number(),
         reserved: 0,
     }
+}
+
+/// Whether the nodes of a Service's backends answer clients outside themselves.
+fn hands_on(flags: u32) -> bool {
+    flags & SERVICE_DSR != 0 && flags & (SERVICE_RANDOM | SERVICE_AFFINITY) != SERVICE_RANDOM
 }
 
 fn is_in_networks(config: &NodeConfig, address: &Address) -> bool {

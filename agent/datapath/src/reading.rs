@@ -237,6 +237,10 @@ impl trace::Maps for Reader {
         Self::get(&self.pods, address)
     }
 
+    fn now(&self) -> u64 {
+        sys::nanoseconds()
+    }
+
     fn name(&self, service: u32) -> Option<String> {
         Self::get::<_, Text>(&self.names, &service).map(|text| text.to_string())
     }

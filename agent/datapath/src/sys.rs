@@ -366,10 +366,22 @@ pub(crate) fn read_plain<V: Pod>(bytes: &[u8]) -> Option<V> {
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 
-/// Seconds since the machine was started, without those in which it slept: the clock of `bpf_ktime_get_ns`.
-pub(crate) fn seconds() -> u32 {
+/// The clock of `bpf_ktime_get_ns`: since the machine was started, without the time in which it slept.
+fn clock() -> libc::timespec {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes into `time`, which is ours; it cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u32::try_from(time.tv_sec).unwrap_or(0)
+    time
+}
+
+/// Seconds since the machine was started, as programs count them.
+pub(crate) fn seconds() -> u32 {
+    u32::try_from(clock().tv_sec).unwrap_or(0)
+}
+
+/// Nanoseconds since the machine was started, as programs count them.
+pub(crate) fn nanoseconds() -> u64 {
+    let time = clock();
+    let part = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
 }

@@ -242,7 +242,8 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
             is_ready = nat::replace_source(work, config, FLOW_SNAT);
         }
         Hook::FromPod if !is_local && config.flags & NODE_MASQUERADE != 0 => {
-            if !is_in_networks(config, &work.backend.address) {
+            // Nodes know the way to each other's pods.
+            if !is_in_networks(config, &work.backend.address) && !table::is_node(&work.backend.address) {
                 is_ready = nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE);
             }
         }

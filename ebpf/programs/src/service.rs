@@ -77,7 +77,8 @@ pub(crate) fn choose(side: Side) -> Choice {
     }
     let (extent, local) = match side {
         Side::Inside => (service.inside, SERVICE_INSIDE_LOCAL),
-        Side::Outside => (service.outside, SERVICE_OUTSIDE_LOCAL),
+        // A cluster IP has one policy for everybody.
+        Side::Outside => (service.outside, SERVICE_OUTSIDE_LOCAL | SERVICE_INSIDE_LOCAL),
     };
     if extent.count == 0 {
         return if flags & local != 0 && flags & SERVICE_HAS_ENDPOINTS != 0 {

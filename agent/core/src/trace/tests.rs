@@ -17,6 +17,7 @@ struct Small {
     clients: Vec<(ClientKey, ClientValue)>,
     pods: BTreeMap<Address, Endpoint>,
     flags: u32,
+    now: u64,
 }
 
 impl Maps for Small {
@@ -75,6 +76,10 @@ impl Maps for Small {
         self.pods.get(address).copied()
     }
 
+    fn now(&self) -> u64 {
+        self.now
+    }
+
     fn name(&self, service: u32) -> Option<String> {
         (service == 1).then(|| "ns/web".to_owned())
     }
@@ -124,11 +129,23 @@ fn small(flags: u32) -> Small {
     }
 }
 
-/// `from` (empty: none), `to`, the outcome, and words of the steps.
+/// `from` (empty: none), `to`, the outcome, and words of the steps; for the first packet of a socket.
 fn check(maps: &Small, from: &str, to: &str, protocol: Protocol, outcome: &str, words: &[&str]) {
+    ask(maps, from, to, (protocol, true), outcome, words);
+}
+
+/// The same for a first packet, or a later one.
+fn ask(
+    maps: &Small,
+    from: &str,
+    to: &str,
+    (protocol, first): (Protocol, bool),
+    outcome: &str,
+    words: &[&str],
+) {
     let from = if from.is_empty() { None } else { Some(from.parse().expect("an address")) };
     let to = to.parse().expect("address and port");
-    let found = trace(maps, &Question { from, from_port: SOURCE_PORT, to, protocol });
+    let found = trace(maps, &Question { from, from_port: SOURCE_PORT, to, protocol, socket: true, first });
     let text: Vec<String> =
         found.steps.iter().map(|step| format!("{}: {}", step.program, step.text)).collect();
     assert_eq!(found.outcome.to_string(), outcome, "{text:#?}");
@@ -207,6 +224,15 @@ fn who_may_and_who_stays() {
         ClientValue { last: 1, address: at("10.1.0.1") },
     ));
     check(&maps, "203.0.113.1", "10.96.0.1:80", Protocol::Tcp, "to 10.1.0.1:8080", &["CLIENTS", "kept"]);
+    maps.now = 60_000_000_002;
+    check(
+        &maps,
+        "203.0.113.1",
+        "10.96.0.1:80",
+        Protocol::Tcp,
+        "to 10.2.0.1:8080",
+        &["CLIENTS: the client had 10.1.0.1, too long ago"],
+    );
     // From a pod the client's address is needed, which sockets do not tell.
     check(
         &maps,
@@ -259,10 +285,26 @@ fn known_connections() {
         "to 10.1.0.1:8080",
         &["known connection"],
     );
+    let next = (Protocol::Tcp, false);
+    let check_next = |maps: &Small, outcome, word| {
+        ask(maps, "203.0.113.1", "192.168.0.1:30080", next, outcome, &[word]);
+    };
+    let check_first = |maps: &Small, outcome, word| {
+        ask(maps, "203.0.113.1", "192.168.0.1:30080", (Protocol::Tcp, true), outcome, &[word]);
+    };
     maps.backends[1].flags |= BACKEND_DRAINING;
-    check(&maps, "203.0.113.1", "192.168.0.1:30080", Protocol::Tcp, "to 10.1.0.1:8080", &["draining"]);
+    check_next(&maps, "to 10.1.0.1:8080", "draining");
+    check_first(&maps, "to 10.2.0.1:8080", "chosen anew");
     maps.backends[1].port = Port::new(9);
-    check(&maps, "203.0.113.1", "192.168.0.1:30080", Protocol::Tcp, "refused", &["is gone"]);
+    check_next(&maps, "refused", "is gone");
+    check_first(&maps, "to 10.2.0.1:8080", "chosen anew");
+    // One that has ended, as its other direction knows.
+    let reply = FlowState { flags: FLOW_REPLY | FLOW_FIN, ..state };
+    maps.flows.insert(state.other(6), reply);
+    check_next(&maps, "refused", "is gone");
+    check_first(&maps, "to 10.2.0.1:8080", "has ended");
+    maps.services.clear();
+    check_first(&maps, "refused", "its Service is gone, too");
 }
 
 #[test]

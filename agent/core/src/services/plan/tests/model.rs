@@ -38,9 +38,11 @@ fn answer(memory: &Memory, connection: &Connection) -> Verdict {
     let list: BTreeSet<Backend> = list.iter().map(|held| held.backend).collect();
     let table: BTreeSet<Backend> = maglev.iter().map(|held| held.backend).collect();
     assert!(connection.is_inside || table.is_empty() || table == list, "the table has others");
+    let is_local = value.flags.has(Flags::INSIDE_LOCAL)
+        || (!connection.is_inside && value.flags.has(Flags::OUTSIDE_LOCAL));
     match list {
         list if !list.is_empty() => Verdict::To(list),
-        _ if value.flags.has(Flags::HAS_ENDPOINTS) => Verdict::Dropped(Why::NoLocalEndpoint),
+        _ if is_local && value.flags.has(Flags::HAS_ENDPOINTS) => Verdict::Dropped(Why::NoLocalEndpoint),
         _ => Verdict::Refused,
     }
 }
