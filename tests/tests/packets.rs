@@ -6,7 +6,7 @@ mod icmp;
 mod model;
 mod neighbour;
 mod programs;
-mod random;
+pub(crate) mod random;
 mod reject;
 mod sctp;
 mod sockets;

@@ -14,23 +14,23 @@ use pagurus_agent_core::services::{
 };
 
 /// Every transport.
-pub(super) const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+pub(crate) const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// This node's addresses, by family.
-pub(super) const NODE: [&str; 2] = ["192.168.7.1", "fd77::1"];
+pub(crate) const NODE: [&str; 2] = ["192.168.7.1", "fd77::1"];
 /// Another node's.
 const OTHER_NODE: [&str; 2] = ["192.168.7.2", "fd77::2"];
 /// Another address of this node, at which there are no NodePorts.
 const NO_NODE_PORTS: [&str; 2] = ["192.168.8.1", "fd78::1"];
 /// How many pods this node has.
-pub(super) const PODS: u8 = 4;
+pub(crate) const PODS: u8 = 4;
 
 /// Numbers without any order (splitmix64).
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -42,22 +42,22 @@ impl Random {
     }
 
     /// One of `0..end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
     /// True once in so many times.
-    pub(super) fn once_in(&mut self, times: usize) -> bool {
+    pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
     /// One of these.
-    pub(super) fn one<T: Clone>(&mut self, of: &[T]) -> T {
+    pub(crate) fn one<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 
     /// So many bytes.
-    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }
 }
@@ -67,12 +67,12 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A pod of this node, from 0 on.
-pub(super) fn pod(v6: bool, number: u8) -> IpAddr {
+pub(crate) fn pod(v6: bool, number: u8) -> IpAddr {
     if v6 { ip(&format!("fd10:244:0:1::{number:x}")) } else { ip(&format!("10.244.1.{}", 10 + number)) }
 }
 
 /// A pod of another node.
-pub(super) fn remote_pod(v6: bool, number: u8) -> IpAddr {
+pub(crate) fn remote_pod(v6: bool, number: u8) -> IpAddr {
     if v6 { ip(&format!("fd10:244:0:2::{number:x}")) } else { ip(&format!("10.244.2.{}", 10 + number)) }
 }
 
@@ -82,7 +82,7 @@ fn stranger(v6: bool, number: u8) -> IpAddr {
 }
 
 /// A client outside of the cluster; half of them are in the first source range.
-pub(super) fn client(random: &mut Random, v6: bool) -> IpAddr {
+pub(crate) fn client(random: &mut Random, v6: bool) -> IpAddr {
     let number = random.below(4) + 1;
     match (v6, random.once_in(2)) {
         (false, true) => ip(&format!("203.0.113.{number}")),
@@ -237,7 +237,7 @@ fn host_port(random: &mut Random) -> HostPort {
 }
 
 /// A cluster. No two host ports of it are the same port, as the scheduler sees to.
-pub(super) fn cluster(random: &mut Random) -> Cluster {
+pub(crate) fn cluster(random: &mut Random) -> Cluster {
     let services: Vec<Service> = (0..1 + random.below(4)).map(|index| service(random, index)).collect();
     let slices = services.iter().flat_map(|service| slices(random, service)).collect();
     let mut host_ports: Vec<HostPort> = Vec::new();

@@ -7,10 +7,12 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
+use pagurus_agent_core::conntrack::Timeouts;
 use pagurus_agent_core::node_config::{Facts, node_config};
 use pagurus_agent_core::services::kube_proxy::Cluster;
 use pagurus_agent_core::services::plan::{QUARANTINE, Table};
 use pagurus_agent_core::services::{Desired, ServiceName};
+use pagurus_agent_datapath::conntrack::Conntrack;
 use pagurus_agent_datapath::devices::PacketPrograms;
 use pagurus_agent_datapath::handles::LocalPod;
 use pagurus_agent_datapath::names::Names;
@@ -35,6 +37,7 @@ pub(super) struct Node {
     config: Config,
     desired: Desired,
     table: Table,
+    conntrack: Conntrack,
     /// Milliseconds, for the quarantine.
     now: u64,
     uplink: u32,
@@ -89,9 +92,20 @@ impl Node {
                 endpoints.set(random::pod(v6, number), &LocalPod { ifindex: 70, mac, host_mac })?;
             }
         }
-        let desired = Desired::default();
+        let (desired, conntrack) = (Desired::default(), datapath.take_conntrack().context("the flows")?);
         let (now, masquerade, nat_ports) = (0, false, 0..=0);
-        Ok(Some(Self { datapath, programs, config, desired, table, now, uplink, masquerade, nat_ports }))
+        Ok(Some(Self {
+            datapath,
+            programs,
+            config,
+            desired,
+            table,
+            conntrack,
+            now,
+            uplink,
+            masquerade,
+            nat_ports,
+        }))
     }
 
     /// From now on it is this cluster's.
@@ -124,7 +138,8 @@ impl Node {
             desired.set_host_port(&format!("port-{number}"), host_port.clone());
         }
         self.write()?;
-        self.forget_clients()
+        self.forget_clients()?;
+        self.forget_flows()
     }
 
     fn configure(&mut self, own_network: bool, masquerade: bool) -> Result<()> {
@@ -171,6 +186,16 @@ impl Node {
         for key in clients.keys().collect::<Result<Vec<_>, _>>()? {
             clients.remove(&key)?;
         }
+        Ok(())
+    }
+
+    /// Ports of clients are given out again.
+    fn forget_flows(&mut self) -> Result<()> {
+        let timeouts =
+            Timeouts { opening: 0, established: 0, half_closed: 0, closed: 0, one_way: 0, answered: 0 };
+        let later = Conntrack::now() + 1000;
+        while !self.conntrack.expire(65_536, later, &timeouts)?.is_end {}
+        ensure!(self.conntrack.list(1)?.is_empty(), "flows are left");
         Ok(())
     }
 

@@ -1,0 +1,158 @@
+//! What the kernel refuses: programs, and entries for which there is no room. Connections to everything else go on all the while.
+
+use std::path::Path;
+
+use pagurus_agent_datapath::LoadError;
+use pagurus_tests::dataplane::{With as _, service};
+
+use super::kills::{Agent, steady_client, steady_servers};
+use super::*;
+
+/// The programs with nonsense where a section of them begins.
+fn broken(section: &str) -> Result<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/pagurus-ebpf.o");
+    let mut object = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let number = |object: &[u8], at: usize, bytes: usize| -> Result<usize> {
+        let found = object.get(at..at + bytes).context("the object ends")?;
+        Ok(found.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    // The ELF header: where the table of sections is, the size of a row, how many, which has the names.
+    let (table, row) = (number(&object, 0x28, 8)?, number(&object, 0x3a, 2)?);
+    let (count, names) = (number(&object, 0x3c, 2)?, number(&object, 0x3e, 2)?);
+    let names = number(&object, table + names * row + 0x18, 8)?;
+    for at in (0..count).map(|place| table + place * row) {
+        let name = names + number(&object, at, 4)?;
+        let wanted = format!("{section}\0");
+        if object.get(name..name + wanted.len()) == Some(wanted.as_bytes()) {
+            let code = number(&object, at + 0x18, 8)?;
+            // `exit`, with no value to return.
+            object[code..code + 8].copy_from_slice(&[0x95, 0, 0, 0, 0, 0, 0, 0]);
+            return Ok(object);
+        }
+    }
+    anyhow::bail!("{} has no section {section}", path.display())
+}
+
+/// The verifier's own words are in an error about this program.
+fn check_refusal(error: &LoadError, programs: &[&str]) -> Result<()> {
+    let text = error.to_string();
+    let LoadError::Program { name, .. } = error else { anyhow::bail!("another error: {text}") };
+    ensure!(programs.contains(name) && text.contains(&format!("load program {name}")), "{text}");
+    let (_, log) = text.split_once("its verifier said:\n").with_context(|| text.clone())?;
+    ensure!(log.contains("insn") || log.contains("R0"), "no words of the verifier: {text}");
+    Ok(())
+}
+
+#[test]
+fn programs_that_are_refused_leave_the_old_ones_in_place() {
+    with_node(
+        "datapath::trouble::programs_that_are_refused_leave_the_old_ones_in_place",
+        |_, config, mut node| {
+            let backends = tcp_servers(&["127.0.1.1", "127.0.1.2"])?;
+            let service = frontend(V4, 80, Protocol::Tcp)?;
+            node.serve(&[service], &backends)?;
+            let vip: SocketAddr = format!("{V4}:80").parse()?;
+            let mut old = TcpStream::connect(vip)?;
+            greeting(&mut old)?;
+            let before = node.datapath.observe()?;
+            drop(node);
+            let Err(error) = Datapath::load_object(config, &broken("cgroup/connect4")?) else {
+                anyhow::bail!("the kernel took a program that returns nothing");
+            };
+            check_refusal(&error, &["connect4"])?;
+            check_spread(&spread(vip, 100)?, &backends, 100)?;
+            let mut datapath = Datapath::load_object(config, &broken("classifier")?)?;
+            let Err(error) = datapath.packet_programs(true) else {
+                anyhow::bail!("the kernel took a program that returns nothing");
+            };
+            check_refusal(&error, &pagurus_ebpf_abi::programs::PACKET)?;
+            drop(datapath);
+            check_spread(&spread(vip, 100)?, &backends, 100)?;
+            ensure!(old.peer_addr()? == vip, "what the socket remembered was lost");
+            // What was refused has left nothing that is in the way of the next.
+            let (mut node, attached) = Node::start(config)?;
+            ensure!(attached == Attached { created: 0, replaced: 8 }, "{attached:?}");
+            ensure!(node.serve(&[service], &backends)? == 0 && node.datapath.observe()? == before);
+            check_spread(&spread(vip, 100)?, &backends, 100)
+        },
+    );
+}
+
+#[test]
+fn a_full_map_holds_what_fits() {
+    with_node("datapath::trouble::a_full_map_holds_what_fits", |_, config, node| {
+        drop(node);
+        attach::remove(config)?;
+        let mut config = config.clone();
+        config.capacity.source_ranges = 4;
+        steady_servers()?;
+        let mut agent = Agent::wanting(Node::start(&config)?.0)?;
+        agent.take_over()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = steady_client(stop.clone());
+        let ranged = |name: &str, cluster_ip: &str, ip: &str| -> Result<_> {
+            let mut made = service(name, &[cluster_ip]).port("http", Protocol::Tcp, 80);
+            made.load_balancer_ips.push(ip.parse()?);
+            for range in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
+                made.source_ranges.push(range.parse()?);
+            }
+            Ok(made)
+        };
+        let (first, second) =
+            (ranged("first", "10.97.1.1", "192.0.2.1")?, ranged("second", "10.97.1.2", "192.0.2.2")?);
+        agent.desired.set_service(first.clone());
+        agent.update()?;
+        for _ in 0..3 {
+            agent.desired.set_service(second.clone());
+            agent.desired.mark_dirty(second.name.clone());
+            let error = agent.update().err().context("there is no room for it")?;
+            ensure!(format!("{error:#}").contains("SOURCE_RANGES"), "{error:#}");
+            let observed = agent.node.datapath.observe()?;
+            let number = agent.node.table.number(&first.name).context("the first has a number")?;
+            let own = observed.ranges.iter().filter(|(of, _)| *of == number).count();
+            ensure!(own == 3, "{:?}", observed.ranges);
+            let guarded = frontend("192.0.2.1", 80, Protocol::Tcp)?;
+            ensure!(observed.services.iter().any(|(frontend, _)| *frontend == guarded));
+            // Who may use it is not known: nobody may.
+            let unguarded = frontend("192.0.2.2", 80, Protocol::Tcp)?;
+            ensure!(observed.services.iter().all(|(frontend, _)| *frontend != unguarded));
+        }
+        // There is room again.
+        agent.desired.remove_service(&first.name);
+        agent.update()?;
+        agent.desired.mark_dirty(second.name.clone());
+        agent.update()?;
+        agent.release()?;
+        let observed = agent.node.datapath.observe()?;
+        let number = agent.node.table.number(&second.name).context("the second has a number")?;
+        ensure!(observed.ranges.len() == 3 && observed.ranges.iter().all(|(of, _)| *of == number));
+        stop.store(true, Ordering::Relaxed);
+        let count = client.join().expect("the client does not panic")?;
+        ensure!(count > 0);
+        Ok(())
+    });
+}
+
+/// Deleted and made again at once, with other endpoints: who asks from then on never meets the old ones.
+#[test]
+fn a_service_that_is_made_again_at_once_is_the_new_one() {
+    with_node("datapath::trouble::a_service_that_is_made_again_at_once_is_the_new_one", |_, _, mut node| {
+        let sets = [tcp_servers(&["127.0.1.1", "127.0.1.2"])?, tcp_servers(&["127.0.2.1", "127.0.2.2"])?];
+        let echoes = [udp_servers(&["127.0.1.1"])?, udp_servers(&["127.0.2.1"])?];
+        let (tcp, udp) = (frontend(V4, 80, Protocol::Tcp)?, frontend(V4, 53, Protocol::Udp)?);
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        for turn in 0..200 {
+            let (own, echo) = (&sets[turn % 2], &echoes[turn % 2]);
+            node.remove(&tcp)?;
+            node.remove(&udp)?;
+            node.serve(&[tcp], own)?;
+            node.serve(&[udp], echo)?;
+            let seen = spread(format!("{V4}:80").parse()?, 3)?;
+            ensure!(seen.keys().all(|backend| own.contains(backend)), "turn {turn}: {seen:?}");
+            // A socket that has asked the old one before.
+            let who = ask(&socket, format!("{V4}:53").parse()?)?;
+            ensure!(echo.contains(&who), "turn {turn}: {who} answered");
+        }
+        Ok(())
+    });
+}
