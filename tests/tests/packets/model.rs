@@ -11,6 +11,7 @@ mod connection;
 mod node;
 mod outcome;
 mod said;
+mod sockets;
 
 use std::time::{Instant, SystemTime};
 
@@ -51,6 +52,7 @@ fn packets_go_where_the_rules_say() {
             for _ in 0..CONNECTIONS {
                 run.connection().with_context(|| format!("in {cluster:#?}")).with_context(replay)?;
             }
+            run.sockets().with_context(|| format!("in {cluster:#?}")).with_context(replay)?;
         }
         println!("{seen:?} in {:?}", begun.elapsed());
         ensure!(clusters < CLUSTERS || seen.is_everything(), "some of it was never there: {seen:?}");

@@ -15,7 +15,7 @@ use pagurus_tests::packet::Packet;
 
 use super::attempt::{self, Attempt, Client};
 use super::node::{GATEWAY, Node, OWN};
-use super::{outcome, said};
+use super::{outcome, said, sockets};
 use crate::packets::random::{NODE, Random};
 
 /// How often what was seen, so that a run that sees nothing is no success.
@@ -34,15 +34,19 @@ pub(super) struct Seen {
     early: usize,
     errors: usize,
     begun_again: usize,
+    sockets: usize,
 }
 
 impl Seen {
     /// Whether everything was there at least once.
     pub(super) fn is_everything(&self) -> bool {
         let Self { connections, elsewhere, kept, replaced, hairpins, handed_on, masqueraded, .. } = *self;
-        let Self { refused, dropped, stayed, early, errors, begun_again, .. } = *self;
+        let Self { refused, dropped, stayed, early, errors, begun_again, sockets, .. } = *self;
         let first = [connections, elsewhere, kept, replaced, hairpins, handed_on, masqueraded];
-        first.into_iter().chain([refused, dropped, stayed, early, errors, begun_again]).all(|count| count > 0)
+        first
+            .into_iter()
+            .chain([refused, dropped, stayed, early, errors, begun_again, sockets])
+            .all(|count| count > 0)
     }
 }
 
@@ -93,6 +97,16 @@ impl<'a> Run<'a> {
         let packet = attempt.first(self.random);
         let context = format!("{attempt:?}: {packet:?}");
         self.follow(&attempt, &packet).context(context)
+    }
+
+    /// Sockets that are connected to what there is, and to what is nearly there.
+    pub(super) fn sockets(&mut self) -> Result<()> {
+        for number in 0..10 {
+            let to = attempt::any(self.random, self.cluster, number).to();
+            let led = sockets::connect(&self.reader, self.cluster, to);
+            self.seen.sockets += usize::from(led.with_context(|| format!("a socket, connected to {to}"))?);
+        }
+        Ok(())
     }
 
     fn follow(&mut self, attempt: &Attempt, packet: &Packet) -> Result<()> {

@@ -56,7 +56,8 @@ fn network() -> Result<u32> {
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
     for (address, gateway) in [("192.168.7.1/24", "192.168.7.254"), ("fd77::1/64", "fd77::fe")] {
-        ip(&["address", "add", address, "dev", "up0"])?;
+        ip(&["address", "add", address, "dev", "up0", "nodad"])
+            .or_else(|_| ip(&["address", "add", address, "dev", "up0"]))?;
         ip(&["neigh", "add", gateway, "lladdr", "02:00:00:00:07:fe", "dev", "up0", "nud", "permanent"])?;
         ip(&["route", "add", "default", "via", gateway, "dev", "up0"])?;
     }
