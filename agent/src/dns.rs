@@ -8,9 +8,11 @@
 //! Must not know: how the dataplane leads packets here.
 
 pub mod address;
+mod clients;
 mod forward;
 pub mod keeper;
 mod metrics;
+mod saved;
 mod server;
 mod sockets;
 mod table;
@@ -34,6 +36,7 @@ use crate::process::debug_state::DebugState;
 use crate::process::metrics::Metrics;
 
 pub use crate::index::dns::SERVICE;
+use clients::Clients;
 use forward::Forwarder;
 use metrics::DnsMetrics;
 use server::Server;
@@ -44,8 +47,9 @@ use upstream::Upstreams;
 
 /// Where the process that holds the sockets is reached.
 const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
-/// Questions that wait for an answer of others.
+/// Questions that wait for an answer of others: of all clients, and of one.
 const LATER: usize = 4096;
+const LATER_OF_ONE: usize = 512;
 /// How often it is looked whether addresses and sockets are as they should be.
 const LOOK: Duration = Duration::from_secs(30);
 /// How long questions that were taken before the end may still take. What comes later waits for the next agent.
@@ -82,8 +86,11 @@ impl Settings {
 /// DNS with its sockets open. Questions are answered once it runs; until then they wait.
 pub struct Dns {
     settings: Settings,
+    domain: Name,
     table: Table,
     sockets: Sockets,
+    /// Where the names are kept over restarts.
+    saved: Option<PathBuf>,
 }
 
 impl Dns {
@@ -100,7 +107,14 @@ impl Dns {
             taken_over = sockets.taken_over,
             "serving the cluster's DNS"
         );
-        Ok(Self { table: Table::new(&domain), settings, sockets })
+        Ok(Self { table: Table::new(&domain, None), domain, settings, sockets, saved: None })
+    }
+
+    /// Keeps the names in this file, so that the next agent can answer before the API server has told it anything; what an earlier
+    /// one left is answered until then. To be called before [`table`](Self::table).
+    pub fn remember(self, file: PathBuf) -> Self {
+        let table = Table::new(&self.domain, saved::load(&file, &self.domain));
+        Self { table, saved: Some(file), ..self }
     }
 
     /// Where Services and EndpointSlices go.
@@ -120,7 +134,7 @@ impl Dns {
         debug: &DebugState,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let Self { settings, table, mut sockets } = self;
+        let Self { settings, domain: _, table, mut sockets, saved } = self;
         let cancel = cancel.child_token();
         let _guard = cancel.clone().drop_guard();
         let metrics = DnsMetrics::register(metrics);
@@ -139,8 +153,13 @@ impl Dns {
         let (stop, stopped) = udp::stop().context("make a pipe")?;
         let stopped = Arc::new(stopped);
         let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        if let Some(file) = saved {
+            parts.spawn(saved::run(table.clone(), file, cancel.clone()));
+        }
+        let waiting = Clients::new(LATER_OF_ONE);
         for socket in sockets.datagrams.clone() {
-            let (server, later, stopped) = (server.clone(), later.clone(), stopped.clone());
+            let (server, stopped) = (server.clone(), stopped.clone());
+            let later = udp::Queue { questions: later.clone(), clients: waiting.clone() };
             let thread = thread("dns-udp", move || udp::serve(&socket, &stopped, &server, &later))?;
             parts.spawn(async move { thread.await.context("answer datagrams")?.context("answer datagrams") });
         }
@@ -227,6 +246,7 @@ async fn answer_later(
                     let answer = server.answer_later(&question.message, None, question.arrived).await;
                     // A full socket is as good as a lost datagram.
                     let _ = question.socket.send_to(&answer, question.from);
+                    drop(question.share);
                 });
             }
             Some(_) = answers.join_next() => {}

@@ -1,5 +1,6 @@
 //! The composition root: the only file that sees every subsystem. It starts them in order, keeps them, and ends them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::process::shutdown::{self, Outcome, Signals};
 use crate::process::{admin, logging, preflight};
 use crate::{dns, report, serve};
 
+/// Where the names of the cluster are kept over restarts.
+const NAMES: &str = "/var/lib/pagurus/dns-names";
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -77,6 +80,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = admin_socket {
         tasks.spawn("health checks", admin::run(context.clone(), listener, cancel.clone()));
     }
+    // What is known of names from before is answered whether the API server is there or not.
+    let names = dns.as_ref().map(|dns| (dns.table(), dns.addresses().to_vec()));
+    match dns {
+        Some(dns) => {
+            let (context, cancel) = (context.clone(), cancel.clone());
+            tasks.spawn("DNS", async move { dns.run(&context.metrics, &context.debug, cancel).await });
+        }
+        None => tokio::task::spawn_blocking(dns::remove).await.context("end DNS")?,
+    }
+    if let Some(address) = context.config.services.metrics.filter(|_| context.config.dataplane) {
+        tasks.spawn("metrics", admin::run_metrics(context.clone(), address, cancel.clone()));
+    }
     tokio::select! {
         () = preflight::api_rights(&context.client, &context.node_name, &cancel) => {}
         signal = signals.next() => {
@@ -85,19 +100,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     if context.config.dataplane {
-        context.readiness.expect(&["services"]);
+        context.readiness.expect(&["services", "programs"]);
         if context.config.pod_network {
             context.readiness.expect(&["network"]);
         }
-        let names = dns.as_ref().map(|dns| (dns.table(), dns.addresses().to_vec()));
         tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, cancel.clone()));
-    }
-    match dns {
-        Some(dns) => {
-            let (context, cancel) = (context.clone(), cancel.clone());
-            tasks.spawn("DNS", async move { dns.run(&context.metrics, &context.debug, cancel).await });
-        }
-        None => tokio::task::spawn_blocking(dns::remove).await.context("end DNS")?,
     }
     if let Some(listener) = node_api {
         context.readiness.expect(&["node-api", "pods"]);
@@ -124,7 +131,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// Opens the DNS sockets; what came for them since the last agent ended is waiting in them.
 fn dns_sockets(config: &Config) -> anyhow::Result<dns::Dns> {
     let settings = dns::Settings::of_node(&config.cluster_domain, config.dns_upstreams.clone())?;
-    dns::Dns::open(settings).context("prepare the cluster's DNS")
+    let dns = dns::Dns::open(settings).context("prepare the cluster's DNS")?;
+    Ok(dns.remember(PathBuf::from(NAMES)))
 }
 
 /// Waits for a signal or the first task that fails, then ends the others.

@@ -11,6 +11,7 @@ mod names;
 mod packed;
 pub mod query;
 mod resolve;
+pub mod saved;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -371,8 +371,13 @@ impl Desired {
         self.services.keys().cloned().chain(host_ports)
     }
 
+    /// How many Services with addresses there are, and host ports.
+    pub fn service_count(&self) -> usize {
+        self.services.len() + self.host_ports.len()
+    }
+
     /// Names of all EndpointSlices: namespace, name.
-    pub fn slice_names(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+    pub fn slice_names(&self) -> impl ExactSizeIterator<Item = &(Arc<str>, Arc<str>)> {
         self.slice_owner.keys()
     }
 

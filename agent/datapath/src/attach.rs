@@ -14,7 +14,8 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use pagurus_ebpf_abi::programs;
 
 use crate::pins::{self, PinError, Pins};
-use crate::{Config, Datapath, LoadError, sys};
+use crate::programs::Programs;
+use crate::{Config, LoadError, sys};
 
 /// Why a program could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +57,11 @@ pub struct Attached {
     pub replaced: usize,
 }
 
-impl Datapath {
+impl Programs {
     /// Attaches every program, in place of those an earlier agent attached; after that no old program runs. Can be
     /// called again.
     pub fn attach(&mut self) -> Result<Attached, AttachError> {
-        let path = self.config().cgroup_root.clone();
+        let path = self.config.cgroup_root.clone();
         let cgroup =
             File::open(&path).map_err(|source| AttachError::Cgroup { path: display(&path), source })?;
         let cgroup_id =

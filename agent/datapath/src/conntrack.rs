@@ -13,7 +13,7 @@ use pagurus_ebpf_abi::{self as abi, FlowState, FlowTuple};
 use crate::services::MapError;
 use crate::sys::{self, Cursor};
 use crate::tables::Growing;
-use crate::{Config, Datapath, LoadError, pins};
+use crate::{Config, LoadError, pins};
 
 const NAME: &str = abi::maps::CONNTRACK;
 /// `BPF_NOEXIST`.
@@ -189,12 +189,5 @@ impl Conntrack {
         let (keys, states): (Vec<_>, Vec<_>) = entries.iter().copied().unzip();
         sys::update_batch(self.table.fd(), &keys, &states)
             .map_err(|(_, error)| MapError::new("write", NAME, error))
-    }
-}
-
-impl Datapath {
-    /// The table of flows; can be taken once.
-    pub fn take_conntrack(&mut self) -> Option<Conntrack> {
-        self.conntrack.take()
     }
 }

@@ -19,7 +19,8 @@ use pagurus_agent_core::devices::{Device, DeviceKind};
 use pagurus_ebpf_abi::programs;
 
 use crate::pins::{self, PinError, Pins};
-use crate::{Config, Datapath, LoadError, features, sys};
+use crate::programs::Programs;
+use crate::{Config, LoadError, features, sys};
 
 mod link;
 #[cfg(any(test, feature = "fake"))]
@@ -105,8 +106,9 @@ impl PacketPrograms {
     }
 }
 
-impl Datapath {
-    /// Loads the packet programs that the object has; with `early` those for XDP, too. What is attached stays as it is.
+impl Programs {
+    /// Has the kernel verify the packet programs that the object has; with `early` those for XDP, too. What is attached stays as it is.
+    /// Can be called again after a refusal.
     pub fn packet_programs(&mut self, early: bool) -> Result<PacketPrograms, LoadError> {
         let mut loaded = PacketPrograms::default();
         for name in programs::PACKET {

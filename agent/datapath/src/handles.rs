@@ -1,6 +1,6 @@
 //! Maps that others fill or read at their own pace: the pods of this node, the addresses it announces, the packets it dropped.
 //!
-//! Each handle is of its own and outlives the [`Datapath`]'s lock. Must not know: where pods and addresses come from.
+//! Each handle is of its own and outlives the programs' owner. Must not know: where pods and addresses come from.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use aya::maps::{HashMap as BpfHashMap, Map, MapData, RingBuf};
 use pagurus_ebpf_abi::{self as abi, maps};
 
 use crate::services::MapError;
-use crate::{Datapath, LoadError, sys, values};
+use crate::programs::Programs;
+use crate::{LoadError, sys, values};
 
 /// A pod of this node: how packets get to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +134,7 @@ impl AsFd for Events {
     }
 }
 
-impl Datapath {
+impl Programs {
     /// The pods of this node.
     pub fn endpoints(&self) -> Result<Endpoints, LoadError> {
         Ok(Endpoints(self.entries(maps::ENDPOINTS)?))

@@ -18,6 +18,7 @@ pub mod handles;
 pub mod load;
 pub mod names;
 pub mod pins;
+pub mod programs;
 pub mod reading;
 pub mod services;
 pub mod values;
@@ -29,7 +30,7 @@ mod memory;
 mod sys;
 mod tables;
 
-pub use load::{Datapath, LoadError};
+pub use load::{Datapath, LoadError, Parts};
 pub use services::{Failed, MapError, ServiceMaps};
 
 use std::ops::RangeInclusive;

@@ -1,23 +1,25 @@
-//! Loading: maps reused or made, programs verified. Nothing is attached and no entry is changed here.
+//! Loading: maps reused or made, the object's programs made ready to be verified. Nothing is attached and no entry is changed here.
 //!
 //! Must not know: what the maps will hold.
 
 use std::fmt;
 
-use std::path::Path;
-
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
-use aya::{Ebpf, EbpfLoader, Pod};
-use pagurus_ebpf_abi::{self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps, programs};
+use aya::{Ebpf, EbpfLoader};
+use pagurus_ebpf_abi::{self as abi, COUNTER_NAMES, DROP_NAMES, NodeConfig, maps};
 
+use crate::attach::{AttachError, Attached};
 use crate::conntrack::Conntrack;
+use crate::devices::PacketPrograms;
 use crate::features::{self, Missing};
-use crate::pins::{PinError, Pins, Place};
+use crate::handles::{Announced, Endpoints, Events};
+use crate::pins::{PinError, Pins};
+use crate::programs::Programs;
 use crate::services::{KernelMaps, MapError};
 use crate::sys::MapShape;
 use crate::tables::{Growing, SharedArray};
-use crate::{Config, attach, counters, reading};
+use crate::{Config, counters, reading};
 
 /// The object with all programs; empty in a build without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pagurus-ebpf.o"));
@@ -86,41 +88,33 @@ fn warm_buckets(flows: u32, cpus: u32) -> u32 {
     (flows / 2 / cpus.max(1)).max(64).next_power_of_two().min(1 << 24)
 }
 
-/// The loaded programs and their maps.
-pub struct Datapath {
-    pub(crate) ebpf: Ebpf,
-    pub(crate) pins: Pins,
-    pub(crate) places: Vec<Place>,
-    config: Config,
-    services: KernelMaps,
-    pub(crate) conntrack: Option<Conntrack>,
-    node_config: Array<MapData, NodeConfig>,
-    counters: PerCpuArray<MapData, u64>,
-    drops: PerCpuArray<MapData, u64>,
+/// Maps and programs, each part for its own owner.
+#[derive(Debug)]
+pub struct Parts {
+    /// The programs, not verified yet.
+    pub programs: Programs,
+    /// The tables of Services.
+    pub services: KernelMaps,
+    /// The table of flows.
+    pub conntrack: Conntrack,
+    /// What the programs know of their node.
+    pub node: NodeMap,
+    /// What the programs count.
+    pub counts: Counts,
 }
 
-impl fmt::Debug for Datapath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datapath").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl Datapath {
-    /// Whether this binary carries the BPF programs at all.
-    pub fn is_built() -> bool {
-        !OBJECT.is_empty()
-    }
-
-    /// Loads programs and maps; maps pinned by an earlier agent are used again with everything in them.
-    pub fn load(config: &Config) -> Result<Self, LoadError> {
-        if !Self::is_built() {
+impl Parts {
+    /// Opens or makes the maps; those pinned by an earlier agent are used again with everything in them. No program is verified, nothing
+    /// is attached: what an earlier agent attached goes on working with the same maps.
+    pub fn open(config: &Config) -> Result<Self, LoadError> {
+        if !Datapath::is_built() {
             return Err(LoadError::NoObject);
         }
-        Self::load_object(config, OBJECT)
+        Self::open_object(config, OBJECT)
     }
 
-    /// As [`load`](Self::load), with the programs of another object file.
-    pub fn load_object(config: &Config, object: &[u8]) -> Result<Self, LoadError> {
+    /// As [`open`](Self::open), with the programs of another object file.
+    pub fn open_object(config: &Config, object: &[u8]) -> Result<Self, LoadError> {
         let missing = features::missing(config);
         if !missing.is_empty() {
             return Err(LoadError::Missing(missing));
@@ -139,10 +133,6 @@ impl Datapath {
         loader.map_max_entries(maps::HOPS, abi::HOPS_PER_CPU * cpus);
         loader.override_global(maps::WARM_BUCKETS, &buckets, true);
         let mut ebpf = loader.load(object).map_err(|error| LoadError::Object(Box::new(error)))?;
-        for name in programs::SOCKET {
-            let program = attach::socket_program(&mut ebpf, name)?;
-            program.load().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
-        }
         reading::publish(&ebpf, &pins)?;
         let services = tables(config, |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
         let conntrack = ebpf.take_map(maps::CONNTRACK).ok_or(LoadError::Lacks(maps::CONNTRACK))?;
@@ -152,80 +142,55 @@ impl Datapath {
             MapShape::hash::<abi::FlowTuple, abi::FlowState>(),
             config.capacity.conntrack,
         )?;
-        let conntrack = Some(Conntrack::new(conntrack)?);
-        let counters = per_cpu(&mut ebpf, maps::COUNTERS)?;
-        let drops = per_cpu(&mut ebpf, maps::DROPS)?;
-        let node_config = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
-        let node_config = Array::try_from(node_config).map_err(|source| map_error(maps::CONFIG, source))?;
-        let mut this = Self {
-            ebpf,
-            pins,
-            places,
-            config: config.clone(),
-            services,
-            conntrack,
-            node_config,
-            counters,
-            drops,
+        let conntrack = Conntrack::new(conntrack)?;
+        let counts = Counts {
+            counters: per_cpu(&mut ebpf, maps::COUNTERS)?,
+            drops: per_cpu(&mut ebpf, maps::DROPS)?,
         };
+        let node = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
+        let mut node = NodeMap(Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?);
         let (first, last) = config.node_ports.clone().into_inner();
-        this.set_node_config(&NodeConfig { node_port_first: first, node_port_last: last, ..unknown_node() })?;
-        this.carry_over()?;
-        Ok(this)
+        node.set(&NodeConfig { node_port_first: first, node_port_last: last, ..unknown_node() })?;
+        let mut programs = Programs { ebpf, pins, places, config: config.clone() };
+        programs.carry_over()?;
+        Ok(Self { programs, services, conntrack, node, counts })
+    }
+}
+
+/// What the programs know of their node; every program sees a change at once.
+pub struct NodeMap(Array<MapData, NodeConfig>);
+
+impl fmt::Debug for NodeMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeMap").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counts").finish_non_exhaustive()
+    }
+}
+
+impl NodeMap {
+    /// Tells them.
+    pub fn set(&mut self, config: &NodeConfig) -> Result<(), LoadError> {
+        self.0.set(0, config, 0).map_err(|source| map_error(maps::CONFIG, source))
     }
 
-    /// What the programs must know of their node; every program sees it at once.
-    pub fn set_node_config(&mut self, config: &NodeConfig) -> Result<(), LoadError> {
-        self.node_config.set(0, config, 0).map_err(|source| map_error(maps::CONFIG, source))
+    /// What they were told.
+    pub fn get(&self) -> Result<NodeConfig, LoadError> {
+        self.0.get(&0, 0).map_err(|source| map_error(maps::CONFIG, source))
     }
+}
 
-    /// What the programs know of their node.
-    pub fn node_config(&self) -> Result<NodeConfig, LoadError> {
-        self.node_config.get(&0, 0).map_err(|source| map_error(maps::CONFIG, source))
-    }
+/// What the programs count.
+pub struct Counts {
+    counters: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, u64>,
+}
 
-    /// Copies what sockets and clients remember from maps that are about to be replaced, of this layout or an older one. What is known
-    /// already stays: it may be newer.
-    pub(crate) fn carry_over(&mut self) -> Result<(), LoadError> {
-        self.carry::<abi::ReverseKey, abi::ReverseValue>(maps::REVERSE, 1)?;
-        self.carry::<abi::FlowKey, abi::FlowValue>(maps::FLOWS, 2)?;
-        self.carry::<abi::ClientKey, abi::ClientValue>(maps::CLIENTS, 2)
-    }
-
-    /// Copies the entries of one map; `since` is the first layout in which they mean the same.
-    fn carry<K: Pod, V: Pod>(&mut self, name: &'static str, since: u32) -> Result<(), LoadError> {
-        let mut from = self.pins.older(name, since);
-        if let Some(place) = self.places.iter().find(|place| place.shape.name == name && place.replaces()) {
-            from.insert(0, place.path.clone());
-        }
-        let error = |source| map_error(name, source);
-        for path in from {
-            let old = Map::LruHashMap(MapData::from_pin(&path).map_err(error)?);
-            // Another shape than this layout's: nothing that could be copied.
-            let Ok(old) = BpfHashMap::<_, K, V>::try_from(old) else { continue };
-            let new = self.ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
-            let mut new = BpfHashMap::<_, K, V>::try_from(new).map_err(error)?;
-            // An entry that goes away while we look is one that nobody needs; one that is there already is newer.
-            for (key, value) in old.iter().flatten() {
-                let inserted = new.insert(key, value, NO_REPLACE);
-                if inserted.as_ref().is_err_and(|error| !is_there(error)) {
-                    inserted.map_err(error)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The tables of Services, to read and to write.
-    pub fn services(&mut self) -> &mut KernelMaps {
-        &mut self.services
-    }
-
-    /// What the datapath was loaded with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
+impl Counts {
     /// The counters since the programs were loaded, by name.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
         counters::read(&self.counters, &COUNTER_NAMES).map_err(|source| map_error(maps::COUNTERS, source))
@@ -235,30 +200,109 @@ impl Datapath {
     pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
         counters::read(&self.drops, &DROP_NAMES).map_err(|source| map_error(maps::DROPS, source))
     }
+}
 
-    /// Where a map of this datapath is pinned now.
-    pub(crate) fn pinned(&self, name: &str) -> &Path {
-        let place = self.places.iter().find(|place| place.shape.name == name);
-        place.map_or(Path::new(""), |place| &place.now)
+/// Maps and verified programs in one hand.
+#[derive(Debug)]
+pub struct Datapath {
+    pub(crate) programs: Programs,
+    services: KernelMaps,
+    conntrack: Option<Conntrack>,
+    node: NodeMap,
+    counts: Counts,
+}
+
+impl Datapath {
+    /// Whether this binary carries the BPF programs at all.
+    pub fn is_built() -> bool {
+        !OBJECT.is_empty()
     }
 
-    /// Instructions the verifier walked for each program, where the kernel tells.
+    /// Loads programs and maps; maps pinned by an earlier agent are used again with everything in them.
+    pub fn load(config: &Config) -> Result<Self, LoadError> {
+        Self::verify(Parts::open(config)?)
+    }
+
+    /// As [`load`](Self::load), with the programs of another object file.
+    pub fn load_object(config: &Config, object: &[u8]) -> Result<Self, LoadError> {
+        Self::verify(Parts::open_object(config, object)?)
+    }
+
+    fn verify(parts: Parts) -> Result<Self, LoadError> {
+        let Parts { mut programs, services, conntrack, node, counts } = parts;
+        programs.verify_sockets()?;
+        Ok(Self { programs, services, conntrack: Some(conntrack), node, counts })
+    }
+
+    /// What the programs must know of their node; every program sees it at once.
+    pub fn set_node_config(&mut self, config: &NodeConfig) -> Result<(), LoadError> {
+        self.node.set(config)
+    }
+
+    /// What the programs know of their node.
+    pub fn node_config(&self) -> Result<NodeConfig, LoadError> {
+        self.node.get()
+    }
+
+    /// The tables of Services, to read and to write.
+    pub fn services(&mut self) -> &mut KernelMaps {
+        &mut self.services
+    }
+
+    /// The table of flows; can be taken once.
+    pub fn take_conntrack(&mut self) -> Option<Conntrack> {
+        self.conntrack.take()
+    }
+
+    /// What the datapath was loaded with.
+    pub fn config(&self) -> &Config {
+        self.programs.config()
+    }
+
+    /// See [`Counts::counters`].
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
+        self.counts.counters()
+    }
+
+    /// See [`Counts::drops`].
+    pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
+        self.counts.drops()
+    }
+
+    /// See [`Programs::verified_instructions`].
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, Option<u32>)>, LoadError> {
-        let of = |name: &'static str| {
-            let info = attach::socket_program(&mut self.ebpf, name)?.info();
-            let info = info.map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
-            Ok((name, info.verified_instruction_count()))
-        };
-        programs::SOCKET.into_iter().map(of).collect()
+        self.programs.verified_instructions()
+    }
+
+    /// See [`Programs::attach`].
+    pub fn attach(&mut self) -> Result<Attached, AttachError> {
+        self.programs.attach()
+    }
+
+    /// See [`Programs::packet_programs`].
+    pub fn packet_programs(&mut self, early: bool) -> Result<PacketPrograms, LoadError> {
+        self.programs.packet_programs(early)
+    }
+
+    /// See [`Programs::endpoints`].
+    pub fn endpoints(&self) -> Result<Endpoints, LoadError> {
+        self.programs.endpoints()
+    }
+
+    /// See [`Programs::announced`].
+    pub fn announced(&self) -> Result<Announced, LoadError> {
+        self.programs.announced()
+    }
+
+    /// See [`Programs::take_events`].
+    pub fn take_events(&mut self) -> Result<Events, LoadError> {
+        self.programs.take_events()
     }
 }
 
-fn map_error(name: &'static str, source: aya::maps::MapError) -> LoadError {
+pub(crate) fn map_error(name: &'static str, source: aya::maps::MapError) -> LoadError {
     LoadError::Map { name, source: Box::new(source) }
 }
-
-/// `BPF_NOEXIST`.
-const NO_REPLACE: u64 = 1;
 
 /// What the verifier said, which is what one wants to see first.
 fn verdict(error: &aya::programs::ProgramError) -> String {
@@ -268,11 +312,6 @@ fn verdict(error: &aya::programs::ProgramError) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn is_there(error: &aya::maps::MapError) -> bool {
-    matches!(error, aya::maps::MapError::SyscallError(error)
-        if error.io_error.kind() == std::io::ErrorKind::AlreadyExists)
 }
 
 /// A node of which nothing is known yet.

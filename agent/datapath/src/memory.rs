@@ -45,6 +45,11 @@ impl Shared {
         self.places
     }
 
+    /// How large the array is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// A word of a place.
     fn word(&self, place: u32, index: usize) -> Option<&AtomicU32> {
         if place >= self.places || index >= self.stride {

@@ -3,6 +3,7 @@
 //! The programs do not know this map. Must not know: who reads it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -15,8 +16,8 @@ use crate::sys::{self, Cursor, MapShape};
 
 /// The map, and its pin.
 pub(crate) const NAMES: &str = "NAMES";
-/// More Services than there can be numbers for.
-const CAPACITY: u32 = 1 << 20;
+/// The kernel takes 16 bytes for each at once, whether there is a name or not. Services beyond have none.
+const CAPACITY: u32 = 1 << 17;
 const BATCH: usize = 1024;
 
 /// A namespace, a slash and a name: 127 letters at most.
@@ -47,8 +48,9 @@ impl std::fmt::Display for Text {
 #[derive(Debug)]
 pub struct Names {
     map: OwnedFd,
-    /// What is written.
-    written: HashMap<u32, String>,
+    /// What is written, as a number that tells names apart.
+    written: HashMap<u32, u64>,
+    hasher: RandomState,
 }
 
 impl Names {
@@ -69,21 +71,25 @@ impl Names {
             Err(other) => return Err(error("open")(other)),
         };
         let (mut cursor, mut keys, mut values) = (Cursor::default(), Vec::new(), Vec::new());
-        let mut written = HashMap::new();
+        let (hasher, mut written) = (RandomState::new(), HashMap::new());
         while cursor.next::<u32, Text>(map.as_fd(), BATCH, &mut keys, &mut values).map_err(error("read"))? {
-            written.extend(keys.iter().copied().zip(values.iter().map(ToString::to_string)));
+            let names = values.iter().map(|name| hasher.hash_one(name.to_string()));
+            written.extend(keys.iter().copied().zip(names));
         }
-        Ok(Self { map, written })
+        Ok(Self { map, written, hasher })
     }
 
     /// A number is that of this Service.
     pub fn set(&mut self, number: u32, name: &str) -> Result<(), MapError> {
-        if self.written.get(&number).is_some_and(|written| written == name) {
+        // As it comes back from the map, where long names are cut.
+        let text = Text::new(name);
+        let hash = self.hasher.hash_one(text.to_string());
+        if self.written.get(&number) == Some(&hash) {
             return Ok(());
         }
-        sys::update(self.map.as_fd(), &number, &Text::new(name), 0)
+        sys::update(self.map.as_fd(), &number, &text, 0)
             .map_err(|error| MapError::new("write", NAMES, error))?;
-        self.written.insert(number, name.to_owned());
+        self.written.insert(number, hash);
         Ok(())
     }
 

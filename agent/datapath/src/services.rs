@@ -4,6 +4,7 @@
 //! wanted. Arrays are written through memory; frontends, which are many when an agent starts, in batches.
 
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap as BpfHashMap, MapData};
@@ -11,6 +12,7 @@ use pagurus_agent_core::addr::BackendId;
 use pagurus_agent_core::services::plan::{Capacity, Grown, MapOp, Observed, ServiceNumber};
 use pagurus_ebpf_abi as abi;
 
+use crate::memory::Shared;
 use crate::sys::{self, Cursor};
 use crate::tables::{Growing, SharedArray};
 use crate::values;
@@ -68,6 +70,31 @@ pub struct ServiceCounts {
     pub dropped: u64,
 }
 
+/// The counters of Services and backends, as they were in place when this was made; cheap to make, and read without any lock.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    backends: Arc<Shared>,
+    services: Arc<Shared>,
+}
+
+impl Stats {
+    /// Services of which anything was counted, by number.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceNumber, ServiceCounts)> {
+        let all = (0..self.services.places()).map(|number| (ServiceNumber(number), self.service(number)));
+        all.filter(|(_, counts)| counts.connections != 0 || counts.refused != 0 || counts.dropped != 0)
+    }
+
+    fn service(&self, number: u32) -> ServiceCounts {
+        let [connections, refused, dropped] = self.services.numbers::<3>(number).unwrap_or_default();
+        ServiceCounts { connections, refused, dropped }
+    }
+
+    /// Connections to a backend since it is there.
+    pub fn backend(&self, id: BackendId) -> u64 {
+        self.backends.numbers::<1>(id.0).map_or(0, |[connections]| connections)
+    }
+}
+
 /// The tables in the kernel.
 #[derive(Debug)]
 pub struct KernelMaps {
@@ -81,16 +108,17 @@ pub struct KernelMaps {
 }
 
 impl KernelMaps {
-    /// Connections to a backend since it is there.
-    pub fn backend_connections(&self, id: BackendId) -> u64 {
-        self.backend_stats.memory.numbers::<1>(id.0).map_or(0, |[connections]| connections)
+    /// What the programs count, to be read by others while these tables change.
+    pub fn stats(&self) -> Stats {
+        Stats { backends: self.backend_stats.memory.clone(), services: self.service_stats.memory.clone() }
     }
 
-    /// What was counted of a Service.
-    pub fn service_counts(&self, number: ServiceNumber) -> ServiceCounts {
-        let counts = self.service_stats.memory.numbers::<3>(number.0).unwrap_or_default();
-        let [connections, refused, dropped] = counts;
-        ServiceCounts { connections, refused, dropped }
+    /// Bytes of the kernel's memory in the arrays.
+    pub fn array_bytes(&self) -> u64 {
+        [&self.slots, &self.backends, &self.backend_stats, &self.service_stats]
+            .map(|array| array.memory.bytes())
+            .iter()
+            .sum()
     }
 
     /// How much there is room for.

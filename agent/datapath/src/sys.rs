@@ -1,5 +1,5 @@
-//! The few commands of bpf(2) that aya has no call for: opening a pinned link, asking what it is attached to, replacing its
-//! program; making a map of any kind, and many of its entries at once.
+//! The few commands of bpf(2) that aya has no call for, with their attributes, which are nowhere else: making a link, opening a
+//! pinned one, asking what it is attached to, replacing its program; making a map of any kind, and many of its entries at once.
 //!
 //! Must not know: which programs, links or maps there are.
 
@@ -15,12 +15,16 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+#[cfg(any(test, feature = "fake"))]
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// `BPF_MAP_TYPE_HASH`.
@@ -32,6 +36,8 @@ const NO_PREALLOC: u32 = 1;
 
 /// `bpf_link_info.type` of a cgroup link.
 const LINK_TYPE_CGROUP: u32 = 3;
+/// Links at one place of a device that are looked through.
+const MOST_LINKS: usize = 64;
 
 #[repr(C)]
 #[derive(Default)]
@@ -49,6 +55,65 @@ struct InfoAttributes {
     fd: u32,
     length: u32,
     info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttributes {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    revision: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttributes {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    program_flags: u64,
+    link_ids: u64,
+    link_flags: u64,
+    revision: u64,
+}
+
+#[cfg(any(test, feature = "fake"))]
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+/// The head of `struct bpf_link_info` and its variant for devices.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct DeviceLinkInfo {
+    /// `BPF_LINK_TYPE_*`.
+    pub(crate) kind: u32,
+    pub(crate) id: u32,
+    program: u32,
+    reserved: u32,
+    /// 0 once the device has gone.
+    pub(crate) ifindex: u32,
+    /// Where at the device.
+    pub(crate) attach_type: u32,
 }
 
 #[repr(C)]
@@ -73,7 +138,7 @@ struct CgroupLinkInfo {
     padding: u32,
 }
 
-pub(crate) fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
+fn bpf<A>(command: libc::c_long, attributes: &mut A) -> io::Result<i32> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr` for this command, and its size is given; pointers
     // in it point to live memory of the caller.
     let result =
@@ -101,17 +166,87 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
-/// The id of the cgroup (its directory's inode) a link is attached to; none if it is not a cgroup link, or its cgroup
-/// is gone.
-pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    let mut info = CgroupLinkInfo::default();
+/// Asks what the kernel knows of an object.
+///
+/// # Safety
+/// `T` is the head of the kernel's structure for objects of this kind: any bytes are a value of it.
+unsafe fn info<T: Default>(object: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
     let mut attributes = InfoAttributes {
-        fd: descriptor(link),
-        length: u32::try_from(size_of::<CgroupLinkInfo>()).unwrap_or(0),
+        fd: descriptor(object),
+        length: size(size_of::<T>()),
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info)
+}
+
+/// The id of the cgroup (its directory's inode) a link is attached to; none if it is not a cgroup link, or its cgroup
+/// is gone.
+pub(crate) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    // SAFETY: the head of `struct bpf_link_info`, whose fields are all numbers.
+    let info: CgroupLinkInfo = unsafe { info(link)? };
     Ok(Some(info.cgroup).filter(|cgroup| info.kind == LINK_TYPE_CGROUP && *cgroup != 0))
+}
+
+/// What a link to a device is attached to.
+pub(crate) fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLinkInfo> {
+    // SAFETY: as above.
+    unsafe { info(link) }
+}
+
+/// Attaches a program to a device, behind others.
+pub(crate) fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = LinkAttributes {
+        program: descriptor(program),
+        target: ifindex,
+        attach_type,
+        flags,
+        ..Default::default()
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ids of the links at a device, in the order in which their programs run.
+pub(crate) fn links_at(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut programs = [0u32; MOST_LINKS];
+    let mut links = [0u32; MOST_LINKS];
+    let mut attributes = QueryAttributes {
+        target: ifindex,
+        attach_type,
+        program_ids: programs.as_mut_ptr() as u64,
+        link_ids: links.as_mut_ptr() as u64,
+        count: size(MOST_LINKS),
+        ..Default::default()
+    };
+    match bpf(BPF_PROG_QUERY, &mut attributes) {
+        Ok(_) => Ok(links[..(attributes.count as usize).min(MOST_LINKS)].to_vec()),
+        // Nothing was ever attached there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads a program of these instructions.
+#[cfg(any(test, feature = "fake"))]
+pub(crate) fn load_program(kind: u32, code: &[u64], license: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    let mut attributes = LoadAttributes {
+        kind,
+        instructions: size(code.len()),
+        code: code.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        ..Default::default()
+    };
+    let fd = bpf(BPF_PROG_LOAD, &mut attributes)?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Replaces the program of a link; every call sees either the old or the new one.

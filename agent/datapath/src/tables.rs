@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::sync::Arc;
 
 use aya::maps::{Map, MapData};
 
@@ -130,7 +131,8 @@ fn inner(name: &'static str, outer: &MapData, place: u32) -> Result<Option<MapDa
 #[derive(Debug)]
 pub(crate) struct SharedArray {
     pub(crate) map: Growing,
-    pub(crate) memory: Shared,
+    /// Of the array that is in place now.
+    pub(crate) memory: Arc<Shared>,
     value: usize,
 }
 
@@ -147,7 +149,7 @@ impl SharedArray {
     fn of(map: Growing, value: usize) -> Result<Self, MapError> {
         let memory = Shared::map(map.fd(), map.capacity(), value)
             .map_err(|error| MapError::new("map into memory", map.name, error))?;
-        Ok(Self { map, memory, value })
+        Ok(Self { map, memory: Arc::new(memory), value })
     }
 
     /// Puts a larger one in its place. What programs add to (`is_counted`) is added to the new one; anything else, which only we
@@ -163,7 +165,7 @@ impl SharedArray {
         if is_counted {
             memory.add_from(&self.memory);
         }
-        self.memory = memory;
+        self.memory = Arc::new(memory);
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! Services into kernel maps: watches feed the desired state, the plan of each changed Service is carried out at once.
 //!
 //! Nothing is written before both watches have told everything there is, so that a restart never takes an endpoint away;
-//! the programs of an earlier agent serve until then. Must not know: how a plan is made (`agent-core`), how a map is
-//! written (`agent-datapath`).
+//! the programs of an earlier agent serve until then. Lists are read, maps opened and programs verified ([`programs`]) at the same
+//! time; once maps are open and lists complete, changes are written, whether the programs are through or not. Must not know: how a
+//! plan is made (`agent-core`), how a map is written (`agent-datapath`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -13,15 +13,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use pagurus_agent_core::node_config::{self, Facts};
 use pagurus_agent_core::services::plan::Table;
-use pagurus_agent_core::services::{Algorithm, Forwarding};
+use pagurus_agent_core::services::{Algorithm, Desired, Forwarding, ServiceName};
 use pagurus_agent_datapath::conntrack::Conntrack;
-use pagurus_agent_datapath::devices::{Devices, Early};
+use pagurus_agent_datapath::load::NodeMap;
 use pagurus_agent_datapath::names::Names;
+use pagurus_agent_datapath::programs::Programs;
+use pagurus_agent_datapath::services::KernelMaps;
 use pagurus_agent_datapath::{
-    Config as DatapathConfig, Datapath, LIMITS, LoadError, MapCapacity, ServiceMaps,
+    Config as DatapathConfig, LIMITS, LoadError, MapCapacity, Parts, ServiceMaps,
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ mod health;
 mod host_ports;
 mod metrics;
 mod node;
+mod programs;
 mod rivals;
 mod sockets;
 mod told;
@@ -52,11 +55,9 @@ use balancer::{Balancer, Outcome};
 use feeds::Feeds;
 use health::Health;
 use metrics::ServiceMetrics;
+use programs::{Attachment, RELOAD, may_be_granted, shortened};
 use sockets::Endings;
 use told::Told;
-
-/// Programs that the kernel refused are tried again after this time.
-const RELOAD: Duration = Duration::from_secs(60);
 
 /// Keeps the Service maps right until cancelled, and what hangs on them: health checks, sockets of backends that went.
 pub async fn run(
@@ -78,10 +79,21 @@ pub async fn run(
     parts.spawn(rivals::run(context.clone(), ended.clone()));
     let (give, table) = oneshot::channel();
     parts.spawn(connections::run(context.clone(), table, ended.clone()));
-    let mut work =
-        Work { context, attacher, condition, health, endings, table: Some(give), handles: Some(hand_over) };
+    let (tell_written, written) = watch::channel(false);
+    let (give_programs, programs) = oneshot::channel();
+    let attachment = Attachment {
+        context: context.clone(),
+        attacher,
+        condition: condition.clone(),
+        health: health.clone(),
+        part: context.readiness.register("programs"),
+        written,
+    };
+    parts.spawn(attachment.run(programs, ended.clone()));
+    let outlets = Outlets { table: give, handles: hand_over, programs: give_programs };
+    let mut work = Work { context, condition, health, endings, written: tell_written };
     let outcome = tokio::select! {
-        outcome = work.run(sources, cancel) => outcome,
+        outcome = work.run(sources, outlets, cancel) => outcome,
         Some(part) = parts.join_next() => part.context("a part of Service balancing panicked").flatten(),
     };
     ended.cancel();
@@ -91,74 +103,111 @@ pub async fn run(
     outcome
 }
 
+/// Where the parts go that others own.
+struct Outlets {
+    /// Where the table of connections is cleaned.
+    table: oneshot::Sender<Conntrack>,
+    /// Where pods and announced addresses are written.
+    handles: oneshot::Sender<Handles>,
+    /// Where programs are verified and attached.
+    programs: oneshot::Sender<Programs>,
+}
+
+impl Outlets {
+    fn give(self, programs: Programs, connections: Conntrack) -> anyhow::Result<()> {
+        let handles = Handles { endpoints: programs.endpoints()?, announced: programs.announced()? };
+        // Nobody takes them when all is ending.
+        let _ = self.handles.send(handles);
+        let _ = self.table.send(connections);
+        let _ = self.programs.send(programs);
+        Ok(())
+    }
+}
+
 /// What the loop works with.
 struct Work {
     context: Arc<NodeContext>,
-    attacher: Attacher,
     condition: Condition,
     health: Arc<Health>,
     endings: Arc<Endings>,
-    /// Where the table of connections is cleaned.
-    table: Option<oneshot::Sender<Conntrack>>,
-    /// Where pods and announced addresses are written.
-    handles: Option<oneshot::Sender<Handles>>,
+    /// Whether the maps say what they should.
+    written: watch::Sender<bool>,
 }
 
 impl Work {
-    async fn run(&mut self, sources: Sources, cancel: CancellationToken) -> anyhow::Result<()> {
+    async fn run(
+        &mut self,
+        sources: Sources,
+        outlets: Outlets,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
         let context = self.context.clone();
+        let config = &context.config.services;
         let part = context.readiness.register("services");
-        let config = DatapathConfig {
-            cgroup_root: context.config.cgroup_root.clone(),
-            bpffs: context.config.bpffs.clone(),
-            capacity: MapCapacity::default(),
-            node_ports: context.config.services.node_ports.clone(),
+        let mut feeds = self.feeds(sources);
+        let mut desired = Desired::default();
+        desired.set_local_dns(feeds.local_dns());
+        // What the lists say is taken while the maps are being opened.
+        let opened = {
+            let mut opening = std::pin::pin!(self.open(&part, &cancel));
+            loop {
+                tokio::select! {
+                    opened = &mut opening => break opened?,
+                    change = feeds.next() => feeds.take(&mut desired, config, change),
+                }
+            }
         };
-        let Some(loaded) = self.load(&config, &part, &cancel).await? else { return Ok(()) };
-        let Loaded { mut datapath, table, names } = loaded;
-        if let Some((give, connections)) = self.table.take().zip(datapath.take_conntrack()) {
-            // Nobody takes it when all is ending.
-            let _ = give.send(connections);
-        }
-        if let Some(give) = self.handles.take() {
-            // As above.
-            let _ = give.send(Handles { endpoints: datapath.endpoints()?, announced: datapath.announced()? });
-        }
+        let Some(Opened { parts, table, names }) = opened else { return Ok(()) };
+        let Parts { programs, services, conntrack, node, counts } = parts;
+        outlets.give(programs, conntrack)?;
         let metrics = ServiceMetrics::register(&context.metrics);
-        let shared = Arc::new(Mutex::new(Balancer::new(datapath, table, Some(names), metrics)));
+        let mut balancer = Balancer::new(services, table, Some(names), metrics);
+        balancer.desired = desired;
+        let shared = Arc::new(Mutex::new(balancer));
         let debug = shared.clone();
         context.debug.register("services", move || debug.lock().explain());
-        metrics::register_counters(&context.metrics, &shared);
-        let mut feeds = self.feeds(sources);
-        shared.lock().desired.set_local_dns(feeds.local_dns());
+        metrics::register_counters(&context.metrics, &shared, counts);
         part.not_ready("waiting for the lists of Services and EndpointSlices");
         // Until everything is known.
         while !feeds.is_complete() {
             tokio::select! {
-                change = feeds.next() => feeds.take(&shared, &context.config.services, change),
+                change = feeds.next() => feeds.take(&mut shared.lock().desired, config, change),
                 () = cancel.cancelled() => return Ok(()),
             }
         }
-        let mut node = NodeState::default();
-        {
-            let mut balancer = shared.lock();
-            let started = Instant::now();
-            balancer.write_all();
-            node.write(self, &mut feeds, &mut balancer);
-            let attached = balancer.maps.attach().context("attach the socket programs")?;
-            tracing::info!(
-                created = attached.created,
-                replaced = attached.replaced,
-                services = balancer.table.used().services,
-                backends = balancer.table.used().backends,
-                elapsed_ms = started.elapsed().as_millis(),
-                "serving Services"
-            );
-            self.attach_devices(&mut balancer.maps, &config, &mut feeds.told);
-            let outcome = balancer.take_outcome();
-            self.act(&mut feeds, &balancer, outcome);
-        }
+        let mut node = NodeState { map: node, facts: None };
+        self.first_pass(&shared, &mut feeds, &mut node);
         part.ready();
+        self.follow(&shared, &mut feeds, &mut node, &cancel).await;
+        Ok(())
+    }
+
+    /// Makes the maps say what the lists said.
+    fn first_pass(&self, shared: &Mutex<Balancer<KernelMaps>>, feeds: &mut Feeds, node: &mut NodeState) {
+        let mut balancer = shared.lock();
+        let started = Instant::now();
+        balancer.write_all();
+        node.write(self, feeds);
+        tracing::info!(
+            services = balancer.table.used().services,
+            backends = balancer.table.used().backends,
+            elapsed_ms = started.elapsed().as_millis(),
+            "the maps of Services are written"
+        );
+        let outcome = balancer.take_outcome();
+        self.act(feeds, &balancer, outcome);
+        self.written.send_replace(true);
+    }
+
+    /// Writes changes as they come, until cancelled.
+    async fn follow(
+        &self,
+        shared: &Mutex<Balancer<KernelMaps>>,
+        feeds: &mut Feeds,
+        node: &mut NodeState,
+        cancel: &CancellationToken,
+    ) {
+        let config = &self.context.config.services;
         // Up to here nothing was waiting.
         let mut quiet = Instant::now();
         loop {
@@ -173,25 +222,26 @@ impl Work {
                         (Some(change), arrived)
                     }
                     () = sleep_until(wake_at) => (None, Instant::now()),
-                    () = cancel.cancelled() => return Ok(()),
+                    () = cancel.cancelled() => return,
                 },
             };
             match change {
-                Some(change) => feeds.take(&shared, &context.config.services, change),
+                Some(change) => feeds.take(&mut shared.lock().desired, config, change),
                 None => shared.lock().wake(),
             }
             // Whatever else is there already is written in the same pass.
             while let Some(change) = futures::FutureExt::now_or_never(feeds.next()) {
-                feeds.take(&shared, &context.config.services, change);
+                feeds.take(&mut shared.lock().desired, config, change);
             }
             quiet = Instant::now();
             let mut balancer = shared.lock();
             balancer.write_dirty(arrived);
-            if std::mem::take(&mut feeds.addresses_changed) {
-                node.write(self, &mut feeds, &mut balancer);
-            }
             let outcome = balancer.take_outcome();
-            self.act(&mut feeds, &balancer, outcome);
+            self.act(feeds, &balancer, outcome);
+            drop(balancer);
+            if std::mem::take(&mut feeds.addresses_changed) {
+                node.write(self, feeds);
+            }
         }
     }
 
@@ -221,58 +271,36 @@ impl Work {
         }
     }
 
-    /// Loads programs and maps. What the kernel refuses is told and tried again: what an earlier agent attached goes on serving. None
-    /// if cancelled.
-    async fn load(
-        &self,
-        config: &DatapathConfig,
-        part: &Part,
-        cancel: &CancellationToken,
-    ) -> anyhow::Result<Option<Loaded>> {
+    /// Opens the maps. What the kernel refuses is told and tried again: what an earlier agent attached goes on serving. None if
+    /// cancelled.
+    async fn open(&self, part: &Part, cancel: &CancellationToken) -> anyhow::Result<Option<Opened>> {
+        let config = DatapathConfig {
+            cgroup_root: self.context.config.cgroup_root.clone(),
+            bpffs: self.context.config.bpffs.clone(),
+            capacity: capacity(self.context.config.services.conntrack_max),
+            node_ports: self.context.config.services.node_ports.clone(),
+        };
         let mut told = Told::new(self.context.events.clone());
         loop {
             let job = config.clone();
-            let loaded =
-                tokio::task::spawn_blocking(move || load(&job)).await.context("load the dataplane")?;
-            let error = match loaded {
-                Ok(loaded) => return Ok(Some(loaded)),
+            let opened = tokio::select! {
+                opened = tokio::task::spawn_blocking(move || open(&job)) => opened.context("open the maps")?,
+                () = cancel.cancelled() => return Ok(None),
+            };
+            let error = match opened {
+                Ok(opened) => return Ok(Some(opened)),
                 Err(error) => error,
             };
-            // What the machine or this binary lacks does not come by waiting.
-            if matches!(
-                error.downcast_ref(),
-                None | Some(LoadError::NoObject | LoadError::Missing(_) | LoadError::Lacks(_))
-            ) {
+            if error.downcast_ref::<LoadError>().is_none_or(|error| !may_be_granted(error)) {
                 return Err(error);
             }
             let message = shortened(&format!("{error:#}"));
-            part.not_ready(format!("the programs cannot be loaded: {message}"));
-            self.condition.set(false, "ProgramsRefused", message.as_str());
+            part.not_ready(format!("the maps cannot be opened: {message}"));
+            self.condition.set(false, "MapsRefused", message.as_str());
             told.tell(&self.node(), "DataplaneProgramsRefused", vec![message]);
             tokio::select! {
                 () = tokio::time::sleep(RELOAD) => {}
                 () = cancel.cancelled() => return Ok(None),
-            }
-        }
-    }
-
-    /// Loads the packet programs and gives them to the devices. If the kernel refuses them, those of an earlier agent stay, and sockets are
-    /// balanced all the same.
-    fn attach_devices(&self, datapath: &mut Datapath, config: &DatapathConfig, told: &mut Told) {
-        let early = self.context.config.services.xdp;
-        let devices = datapath
-            .packet_programs(early != Early::Off)
-            .map_err(anyhow::Error::from)
-            .and_then(|programs| Ok(Devices::new(config, programs, early)?));
-        match devices {
-            Ok(devices) => {
-                self.attacher.install(devices);
-                self.condition.set(true, "ServingServices", "sockets and packets are balanced");
-            }
-            Err(error) => {
-                let message = shortened(&format!("only sockets are balanced, packets are not: {error:#}"));
-                self.condition.set(false, "PacketProgramsRefused", message.as_str());
-                told.tell(&self.node(), "DataplaneProgramsRefused", vec![message]);
             }
         }
     }
@@ -284,16 +312,9 @@ impl Work {
     /// Acts on what passes have come to.
     fn act<M: ServiceMaps>(&self, feeds: &mut Feeds, balancer: &Balancer<M>, outcome: Outcome) {
         self.health.set_checks(balancer.checks());
-        self.health.set_serving(true);
+        self.health.set_written(true);
         for (name, problems) in outcome.problems {
-            let about = ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
-                namespace: Some(name.namespace.to_string()),
-                name: Some(name.name.to_string()),
-                uid: Some(problems.uid.to_string()),
-                ..ObjectReference::default()
-            };
+            let about = about(&name, &problems.uid);
             feeds.told.tell(&about, "AddressInUse", problems.contested);
             feeds.told.tell(&about, "ServiceNotServed", problems.unwritten.into_iter().collect());
         }
@@ -302,14 +323,14 @@ impl Work {
 }
 
 /// What the programs were told of this node.
-#[derive(Default)]
 struct NodeState {
+    map: NodeMap,
     facts: Option<Facts>,
 }
 
 impl NodeState {
     /// Tells them, if something is different.
-    fn write(&mut self, work: &Work, feeds: &mut Feeds, balancer: &mut Balancer<Datapath>) {
+    fn write(&mut self, work: &Work, feeds: &mut Feeds) {
         let context = &work.context;
         let nodes = feeds.sources.nodes.borrow().clone();
         let own = nodes.as_ref().and_then(|nodes| nodes.get(&context.node_name));
@@ -320,12 +341,28 @@ impl NodeState {
             return;
         }
         let (config, mut problems) = node_config::node_config(&facts);
-        match balancer.maps.set_node_config(&config) {
+        match self.map.set(&config) {
             Ok(()) => self.facts = Some(facts),
             Err(error) => problems
                 .push(format!("the programs cannot be told of this node: {:#}", anyhow::Error::from(error))),
         }
         feeds.told.tell(&work.node(), "DataplaneConfiguration", problems);
+    }
+}
+
+/// The object that something with addresses comes from: a Service, or the pod whose host port it is.
+fn about(name: &ServiceName, uid: &str) -> ObjectReference {
+    let (kind, namespace, object) = match host_ports::pod(name) {
+        Some((namespace, pod)) => ("Pod", namespace, pod),
+        None => ("Service", &*name.namespace, &*name.name),
+    };
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(object.to_owned()),
+        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
     }
 }
 
@@ -336,30 +373,25 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// What was loaded.
-struct Loaded {
-    datapath: Datapath,
+/// What was opened.
+struct Opened {
+    parts: Parts,
     table: Table,
     names: Names,
 }
 
-/// Loads programs and maps, and reads what an earlier agent wrote.
-fn load(config: &DatapathConfig) -> anyhow::Result<Loaded> {
-    let mut datapath = Datapath::load(config)?;
-    let observed = datapath.services().observe().context("read the Service maps")?;
+/// Opens the maps, and reads what an earlier agent wrote.
+fn open(config: &DatapathConfig) -> anyhow::Result<Opened> {
+    let mut parts = Parts::open(config)?;
+    let observed = parts.services.observe().context("read the Service maps")?;
     let names = Names::open(config).context("open the names of Services")?;
-    Ok(Loaded { datapath, table: Table::new(observed, LIMITS, 0), names })
+    Ok(Opened { parts, table: Table::new(observed, LIMITS, 0), names })
 }
 
-/// The verifier's log can be very long; what it says last is why.
-fn shortened(text: &str) -> String {
-    const HEAD: usize = 300;
-    const TAIL: usize = 600;
-    if text.len() <= HEAD + TAIL {
-        return text.to_owned();
-    }
-    let (head, tail) = (text.floor_char_boundary(HEAD), text.ceil_char_boundary(text.len() - TAIL));
-    format!("{} ... {}", &text[..head], &text[tail..])
+/// How large maps are made; each connection has two entries, and there are never more of them than were asked for.
+fn capacity(connections: u32) -> MapCapacity {
+    let default = MapCapacity::default();
+    MapCapacity { conntrack: default.conntrack.min(connections.saturating_mul(2)), ..default }
 }
 
 #[cfg(test)]

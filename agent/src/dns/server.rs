@@ -16,7 +16,7 @@ use pagurus_agent_core::dns::query::{self, KeyBuffer, Query};
 
 use super::forward::{Forwarder, Outcome};
 use super::metrics::DnsMetrics;
-use super::table::Table;
+use super::table::{Known, Table};
 
 /// The most answers of the cluster's own names that are kept as bytes.
 const OWN_ANSWERS: usize = 16_384;
@@ -74,13 +74,17 @@ impl Server {
             return self.write(&query, &Body::plain(ResponseCode::FormErr), writing, out);
         };
         let kind = RecordType::from(query.kind);
-        let (lookup, generation) = self.table.answer(&name, kind);
+        let (lookup, known) = self.table.answer(&name, kind);
+        if self.must_wait(&lookup, known, kind) {
+            return Attempt::Later;
+        }
         match lookup {
-            Lookup::Answer(_) if !self.table.is_complete() => Attempt::Later,
             Lookup::Answer(answer) => match Body::of_answer(&name, kind, &answer) {
                 Ok(body) => {
                     let attempt = self.write(&query, &body, writing, out);
-                    own.put(key, answer.topic, generation, body);
+                    if let Known::Now(generation) = known {
+                        own.put(key, answer.topic, generation, body);
+                    }
                     attempt
                 }
                 Err(error) => {
@@ -88,8 +92,6 @@ impl Server {
                     self.write(&query, &Body::plain(ResponseCode::ServFail), writing, out)
                 }
             },
-            // Whose addresses are ours is not known yet.
-            Lookup::Forward if kind == RecordType::PTR && !self.table.is_complete() => Attempt::Later,
             Lookup::Forward => {
                 if kind == RecordType::HINFO && self.forwarder.saw(&name) {
                     return self.write(&query, &Body::plain(ResponseCode::NXDomain), writing, out);
@@ -133,10 +135,11 @@ impl Server {
         let failed = || (Arc::new(Body::plain(ResponseCode::ServFail)), 0, 0);
         let Some(name) = name_of(query) else { return failed() };
         let kind = RecordType::from(query.kind);
-        if !self.table.is_complete() {
-            let is_ours = !matches!(self.table.answer(&name, kind).0, Lookup::Forward);
-            let must_wait = is_ours || kind == RecordType::PTR;
-            if must_wait && tokio::time::timeout(FIRST_LIST, self.table.completed()).await.is_err() {
+        let (lookup, known) = self.table.answer(&name, kind);
+        if self.must_wait(&lookup, known, kind) {
+            let patience = self.table.patience(FIRST_LIST);
+            let in_time = tokio::time::timeout(patience, self.table.completed()).await.is_ok();
+            if !in_time && known == Known::Partly {
                 return failed();
             }
         }
@@ -153,6 +156,22 @@ impl Server {
                     None => failed(),
                 }
             }
+        }
+    }
+
+    /// Whether the lists of the API server are to be waited for, which may say something else.
+    fn must_wait(&self, lookup: &Lookup, known: Known, kind: RecordType) -> bool {
+        let says_something = match lookup {
+            Lookup::Answer(answer) => !answer.answers.is_empty(),
+            Lookup::Chase { .. } => true,
+            // Whose addresses are ours is not known yet.
+            Lookup::Forward if kind == RecordType::PTR => false,
+            Lookup::Forward => return false,
+        };
+        match known {
+            Known::Now(_) => false,
+            Known::Last => !says_something && !self.table.patience(FIRST_LIST).is_zero(),
+            Known::Partly => true,
         }
     }
 

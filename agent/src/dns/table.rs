@@ -5,32 +5,59 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use hickory_proto::rr::{Name, RecordType};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use pagurus_agent_core::dns::saved::Saving;
 use pagurus_agent_core::dns::{Generations, Index, Lookup, Used};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::index::dns;
 
+/// Names that are saved before others get at the index.
+const TOGETHER: usize = 512;
+/// For so long after the start the API server's word is waited for before it is said, from what was known last, that there is
+/// nothing of a name.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All there is now; how often what the answer depends on had changed by then.
+    Now(u64),
+    /// All there was when an earlier agent last saved it.
+    Last,
+    /// What has been told so far.
+    Partly,
+}
+
 /// The index and whether everything has been told. Cheap to clone.
 #[derive(Clone)]
 pub struct Table {
     index: Arc<RwLock<Index>>,
+    /// What an earlier agent knew, until everything has been told.
+    last: Arc<RwLock<Option<Index>>>,
+    started: Instant,
     generations: Generations,
     is_complete: Arc<AtomicBool>,
     complete: watch::Sender<bool>,
 }
 
 impl Table {
-    /// An empty one for this domain.
-    pub fn new(domain: &Name) -> Self {
+    /// An empty one for this domain; until it is complete, what was known `last` is answered.
+    pub(super) fn new(domain: &Name, last: Option<Index>) -> Self {
         let index = Index::new(domain);
-        let generations = index.generations();
-        let (index, is_complete) = (Arc::new(RwLock::new(index)), Arc::default());
-        Self { index, generations, is_complete, complete: watch::Sender::new(false) }
+        Self {
+            generations: index.generations(),
+            index: Arc::new(RwLock::new(index)),
+            last: Arc::new(RwLock::new(last)),
+            started: Instant::now(),
+            is_complete: Arc::default(),
+            complete: watch::Sender::new(false),
+        }
     }
 
     /// A Service as it is now.
@@ -68,7 +95,27 @@ impl Table {
         if self.is_complete.swap(true, Ordering::AcqRel) {
             return;
         }
+        *self.last.write() = None;
         self.complete.send_replace(true);
+    }
+
+    /// How long a question that cannot be answered from all there is now is to wait for that. Who has the word of an earlier agent,
+    /// which says that there is something, need not wait at all.
+    pub(super) fn patience(&self, without: Duration) -> Duration {
+        if self.is_complete() {
+            Duration::ZERO
+        } else if self.last.read().is_some() {
+            SETTLE.saturating_sub(self.started.elapsed())
+        } else {
+            without
+        }
+    }
+
+    /// The whole index as bytes. Who changes it meanwhile waits for a small part of that.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let mut saving = Saving::default();
+        while saving.add(&self.index.read(), TOGETHER) {}
+        saving.finish()
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -82,20 +129,26 @@ impl Table {
         let _ = complete.wait_for(|complete| *complete).await;
     }
 
-    /// What is known about a question, and how often what the answer depends on had changed by then.
-    pub(super) fn answer(&self, name: &Name, kind: RecordType) -> (Lookup, u64) {
+    /// What is known about a question, and from when.
+    pub(super) fn answer(&self, name: &Name, kind: RecordType) -> (Lookup, Known) {
+        let is_complete = self.is_complete();
+        if !is_complete && let Some(last) = &*self.last.read() {
+            return (last.answer(name, kind), Known::Last);
+        }
         let index = self.index.read();
         let lookup = index.answer(name, kind);
-        let generation = match &lookup {
-            Lookup::Answer(answer) => self.generations.of(answer.topic),
-            Lookup::Forward | Lookup::Chase { .. } => 0,
+        let known = match &lookup {
+            _ if !is_complete => Known::Partly,
+            Lookup::Answer(answer) => Known::Now(self.generations.of(answer.topic)),
+            Lookup::Forward | Lookup::Chase { .. } => Known::Now(0),
         };
-        (lookup, generation)
+        (lookup, known)
     }
 
     /// Whether the cluster's DNS is reached at this ClusterIP.
     pub(super) fn is_cluster_dns(&self, ip: IpAddr) -> bool {
-        self.index.read().has_cluster_ip(super::SERVICE.0, super::SERVICE.1, ip)
+        let has = |index: &Index| index.has_cluster_ip(super::SERVICE.0, super::SERVICE.1, ip);
+        has(&self.index.read()) || self.last.read().as_ref().is_some_and(has)
     }
 
     pub(super) fn generations(&self) -> Generations {

@@ -11,16 +11,18 @@ use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::clients::Clients;
 use super::server::{Attempt, Server};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once; more wait to be accepted. One client's beyond its share are closed.
 const CONNECTIONS: usize = 256;
+const CONNECTIONS_OF_ONE: usize = 64;
 /// Questions of one connection that are being answered at once.
 const PIPELINED: usize = 16;
-/// A connection on which nothing happens for so long is closed.
+/// A connection on which no question is finished, and none is being answered, for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer.
 const WRITE: Duration = Duration::from_secs(5);
@@ -34,10 +36,11 @@ pub(super) async fn serve(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut connections = JoinSet::new();
+    let clients = Clients::new(CONNECTIONS_OF_ONE);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a DNS connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -47,8 +50,10 @@ pub(super) async fn serve(
             Some(_) = connections.join_next() => continue,
             () = cancel.cancelled() => break,
         };
+        let Some(share) = clients.enter(peer.ip().to_canonical()) else { continue };
         let (server, cancel) = (server.clone(), cancel.clone());
         connections.spawn(async move {
+            let _share = share;
             if let Err(error) = connection(stream, &server, &cancel).await {
                 tracing::debug!(%error, "a DNS connection broke");
             }
@@ -70,11 +75,13 @@ async fn connection(
     let mut waiting = FuturesUnordered::new();
     let mut is_open = true;
     let mut out = Vec::new();
+    let mut idle = tokio::time::Instant::now() + IDLE;
     loop {
         while waiting.len() < PIPELINED
             && let Some(message) = take_message(&mut received)
         {
             let arrived = Instant::now();
+            idle = tokio::time::Instant::now() + IDLE;
             out.clear();
             match server.try_answer(&message, LIMIT, &mut own, &mut out) {
                 Attempt::Answered => {
@@ -92,13 +99,16 @@ async fn connection(
             return Ok(());
         }
         tokio::select! {
-            read = timeout(IDLE, stream.read_buf(&mut received)), if is_open && waiting.len() < PIPELINED => match read {
+            read = timeout_at(idle, stream.read_buf(&mut received)), if is_open && waiting.len() < PIPELINED => match read {
                 Ok(Ok(0)) => is_open = false,
                 Ok(read) => drop(read?),
                 Err(_) if waiting.is_empty() => return Ok(()),
-                Err(_) => {}
+                Err(_) => idle = tokio::time::Instant::now() + IDLE,
             },
-            Some(answer) = waiting.next() => write(&mut stream, &answer).await?,
+            Some(answer) = waiting.next() => {
+                write(&mut stream, &answer).await?;
+                idle = tokio::time::Instant::now() + IDLE;
+            }
             () = cancel.cancelled(), if is_open => is_open = false,
         }
     }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::clients::{Clients, Share};
 use super::server::{Attempt, Server};
 
 /// Datagrams taken at once.
@@ -26,6 +27,23 @@ pub(super) struct Later {
     pub(super) from: SocketAddr,
     pub(super) socket: Arc<UdpSocket>,
     pub(super) arrived: Instant,
+    /// What its client has of the room for such questions.
+    pub(super) share: Share,
+}
+
+/// Where questions go that take time.
+pub(super) struct Queue {
+    pub(super) questions: mpsc::Sender<Later>,
+    pub(super) clients: Clients,
+}
+
+impl Queue {
+    /// Whether there was room for it.
+    fn take(&self, message: &[u8], from: SocketAddr, socket: &Arc<UdpSocket>, arrived: Instant) -> bool {
+        let Some(share) = self.clients.enter(from.ip().to_canonical()) else { return false };
+        let question = Later { message: message.into(), from, socket: socket.clone(), arrived, share };
+        self.questions.try_send(question).is_ok()
+    }
 }
 
 /// Ends the threads when dropped.
@@ -58,7 +76,7 @@ pub(super) fn serve(
     socket: &Arc<UdpSocket>,
     stop: &Stopped,
     server: &Server,
-    later: &mpsc::Sender<Later>,
+    later: &Queue,
 ) -> io::Result<()> {
     let mut own = server.memory();
     let mut batch = Batch::new();
@@ -83,8 +101,7 @@ pub(super) fn serve(
                 Attempt::Answered => true,
                 Attempt::Dropped => false,
                 Attempt::Later => {
-                    let question = Later { message: message.into(), from, socket: socket.clone(), arrived };
-                    let refused = later.try_send(question).is_err();
+                    let refused = !later.take(message, from, socket, arrived);
                     if refused {
                         server.fail(message, None, out);
                     }

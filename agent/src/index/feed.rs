@@ -17,6 +17,9 @@ use tokio::time::Instant;
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 pub type Name = (String, String);
 
+/// Namespace and name in one piece of memory, with the slash between that neither can have: there are very many of them.
+type Joined = Box<str>;
+
 /// What happened to one object, or to the list.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change<K> {
@@ -33,11 +36,11 @@ pub struct Feed<K> {
     kind: &'static str,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
     /// Objects that are there.
-    known: HashSet<Name>,
-    /// Objects named by a list that is being read, if one is.
-    listed: Option<HashSet<Name>>,
+    known: HashSet<Joined>,
+    /// Objects named by a list that is being read, if one is and something was known before.
+    listed: Option<HashSet<Joined>>,
     /// Objects to be told gone.
-    gone: Vec<Name>,
+    gone: Vec<Joined>,
     complete: bool,
     /// When reading and decoding of the last event began.
     arrived: Instant,
@@ -79,7 +82,7 @@ where
     pub async fn next(&mut self) -> Change<K> {
         loop {
             if let Some(name) = self.gone.pop() {
-                return Change::Gone(name);
+                return Change::Gone(split(&name));
             }
             if std::mem::take(&mut self.complete) {
                 return Change::Complete;
@@ -114,9 +117,10 @@ where
 
     fn take(&mut self, event: Event<K>) -> Option<Change<K>> {
         match event {
-            Event::Init => self.listed = Some(HashSet::new()),
+            // The first list takes nothing away.
+            Event::Init => self.listed = (!self.known.is_empty()).then(HashSet::new),
             Event::InitApply(object) => {
-                let name = name(&object);
+                let name = joined(&object);
                 if let Some(listed) = &mut self.listed {
                     listed.insert(name.clone());
                 }
@@ -124,27 +128,34 @@ where
                 return Some(Change::Set(object));
             }
             Event::InitDone => {
-                let listed = self.listed.take().unwrap_or_default();
-                self.gone = self.known.extract_if(|name| !listed.contains(name)).collect();
+                if let Some(listed) = self.listed.take() {
+                    self.gone = self.known.extract_if(|name| !listed.contains(name)).collect();
+                }
                 self.complete = true;
             }
             Event::Apply(object) => {
-                self.known.insert(name(&object));
+                self.known.insert(joined(&object));
                 return Some(Change::Set(object));
             }
             Event::Delete(object) => {
-                let name = name(&object);
+                let name = joined(&object);
                 self.known.remove(&name);
-                return Some(Change::Gone(name));
+                return Some(Change::Gone(split(&name)));
             }
         }
         None
     }
 }
 
-fn name<K: Resource>(object: &K) -> Name {
+fn joined<K: Resource>(object: &K) -> Joined {
     let meta = object.meta();
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    let part = |part: &Option<String>| part.as_deref().unwrap_or_default().to_owned();
+    [part(&meta.namespace), part(&meta.name)].join("/").into()
+}
+
+fn split(name: &str) -> Name {
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    (namespace.to_owned(), name.to_owned())
 }
 
 #[cfg(test)]

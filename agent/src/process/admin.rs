@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,6 +17,9 @@ use crate::config::NodeContext;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+
+/// A port for metrics that is taken is tried again after this time.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// The answer for a path; `None` if it is not one of these.
 pub fn answer(context: &NodeContext, path: &str, query: &str) -> Option<Response<Bytes>> {
@@ -80,4 +84,36 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let answer = move |path: &str, query: &str| answer(&context, path, query);
     super::http::serve("health checks", listener, answer, cancel).await
+}
+
+/// Serves the metrics where kube-proxy's are expected, until cancelled. A port that cannot be had is told and tried again: Services
+/// are balanced all the same.
+pub async fn run_metrics(
+    context: Arc<NodeContext>,
+    address: SocketAddr,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut told = None;
+    let listener = loop {
+        match super::http::bind(address) {
+            Ok(listener) => break listener,
+            Err(error) => {
+                let message = format!("cannot serve metrics on {address} (metricsBindAddress): {error}");
+                if told.as_ref() != Some(&message) {
+                    tracing::error!("{message}");
+                    let about = crate::report::events::about_node(&context.node_name);
+                    context.events.warning(&about, "FailedToStartMetrics", message.as_str());
+                    told = Some(message);
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = cancel.cancelled() => return Ok(()),
+        }
+    };
+    let answer = move |path: &str, query: &str| {
+        matches!(path, "/metrics" | "/healthz" | "/livez").then(|| answer(&context, path, query)).flatten()
+    };
+    super::http::serve("metrics", listener, answer, cancel).await
 }

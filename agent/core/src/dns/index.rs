@@ -31,6 +31,11 @@ impl Generations {
         self.0.get(topic.0).map_or(0, |generation| generation.load(Ordering::Acquire))
     }
 
+    /// How often anything has changed that an answer is made of.
+    pub fn of_all(&self) -> u64 {
+        self.of(EVERYTHING)
+    }
+
     fn bump(&self, topic: Topic) {
         if let Some(generation) = self.0.get(topic.0) {
             generation.fetch_add(1, Ordering::Release);
@@ -53,7 +58,7 @@ pub struct Used {
 #[derive(Debug)]
 pub(super) struct Entry {
     /// `name.namespace`.
-    key: Arc<str>,
+    pub(super) key: Arc<str>,
     /// `None`: only slices are known.
     pub(super) service: Option<Stored>,
     slices: Box<[u64]>,
@@ -66,16 +71,16 @@ pub(super) struct Stored {
 }
 
 #[derive(Debug)]
-struct StoredSlice {
-    entry: u32,
-    content: Packed,
+pub(super) struct StoredSlice {
+    pub(super) entry: u32,
+    pub(super) content: Packed,
 }
 
 /// The index.
 #[derive(Debug)]
 pub struct Index {
     pub(super) domain: Name,
-    entries: Vec<Option<Entry>>,
+    pub(super) entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     ids: HashMap<Arc<str>, u32>,
     /// How many Services each namespace has.
@@ -151,11 +156,17 @@ impl Index {
             Some(stored) if stored.entry != id => self.take_slice(number),
             _ => {}
         }
+        self.put_slice(number, StoredSlice { entry: id, content });
+    }
+
+    /// Puts a slice in its place.
+    pub(super) fn put_slice(&mut self, number: u64, slice: StoredSlice) {
+        let id = slice.entry;
         let is_headless = self.is_headless(id);
         if is_headless {
             self.forget_addresses(number);
         }
-        self.slices.insert(number, StoredSlice { entry: id, content });
+        self.slices.insert(number, slice);
         if let Some(entry) = self.entries[id as usize].as_mut()
             && !entry.slices.contains(&number)
         {
@@ -226,7 +237,7 @@ impl Index {
     }
 
     /// The number of a name, made if it has none.
-    fn entry(&mut self, name: &str, namespace: &str) -> u32 {
+    pub(super) fn entry(&mut self, name: &str, namespace: &str) -> u32 {
         let key: Arc<str> = key(name, namespace).into();
         if let Some(id) = self.ids.get(&key) {
             return *id;
@@ -247,7 +258,7 @@ impl Index {
     }
 
     /// Puts a Service, or none, in its place.
-    fn put(&mut self, id: u32, namespace: &str, service: Option<Stored>) {
+    pub(super) fn put(&mut self, id: u32, namespace: &str, service: Option<Stored>) {
         let was_headless = self.is_headless(id);
         let Some(entry) = self.entries[id as usize].as_mut() else { return };
         let is_there = service.is_some();

@@ -60,6 +60,16 @@ impl Packed {
         Self(bytes.into_boxed_slice())
     }
 
+    /// As they lie there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// From what lay somewhere; what makes no sense in it is as good as not there.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
     pub(super) fn ports(&self) -> impl Iterator<Item = PackedPort<'_>> {
         self.split().0.into_iter()
     }

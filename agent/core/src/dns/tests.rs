@@ -245,30 +245,3 @@ fn topics_change_with_what_they_are_about() {
     assert!(generations.of(db) > before[1]);
     assert!(generations.of(nobody) > before[2]);
 }
-
-#[test]
-#[ignore = "prints what a large cluster takes; run with --nocapture --test-threads=1 and --release for true figures"]
-fn memory_of_a_large_cluster() {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-        status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
-    let before = resident();
-    let mut index = Index::new(&name("cluster.local"));
-    let start = std::time::Instant::now();
-    for number in 0..30_000u32 {
-        let (namespace, this) = (format!("namespace-{}", number % 300), format!("service-{number}"));
-        let ip = Ipv4Addr::from(0x0a60_0000 + number);
-        let ports = vec![port("http", Protocol::Tcp, 80)];
-        index.set_service(service(&namespace, &this, Kind::ClusterIp(Some(ip), None), ports.clone()));
-        let endpoints = (0..4)
-            .map(|host| Endpoint {
-                ip: Ipv4Addr::from(0x0a10_0000 + number * 4 + host).into(),
-                ready: true,
-                hostname: None,
-            })
-            .collect();
-        index.set_slice(&format!("{this}-abcde"), &slice(&namespace, &this, ports, endpoints));
-    }
-    println!("{:?}: {} KiB in {:?}", index.used(), (resident() - before) / 1024, start.elapsed());
-}

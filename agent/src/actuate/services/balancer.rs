@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pagurus_agent_core::addr::Protocol;
+use pagurus_agent_core::addr::{Backend, BackendId, Protocol};
 use pagurus_agent_core::services::plan::{Full, MapOp, ServiceNumber, Table};
 use pagurus_agent_core::services::{Desired, ServiceName};
 use pagurus_agent_datapath::names::Names;
@@ -45,8 +45,19 @@ pub(super) struct Balancer<M> {
     checks: Checks,
     /// Names of Services by number, for those who read the maps without us.
     names: Option<Names>,
+    /// The same for us. Who had a number stays here until it is given to another.
+    owners: Vec<Option<ServiceName>>,
     /// What is to be told.
     outcome: Outcome,
+}
+
+/// Whose a number is, and the backends there are.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// The Service.
+    pub(super) name: ServiceName,
+    /// Its backends.
+    pub(super) members: Vec<(BackendId, Backend)>,
 }
 
 /// What passes have come to, for others to act on.
@@ -81,6 +92,7 @@ impl<M: ServiceMaps> Balancer<M> {
             metrics,
             checks: Checks::new(),
             names,
+            owners: Vec::new(),
             outcome: Outcome::default(),
         }
     }
@@ -261,11 +273,7 @@ impl<M: ServiceMaps> Balancer<M> {
                 Check { service: name.clone(), uid: uid.clone(), endpoints: self.desired.local_ready(name) },
             )
         });
-        if let Some((names, number)) = self.names.as_mut().zip(self.table.number(name)) {
-            if let Err(error) = names.set(number.0, &name.to_string()) {
-                tracing::warn!(service = %name, error = &error as &dyn std::error::Error, "its name is not written");
-            }
-        }
+        self.note_owner(name);
         self.checks.retain(|_, other| other.service != *name);
         self.checks.extend(check);
         let lost = self.desired.claims().lost(name).into_iter();
@@ -275,6 +283,33 @@ impl<M: ServiceMaps> Balancer<M> {
             unwritten: self.failed.get(name).cloned(),
         };
         self.outcome.problems.insert(name.clone(), problems);
+    }
+
+    /// Notes whose number it is.
+    fn note_owner(&mut self, name: &ServiceName) {
+        let Some(number) = self.table.number(name).filter(|number| number.0 != 0) else { return };
+        let place = number.0 as usize;
+        if self.owners.get(place).is_some_and(|owner| owner.as_ref() == Some(name)) {
+            return;
+        }
+        if self.owners.len() <= place {
+            self.owners.resize(place + 1, None);
+        }
+        self.owners[place] = Some(name.clone());
+        if let Some(names) = &mut self.names
+            && let Err(error) = names.set(number.0, &name.to_string())
+        {
+            tracing::warn!(service = %name, error = &error as &dyn std::error::Error, "its name is not written");
+        }
+    }
+
+    /// Whose these numbers are. Takes little time for each: changes wait for it.
+    pub(super) fn owners(&self, numbers: &[ServiceNumber]) -> Vec<Option<Owner>> {
+        let of = |number: &ServiceNumber| {
+            let name = self.owners.get(number.0 as usize)?.clone()?;
+            Some(Owner { members: self.table.members(&name).collect(), name })
+        };
+        numbers.iter().map(of).collect()
     }
 
     /// Notes the backends that take no datagrams any more.
@@ -303,7 +338,7 @@ impl<M: ServiceMaps> Balancer<M> {
             })
             .collect();
         json!({
-            "desired": { "services": self.desired.service_names().count(), "slices": self.desired.slice_names().count() },
+            "desired": { "services": self.desired.service_count(), "slices": self.desired.slice_names().len() },
             "observed": { "frontends": used.services, "slots": used.slots, "backends": used.backends },
             "pending": self.failed.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>(),
             "contested": contested,

@@ -9,12 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pagurus_agent_core::services::{Desired, LocalDns, NodeAddress, ServiceName};
-use pagurus_agent_datapath::ServiceMaps;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::balancer::Balancer;
 use super::host_ports;
 use super::told::Told;
 use crate::actuate::network::PodsHere;
@@ -90,17 +87,11 @@ impl Feeds {
         }
     }
 
-    pub(super) fn take<M: ServiceMaps>(
-        &mut self,
-        balancer: &Mutex<Balancer<M>>,
-        config: &ServiceConfig,
-        news: News,
-    ) {
+    /// Takes a change over into what is wanted.
+    pub(super) fn take(&mut self, desired: &mut Desired, config: &ServiceConfig, news: News) {
         if let Some((names, _)) = &self.sources.dns {
             tell(names, &news);
         }
-        let mut balancer = balancer.lock();
-        let desired = &mut balancer.desired;
         match news {
             News::Service(change) => match *change {
                 Change::Set(object) => self.set_service(desired, &object),

@@ -55,14 +55,23 @@ pub struct Health {
 struct State {
     updated: Timestamp,
     /// The Service maps are as they should be.
-    serving: bool,
+    written: bool,
+    /// The programs that read them are in place.
+    attached: bool,
     /// Nobody is about to take the node away.
     eligible: bool,
 }
 
+impl State {
+    /// Whether Services are served.
+    fn serving(&self) -> bool {
+        self.written && self.attached
+    }
+}
+
 impl Default for Health {
     fn default() -> Self {
-        let state = State { updated: Timestamp::now(), serving: false, eligible: true };
+        let state = State { updated: Timestamp::now(), written: false, attached: false, eligible: true };
         Self { checks: watch::Sender::default(), state: Mutex::new(state) }
     }
 }
@@ -80,9 +89,14 @@ impl Health {
     }
 
     /// Whether the Service maps are as they should be; called after each time they were written.
-    pub fn set_serving(&self, serving: bool) {
+    pub fn set_written(&self, written: bool) {
         let mut state = self.state.lock();
-        (state.serving, state.updated) = (serving, Timestamp::now());
+        (state.written, state.updated) = (written, Timestamp::now());
+    }
+
+    /// The programs are in place.
+    pub fn set_attached(&self) {
+        self.state.lock().attached = true;
     }
 
     /// Whether load balancers may send this node new connections.
@@ -97,10 +111,10 @@ impl Health {
             json!({ "lastUpdated": state.updated.to_string(), "currentTime": Timestamp::now().to_string() });
         let healthy = match path {
             // Whether the process works: a node that is being taken away need not restart it.
-            "/livez" => state.serving,
+            "/livez" => state.serving(),
             "/healthz" => {
                 text["nodeEligible"] = state.eligible.into();
-                state.serving && state.eligible
+                state.serving() && state.eligible
             }
             _ => return None,
         };
@@ -111,7 +125,7 @@ impl Health {
     fn answer_check(&self, port: u16) -> Option<Response<Bytes>> {
         let checks = self.checks.borrow().clone();
         let check = checks.get(&port)?;
-        let serving = self.state.lock().serving;
+        let serving = self.state.lock().serving();
         let text = json!({
             "service": { "namespace": &*check.service.namespace, "name": &*check.service.name },
             "localEndpoints": check.endpoints,
@@ -261,7 +275,9 @@ mod tests {
         let health = Health::default();
         let status = |path: &str| health.answer(path).map(|response| response.status().as_u16());
         assert_eq!((status("/healthz"), status("/livez"), status("/")), (Some(503), Some(503), None));
-        health.set_serving(true);
+        health.set_written(true);
+        assert_eq!(status("/healthz"), Some(503), "no program reads the maps yet");
+        health.set_attached();
         assert_eq!((status("/healthz"), status("/livez")), (Some(200), Some(200)));
         // The node is about to go: load balancers leave it, the process is well.
         health.set_eligible(false);
@@ -280,7 +296,7 @@ mod tests {
         );
         assert_eq!(of(31_001).map(|(status, ..)| status), Some(503));
         assert_eq!(of(31_002), None);
-        health.set_serving(false);
+        health.set_written(false);
         assert_eq!(of(31_000).map(|(status, ..)| status), Some(503));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use pagurus_agent_core::addr::Protocol;
-use pagurus_agent_core::services::{Desired, HostPort};
+use pagurus_agent_core::services::{Desired, HostPort, ServiceName};
 use pagurus_cni::commands::Connected;
 
 /// Makes the host ports those of these pods.
@@ -19,6 +19,13 @@ pub(super) fn set(desired: &mut Desired, pods: &[Connected]) {
     for (key, host_port) in wanted {
         desired.set_host_port(&key, host_port);
     }
+}
+
+/// The pod (namespace and name) whose host port this is; none if it is a Service.
+pub(super) fn pod(name: &ServiceName) -> Option<(&str, &str)> {
+    // As `wanted` names them, which begins with the pod.
+    let (pod, _) = Some(&*name.name).filter(|_| name.namespace.is_empty())?.split_once(' ')?;
+    pod.split_once('/')
 }
 
 /// Each port once for each of the pod's addresses, by a name that tells which it is.
@@ -102,6 +109,9 @@ mod tests {
             &[pod("c", &["10.244.0.7"], &[(None, 8080, "sctp")])],
             &["ns/c 8080/sctp 10.244.0.7 c@eth0"],
         );
+        let key = desired.host_port_keys().next().expect("one").clone();
+        assert_eq!(super::pod(&ServiceName::of_host_port(&key)), Some(("ns", "c")));
+        assert_eq!(super::pod(&ServiceName::new("ns", "c")), None);
         check(&mut desired, &[], &[]);
     }
 }

@@ -10,13 +10,15 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 
-use pagurus_agent_core::services::plan::{Grown, Table};
-use pagurus_agent_datapath::Datapath;
+use pagurus_agent_core::addr::BackendId;
+use pagurus_agent_core::services::plan::{Grown, ServiceNumber, Table};
+use pagurus_agent_datapath::load::Counts;
+use pagurus_agent_datapath::services::{KernelMaps, ServiceCounts, Stats};
 
-use super::balancer::Balancer;
+use super::balancer::{Balancer, Owner};
 use crate::process::metrics::Metrics;
 
 /// Seconds; close together up to 5 ms, which a change may take at most.
@@ -99,13 +101,18 @@ impl Default for ServiceMetrics {
 }
 
 /// Shows what the programs count, whenever the metrics are asked for.
-pub(super) fn register_counters(metrics: &Metrics, balancer: &Arc<Mutex<Balancer<Datapath>>>) {
-    let collector = Counted { balancer: balancer.clone() };
+pub(super) fn register_counters(
+    metrics: &Metrics,
+    balancer: &Arc<Mutex<Balancer<KernelMaps>>>,
+    programs: Counts,
+) {
+    let collector = Counted { balancer: balancer.clone(), programs };
     metrics.register("datapath", |registry| registry.register_collector(Box::new(collector)));
 }
 
 struct Counted {
-    balancer: Arc<Mutex<Balancer<Datapath>>>,
+    balancer: Arc<Mutex<Balancer<KernelMaps>>>,
+    programs: Counts,
 }
 
 impl std::fmt::Debug for Counted {
@@ -119,8 +126,9 @@ type Row = (Vec<(&'static str, String)>, u64);
 
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let counts = Counts::read(&mut self.balancer.lock());
-        for (name, value) in counts.programs {
+        let stats = self.balancer.lock().maps.stats();
+        let counts = Counted::read(&stats, |asked| self.balancer.lock().owners(asked));
+        for (name, value) in self.programs.counters().unwrap_or_default() {
             let counter = ConstCounter::new(value);
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(
@@ -130,8 +138,10 @@ impl Collector for Counted {
                 kind,
             )?)?;
         }
+        let drops = self.programs.drops().unwrap_or_default().into_iter();
+        let drops = drops.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)).collect();
         for (name, help, rows) in [
-            ("drops", "Packets dropped or refused, by reason", counts.drops),
+            ("drops", "Packets dropped or refused, by reason", drops),
             ("service_connections", "Connections, and flows of datagrams, by Service", counts.connections),
             ("service_refused", "Connections refused for want of an endpoint, by Service", counts.refused),
             ("service_dropped", "Connections dropped for a policy, by Service", counts.dropped),
@@ -143,53 +153,116 @@ impl Collector for Counted {
                 ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
             }
         }
-        Ok(())
+        let bytes = ConstGauge::new(map_bytes());
+        let help = "Memory of the kernel in the maps that this agent holds";
+        bytes.encode(encoder.encode_descriptor("map_bytes", help, None, bytes.metric_type())?)
     }
 }
 
 /// What the maps say. Services and endpoints of which nothing was counted are left out: most are, on most nodes.
-#[derive(Default)]
-struct Counts {
-    programs: Vec<(&'static str, u64)>,
-    drops: Vec<Row>,
+#[derive(Debug, Default)]
+struct ServiceRows {
     connections: Vec<Row>,
     refused: Vec<Row>,
     dropped: Vec<Row>,
     backends: Vec<Row>,
 }
 
-impl Counts {
-    fn read(balancer: &mut Balancer<Datapath>) -> Self {
-        let mut counts = Self { programs: balancer.maps.counters().unwrap_or_default(), ..Self::default() };
-        let drops = balancer.maps.drops().unwrap_or_default();
-        counts.drops =
-            drops.into_iter().map(|(reason, count)| (vec![("reason", reason.to_owned())], count)).collect();
-        let maps = balancer.maps.services();
-        for (number, name) in balancer.table.numbers() {
-            let service = maps.service_counts(number);
-            if service.connections + service.refused + service.dropped == 0 {
-                continue;
-            }
-            let labels =
-                || vec![("namespace", name.namespace.to_string()), ("service", name.name.to_string())];
-            for (rows, count) in [
-                (&mut counts.connections, service.connections),
-                (&mut counts.refused, service.refused),
-                (&mut counts.dropped, service.dropped),
-            ] {
-                if count > 0 {
-                    rows.push((labels(), count));
-                }
-            }
-            for (id, backend) in balancer.table.members(name) {
-                let count = maps.backend_connections(id);
-                if count > 0 {
-                    let mut labels = labels();
-                    labels.push(("backend", backend.to_string()));
-                    counts.backends.push((labels, count));
+/// So many Services are asked about at once: the balancer is kept from its work for as long as it takes to answer that.
+const TOGETHER: usize = 64;
+
+impl Counted {
+    /// Reads the counters without any lock; only whose they are is asked of the balancer, `owners`, for a few at a time.
+    fn read(stats: &Stats, mut owners: impl FnMut(&[ServiceNumber]) -> Vec<Option<Owner>>) -> ServiceRows {
+        let mut rows = ServiceRows::default();
+        let counted: Vec<_> = stats.services().collect();
+        for counted in counted.chunks(TOGETHER) {
+            let numbers: Vec<ServiceNumber> = counted.iter().map(|(number, _)| *number).collect();
+            for ((_, counts), owner) in counted.iter().zip(owners(&numbers)) {
+                if let Some(owner) = owner {
+                    rows.add(counts, &owner, |id| stats.backend(id));
                 }
             }
         }
-        counts
+        rows
+    }
+}
+
+impl ServiceRows {
+    fn add(&mut self, counts: &ServiceCounts, owner: &Owner, of_backend: impl Fn(BackendId) -> u64) {
+        let name = &owner.name;
+        let labels = || vec![("namespace", name.namespace.to_string()), ("service", name.name.to_string())];
+        for (rows, count) in [
+            (&mut self.connections, counts.connections),
+            (&mut self.refused, counts.refused),
+            (&mut self.dropped, counts.dropped),
+        ] {
+            if count > 0 {
+                rows.push((labels(), count));
+            }
+        }
+        for (id, backend) in &owner.members {
+            let count = of_backend(*id);
+            if count > 0 {
+                let mut labels = labels();
+                labels.push(("backend", backend.to_string()));
+                self.backends.push((labels, count));
+            }
+        }
+    }
+}
+
+/// What the kernel says the maps behind this process's descriptors take.
+fn map_bytes() -> f64 {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fdinfo") else { return 0.0 };
+    // A descriptor that was closed meanwhile is none.
+    sum_of_maps(entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok())) as f64
+}
+
+/// The bytes of all maps, each once, from what `/proc` says of descriptors.
+fn sum_of_maps(texts: impl Iterator<Item = String>) -> u64 {
+    let mut maps = std::collections::BTreeMap::new();
+    for text in texts {
+        let of = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            value.trim().parse::<u64>().ok()
+        };
+        if let Some((id, bytes)) = of("map_id").zip(of("memlock")) {
+            maps.insert(id, bytes);
+        }
+    }
+    maps.values().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_map_is_counted_once() {
+        let map = |id: u64, bytes: u64| format!("pos:\t0\nmap_type:\t1\nmemlock:\t{bytes}\nmap_id:\t{id}\n");
+        let program = "prog_type:\t18\nmemlock:\t4096\nprog_id:\t7\n".to_owned();
+        assert_eq!(sum_of_maps([map(1, 100), program, map(2, 20), map(1, 100)].into_iter()), 120);
+        assert_eq!(sum_of_maps(std::iter::empty()), 0);
+    }
+
+    #[test]
+    fn what_was_not_counted_is_not_shown() {
+        let mut rows = ServiceRows::default();
+        let backend = |last: u8| pagurus_agent_core::addr::Backend {
+            ip: [10, 0, 0, last].into(),
+            port: 80,
+            protocol: pagurus_agent_core::addr::Protocol::Tcp,
+        };
+        let owner = Owner {
+            name: pagurus_agent_core::services::ServiceName::new("ns", "web"),
+            members: vec![(BackendId(1), backend(1)), (BackendId(2), backend(2))],
+        };
+        let counts = ServiceCounts { connections: 3, refused: 0, dropped: 1 };
+        rows.add(&counts, &owner, |id| if id == BackendId(2) { 3 } else { 0 });
+        assert_eq!((rows.connections.len(), rows.refused.len(), rows.dropped.len()), (1, 0, 1));
+        let labels = [("namespace", "ns"), ("service", "web"), ("backend", "10.0.0.2:80/TCP")];
+        let labels = labels.map(|(name, value)| (name, value.to_owned())).to_vec();
+        assert_eq!(rows.backends, [(labels, 3)]);
     }
 }

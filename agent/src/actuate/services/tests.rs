@@ -1,6 +1,8 @@
 //! The balancer over recorded maps: what is written, what happens when writing fails.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use pagurus_agent_core::services::plan::MapOp;
 use pagurus_agent_core::services::plan::{Capacity, QUARANTINE};
 use pagurus_agent_datapath::fake::Recorder;
@@ -72,7 +74,7 @@ fn slice(service: &str, ips: &[&str]) -> News {
 fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {
     let mut feeds = feeds();
     for one in news {
-        feeds.take(balancer, &config(), one);
+        feeds.take(&mut balancer.lock().desired, &config(), one);
     }
     balancer.lock().write_dirty(Instant::now());
 }
@@ -89,6 +91,12 @@ fn held(balancer: &Mutex<Balancer<Recorder>>) -> (usize, usize, usize) {
     let memory = &balancer.lock().maps.memory;
     let slots = memory.slots.iter().filter(|id| **id != 0).count();
     (memory.services.len(), slots, memory.backends.iter().flatten().count())
+}
+
+#[test]
+fn the_table_of_connections_begins_no_larger_than_it_may_be() {
+    assert_eq!(capacity(1024).conntrack, 2048);
+    assert_eq!(capacity(u32::MAX).conntrack, MapCapacity::default().conntrack);
 }
 
 #[tokio::test]
@@ -154,7 +162,7 @@ async fn the_first_pass_removes_what_is_left_over() {
     let next = Mutex::new(Balancer::new(maps, table, None, ServiceMetrics::default()));
     let mut feeds = feeds();
     for news in [service("web", "10.96.0.1"), slice("web", &["10.0.0.1", "10.0.0.2"])] {
-        feeds.take(&next, &config(), news);
+        feeds.take(&mut next.lock().desired, &config(), news);
     }
     next.lock().write_all();
     assert!(matches!(next.lock().maps.ops[..], [MapOp::DeleteService(_)]), "{:?}", next.lock().maps.ops);

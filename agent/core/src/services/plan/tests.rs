@@ -2,6 +2,5 @@
 //! what a naive reading of the desired state says, whatever was interrupted before.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod load;
 mod model;
 mod sequences;
