@@ -53,8 +53,10 @@ struct Known {
 impl Known {
     fn take_service(&mut self, change: Change<Service>) {
         match change {
-            Change::Set(service) => {
+            Change::Set(mut service) => {
                 let name = services::name(&service.metadata);
+                // Often larger than all the rest, and nobody here looks at it.
+                service.metadata.managed_fields = None;
                 self.gone.remove(&name);
                 self.services.insert(name, Arc::new(service));
             }

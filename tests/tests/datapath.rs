@@ -3,6 +3,7 @@
 mod conntrack;
 mod growth;
 mod kills;
+mod opening;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};

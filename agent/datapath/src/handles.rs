@@ -10,8 +10,8 @@ use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, RingBuf};
 use pagurus_ebpf_abi::{self as abi, maps};
 
-use crate::services::MapError;
 use crate::programs::Programs;
+use crate::services::MapError;
 use crate::{LoadError, sys, values};
 
 /// A pod of this node: how packets get to it.

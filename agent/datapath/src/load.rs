@@ -143,10 +143,8 @@ impl Parts {
             config.capacity.conntrack,
         )?;
         let conntrack = Conntrack::new(conntrack)?;
-        let counts = Counts {
-            counters: per_cpu(&mut ebpf, maps::COUNTERS)?,
-            drops: per_cpu(&mut ebpf, maps::DROPS)?,
-        };
+        let counts =
+            Counts { counters: per_cpu(&mut ebpf, maps::COUNTERS)?, drops: per_cpu(&mut ebpf, maps::DROPS)? };
         let node = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
         let mut node = NodeMap(Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?);
         let (first, last) = config.node_ports.clone().into_inner();

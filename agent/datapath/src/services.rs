@@ -233,6 +233,16 @@ pub(crate) fn gone(result: Result<(), aya::maps::MapError>, map: &'static str) -
     }
 }
 
+/// Whether nobody sees what an operation writes before a frontend leads there, so that frontends may wait for it. That a backend takes
+/// no new connections is seen at once: frontends must have stopped leading to it before.
+fn is_unseen(op: &MapOp) -> bool {
+    match op {
+        MapOp::WriteSlots(..) | MapOp::PutSourceRange(..) => true,
+        MapOp::PutBackend(_, held) => !held.draining,
+        _ => false,
+    }
+}
+
 /// Frontends that are to be written together.
 #[derive(Default)]
 struct Frontends {
@@ -289,8 +299,8 @@ impl ServiceMaps for KernelMaps {
         Ok(observed)
     }
 
-    /// Frontends that follow each other are written together. What is written through memory may be written before them although it
-    /// comes later: until something leads to it nobody sees it.
+    /// Frontends that follow each other are written together. What nobody sees until something leads to it may be written before them
+    /// although it comes later; all else is written in the order in which it was planned.
     fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
         let mut waiting = Frontends::default();
         for (place, op) in ops.iter().enumerate() {
@@ -304,8 +314,7 @@ impl ServiceMaps for KernelMaps {
                     }
                     continue;
                 }
-                MapOp::WriteSlots(..) | MapOp::PutBackend(..) | MapOp::PutSourceRange(..) => {}
-                _ if waiting.keys.is_empty() => {}
+                op if waiting.keys.is_empty() || is_unseen(op) => {}
                 _ => waiting.write(&self.services)?,
             }
             if let Err(error) = self.carry_out(op) {
@@ -326,5 +335,32 @@ impl ServiceMaps for crate::Datapath {
 
     fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
         self.services().apply(ops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pagurus_agent_core::addr::{Backend, Frontend, Protocol, ServiceIp};
+    use pagurus_agent_core::services::plan::{Extent, Held};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_written_before_frontends() {
+        let backend = Backend { ip: [10, 0, 0, 1].into(), port: 80, protocol: Protocol::Udp };
+        let put = |draining| MapOp::PutBackend(BackendId(1), Held { backend, local: false, draining });
+        let frontend =
+            Frontend { ip: ServiceIp::Own([10, 96, 0, 1].into()), port: 80, protocol: Protocol::Udp };
+        for (op, expected) in [
+            (MapOp::WriteSlots(0, Box::new([1])), true),
+            (put(false), true),
+            (put(true), false),
+            (MapOp::DeleteService(frontend), false),
+            (MapOp::FreeBackend(BackendId(1)), false),
+            (MapOp::FreeSlots(Extent { first: 0, count: 1 }), false),
+            (MapOp::Grow(Grown::Slots, 8), false),
+        ] {
+            assert_eq!(is_unseen(&op), expected, "{op:?}");
+        }
     }
 }

@@ -19,9 +19,7 @@ use pagurus_agent_datapath::load::NodeMap;
 use pagurus_agent_datapath::names::Names;
 use pagurus_agent_datapath::programs::Programs;
 use pagurus_agent_datapath::services::KernelMaps;
-use pagurus_agent_datapath::{
-    Config as DatapathConfig, LIMITS, LoadError, MapCapacity, Parts, ServiceMaps,
-};
+use pagurus_agent_datapath::{Config as DatapathConfig, LIMITS, LoadError, MapCapacity, Parts, ServiceMaps};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;

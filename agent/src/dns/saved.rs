@@ -55,7 +55,10 @@ pub(super) async fn run(table: Table, path: PathBuf, cancel: CancellationToken) 
             match job.await.context("save the names of the cluster")? {
                 Ok(()) => (written, told) = (Some(now), false),
                 Err(error) if !told => {
-                    tracing::warn!(error = format!("{error:#}"), "the names of the cluster are not saved; trying again");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the names of the cluster are not saved; trying again"
+                    );
                     told = true;
                 }
                 Err(_) => {}

@@ -5,9 +5,9 @@
 
 use hickory_proto::rr::Name;
 
+use super::Kind;
 use super::index::{Index, Stored, StoredSlice};
 use super::packed::Packed;
-use super::Kind;
 
 /// What every saved index begins with; the last byte is the version of what follows.
 const MAGIC: [u8; 8] = *b"pgrdns\0\x01";
@@ -99,9 +99,9 @@ impl Saving {
 
 /// FNV-1a: tells what was cut off or overwritten; nobody means harm to this file who could not do worse.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// What is left to read.
@@ -242,7 +242,9 @@ mod tests {
                 "1.0.96.10.in-addr.arpa.",
                 "example.com.",
             ] {
-                for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::PTR, RecordType::ANY] {
+                for kind in
+                    [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::PTR, RecordType::ANY]
+                {
                     let of = |index: &Index| shown(index.answer(&name(text), kind));
                     assert_eq!(of(&before), of(&after), "{text} {kind}");
                 }

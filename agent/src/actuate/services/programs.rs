@@ -78,9 +78,16 @@ impl Attachment {
                         programs = self.attach_sockets(programs).await?;
                         is_attached = true;
                     }
-                    match packets.map_err(anyhow::Error::from).and_then(|packets| self.install(&programs, packets)) {
+                    match packets
+                        .map_err(anyhow::Error::from)
+                        .and_then(|packets| self.install(&programs, packets))
+                    {
                         Ok(()) => {
-                            told.tell(&about_node(&self.context.node_name), "DataplaneProgramsRefused", Vec::new());
+                            told.tell(
+                                &about_node(&self.context.node_name),
+                                "DataplaneProgramsRefused",
+                                Vec::new(),
+                            );
                             return Ok(());
                         }
                         Err(error) => Refusal {
