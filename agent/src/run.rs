@@ -16,7 +16,7 @@ use crate::process::{admin, logging, preflight};
 use crate::{dns, report, serve};
 
 /// Where the names of the cluster are kept over restarts.
-const NAMES: &str = "/var/lib/pagurus/dns-names";
+const NAMES: &str = "/run/pagurus/dns-names";
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 

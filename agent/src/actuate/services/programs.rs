@@ -55,15 +55,16 @@ impl Attachment {
             Ok(programs) = programs => programs,
             () = cancel.cancelled() => return Ok(()),
         };
-        tokio::select! {
+        // The maps that only programs use are held by them: what they take is shown as long as there is an agent.
+        let _programs = tokio::select! {
             outcome = self.bring(programs) => outcome?,
             () = cancel.cancelled() => return Ok(()),
-        }
+        };
         cancel.cancelled().await;
         Ok(())
     }
 
-    async fn bring(&mut self, mut programs: Programs) -> anyhow::Result<()> {
+    async fn bring(&mut self, mut programs: Programs) -> anyhow::Result<Programs> {
         let mut told = Told::new(self.context.events.clone());
         let mut is_attached = false;
         self.part.not_ready("the kernel is verifying the programs");
@@ -88,7 +89,7 @@ impl Attachment {
                                 "DataplaneProgramsRefused",
                                 Vec::new(),
                             );
-                            return Ok(());
+                            return Ok(programs);
                         }
                         Err(error) => Refusal {
                             reason: "PacketProgramsRefused",
