@@ -46,8 +46,10 @@ pub const DROP_REWRITE: u32 = 9;
 pub const DROP_TTL: u32 = 10;
 /// Too long for the way to the backend's node; the sender was told.
 pub const DROP_TOO_LONG: u32 = 11;
+/// The middle of a connection of which nothing is known here, though nothing is to be done with it without that.
+pub const DROP_UNKNOWN_CONNECTION: u32 = 12;
 /// How many reasons there are.
-pub const DROP_REASONS: u32 = 12;
+pub const DROP_REASONS: u32 = 13;
 
 /// Name of each reason, by number.
 pub const DROP_NAMES: [&str; DROP_REASONS as usize] = [
@@ -63,6 +65,7 @@ pub const DROP_NAMES: [&str; DROP_REASONS as usize] = [
     "rewrite",
     "ttl",
     "too_long",
+    "unknown_connection",
 ];
 
 const _: () = assert!(size_of::<DropEvent>() == 64);

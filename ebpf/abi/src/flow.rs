@@ -39,9 +39,9 @@ pub struct FlowState {
     pub last: u32,
     /// `FLOW_*`.
     pub flags: u32,
-    /// The backend's id; 0 if the flow is only masqueraded.
+    /// The backend's id; 0 if the flow goes through no Service.
     pub backend: u32,
-    /// [`ServiceValue::service`](crate::ServiceValue::service); 0 if the flow is only masqueraded.
+    /// [`ServiceValue::service`](crate::ServiceValue::service); 0 if the flow goes through none.
     pub service: u32,
     /// When the first packet came, in seconds since the machine was started.
     pub since: u32,
@@ -57,6 +57,9 @@ pub const FLOW_MASQUERADE: u32 = 1 << 2;
 pub const FLOW_DSR: u32 = 1 << 3;
 /// [`FlowState::flags`]: came from outside the cluster.
 pub const FLOW_OUTSIDE: u32 = 1 << 4;
+/// [`FlowState::flags`]: through no Service: only the source port was replaced, because another flow of the client has it to the same
+/// place.
+pub const FLOW_APART: u32 = 1 << 5;
 /// [`FlowState::flags`]: TCP: a packet without SYN was seen in this direction; others: more than one packet was seen.
 pub const FLOW_ESTABLISHED: u32 = 1 << 8;
 /// [`FlowState::flags`]: TCP FIN or SCTP SHUTDOWN was seen in this direction.
@@ -64,7 +67,23 @@ pub const FLOW_FIN: u32 = 1 << 9;
 /// [`FlowState::flags`]: TCP RST or SCTP ABORT was seen in this direction.
 pub const FLOW_RESET: u32 = 1 << 10;
 
+/// [`FlowState::flags`]: the bits from here on are the low half of the Service's generation at which the backend was chosen, or found
+/// to be one of the Service's still.
+pub const FLOW_GENERATION: u32 = 16;
+
 impl FlowState {
+    /// The low half of the generation of its Service that it was last compared with.
+    #[inline(always)]
+    pub const fn generation(&self) -> u16 {
+        (self.flags >> FLOW_GENERATION) as u16
+    }
+
+    /// Notes with which generation of its Service it was compared.
+    #[inline(always)]
+    pub const fn set_generation(&mut self, generation: u32) {
+        self.flags = self.flags & ((1 << FLOW_GENERATION) - 1) | generation << FLOW_GENERATION;
+    }
+
     /// The key of the entry of the other direction, for packets of this protocol.
     #[inline(always)]
     pub const fn other(&self, protocol: u8) -> FlowTuple {

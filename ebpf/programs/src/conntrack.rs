@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// SCTP chunks.
-const SCTP_INIT: u8 = 1;
+pub(crate) const SCTP_INIT: u8 = 1;
 const SCTP_INIT_ACK: u8 = 2;
 const SCTP_ABORT: u8 = 6;
 const SCTP_SHUTDOWN: u8 = 7;
@@ -45,6 +45,13 @@ pub(crate) fn find(key: &FlowTuple) -> Option<&'static mut FlowState> {
     // SAFETY: the kernel keeps the memory while the program runs. Another program may write the same words at the same time: they
     // are flags and times, of which any is good.
     Some(unsafe { &mut *place })
+}
+
+/// As [`find`], in the table that is being copied alone.
+#[inline(always)]
+pub(crate) fn find_uncopied(key: &FlowTuple) -> Option<&'static FlowState> {
+    // SAFETY: as above.
+    CONNTRACK.get_value_ptr_mut(1, key).map(|place| unsafe { &*place })
 }
 
 /// What a packet says of the state of its flow.

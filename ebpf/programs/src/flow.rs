@@ -4,12 +4,12 @@
 
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
-    FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL,
-    NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP,
+    DROP_UNKNOWN_CONNECTION, FLOW_APART, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT,
+    FlowState, NODE_ADDRESS_LOCAL, NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
 };
 
 use crate::{
-    conntrack,
+    conntrack::{self, SCTP_INIT},
     maps::{ENDPOINTS, config},
     nat,
     packet::Hook,
@@ -46,8 +46,10 @@ enum Known {
 #[inline(always)]
 fn known(work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
     if entry.flags & FLOW_REPLY == 0 {
-        // Forward entries are made, and used, where the flow comes in.
-        if hook == Hook::ToPod || (hook == Hook::ToOutside && is_handed_on(entry)) {
+        // Forward entries are made, and used, where the flow comes in. Of a flow that was given another port the old one is on its way
+        // out too: that is the flow through a Service, translated.
+        let is_of_others = is_handed_on(entry) || entry.flags & FLOW_APART != 0;
+        if hook == Hook::ToPod || (hook == Hook::ToOutside && is_of_others) {
             return Known::Good(Step::LEAVE);
         }
         match fitness(work, entry) {
@@ -76,7 +78,7 @@ fn is_first(work: &Work) -> bool {
 }
 
 #[inline(always)]
-fn fitness(work: &Work, entry: &FlowState) -> Fitness {
+fn fitness(work: &mut Work, entry: &mut FlowState) -> Fitness {
     let is_first = is_first(work);
     if is_first
         && (conntrack::is_closed(entry)
@@ -92,11 +94,32 @@ fn fitness(work: &Work, entry: &FlowState) -> Fitness {
         .filter(|backend| backend.address == entry.destination && backend.port.0 == entry.destination_port.0);
     let has_connections = matches!(work.tuple.protocol, PROTOCOL_TCP | PROTOCOL_SCTP);
     match backend {
-        Some(backend) if backend.flags & BACKEND_DRAINING == 0 => Fitness::Good,
+        Some(backend) if backend.flags & BACKEND_DRAINING == 0 => {
+            if has_connections || confirm(work, entry) {
+                Fitness::Good
+            } else {
+                Fitness::Stale
+            }
+        }
         _ if is_first || !has_connections => Fitness::Stale,
         Some(_) => Fitness::Good,
         None => Fitness::Gone,
     }
+}
+
+/// Whether a Service still gives the client of a flow of datagrams the backend that it has: its policies may have become narrower, or the
+/// backend has gone from those that are for this client.
+#[inline(always)]
+fn confirm(work: &mut Work, entry: &mut FlowState) -> bool {
+    work.state = *entry;
+    let side = if entry.flags & FLOW_OUTSIDE != 0 { Side::Outside } else { Side::Inside };
+    if !stages::confirm(side) {
+        return false;
+    }
+    if work.state.flags != entry.flags {
+        entry.flags = work.state.flags;
+    }
+    true
 }
 
 /// Begins a flow, if it is one of ours.
@@ -136,10 +159,7 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
         if anew {
             return Step::refuse(DROP_BACKEND_GONE);
         }
-        if is_first(work) {
-            forget_closed(work);
-        }
-        return Step::LEAVE;
+        return straight(packet, work, hook);
     }
     match stages::choose(side) {
         Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
@@ -148,22 +168,19 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
     }
 }
 
-/// A connection straight to a backend, from a port that was used before for one through a Service that led to the same backend: its
-/// answers look like those of the old one, which must not be given the Service's address any more.
+/// A flow that is for no Service. From a port that has one through a Service to the same place, its answers would look like those of
+/// that one and be given the Service's address. What is left of one that has ended is forgotten; while it lives, this flow gets another
+/// port, as the kernel's own NAT does it.
 #[inline(always)]
-fn forget_closed(work: &mut Work) {
+fn straight<P: Stages>(packet: &P, work: &mut Work, hook: Hook) -> Step {
     let protocol = work.tuple.protocol;
-    work.other_key = FlowTuple {
-        source: work.tuple.destination,
-        destination: work.tuple.source,
-        source_port: work.tuple.destination_port,
-        destination_port: work.tuple.source_port,
-        protocol,
-        reserved: [0; 3],
-    };
-    let Some(reply) = conntrack::find(&work.other_key) else { return };
+    if !is_beginning(work) {
+        return Step::LEAVE;
+    }
+    work.other_key = work.state.other(protocol);
+    let Some(reply) = conntrack::find(&work.other_key) else { return Step::LEAVE };
     if reply.flags & FLOW_REPLY == 0 {
-        return;
+        return Step::LEAVE;
     }
     work.other = *reply;
     let forward = work.other.other(protocol);
@@ -172,6 +189,27 @@ fn forget_closed(work: &mut Work) {
     if is_closed {
         conntrack::remove(&forward);
         conntrack::remove(&work.other_key);
+        return Step::LEAVE;
+    }
+    // What leaves here may be that very flow, translated a moment ago.
+    if hook == Hook::ToOutside {
+        return Step::LEAVE;
+    }
+    work.state.flags = FLOW_APART;
+    match packet.track(false) {
+        nat::TRACKED => Step::TRANSLATE,
+        reason => Step::drop(reason),
+    }
+}
+
+/// Whether the packet may be the first of a flow.
+#[inline(always)]
+fn is_beginning(work: &Work) -> bool {
+    match work.tuple.protocol {
+        PROTOCOL_TCP => is_first(work),
+        PROTOCOL_SCTP => work.parsed.kind == SCTP_INIT,
+        PROTOCOL_UDP => true,
+        _ => false,
     }
 }
 
@@ -252,6 +290,11 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
     if !is_ready {
         return Step::drop(DROP_NO_NAT_PORT);
     }
+    // Its entry was lost, and with it the port under which the backend knows it: another would not help.
+    if work.state.flags & FLOW_SNAT != 0 && work.tuple.protocol == PROTOCOL_TCP && !is_first(work) {
+        return Step::refuse(DROP_UNKNOWN_CONNECTION);
+    }
+    work.state.set_generation(work.service.generation);
     match packet.track(anew) {
         nat::TRACKED => {
             service::count(work);
@@ -265,6 +308,7 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
 #[inline(always)]
 fn to_backends_node(work: &mut Work, anew: bool) -> Step {
     work.state.flags |= FLOW_DSR;
+    work.state.set_generation(work.service.generation);
     nat::stamp(work);
     let written = if anew {
         conntrack::put(&work.tuple, &work.state)

@@ -119,13 +119,15 @@ impl Reserved {
     pub(crate) const FULL: Self = Self(2);
 }
 
-/// Whether an entry leads to the same client and from the same frontend, so that it may be written over.
+/// Whether an entry may be written over by a new one: it leads to the same client and from the same frontend, or it is what is left of
+/// a connection that has ended, and in nobody's way.
 #[inline(always)]
-fn is_same(a: &FlowState, b: &FlowState) -> bool {
-    a.destination == b.destination
-        && a.destination_port.0 == b.destination_port.0
-        && a.source == b.source
-        && a.source_port.0 == b.source_port.0
+fn gives_way(entry: &FlowState, new: &FlowState) -> bool {
+    conntrack::is_closed(entry)
+        || (entry.destination == new.destination
+            && entry.destination_port.0 == new.destination_port.0
+            && entry.source == new.source
+            && entry.source_port.0 == new.source_port.0)
 }
 
 /// Writes the entry of the other direction with the source port as it stands in `work.state`.
@@ -133,11 +135,13 @@ fn is_same(a: &FlowState, b: &FlowState) -> bool {
 pub(crate) fn reserve() -> Reserved {
     let Some(work) = work() else { return Reserved::FULL };
     fill_other(work);
+    // Flows that are still to be copied into the larger table hold their ports too.
+    if conntrack::find_uncopied(&work.other_key).is_some_and(|entry| !gives_way(entry, &work.other)) {
+        return Reserved::TAKEN;
+    }
     let result = match conntrack::add(&work.other_key, &work.other) {
-        // What is left of an earlier connection is in nobody's way.
         Err(Refused::Exists)
-            if conntrack::find(&work.other_key)
-                .is_some_and(|entry| is_same(entry, &work.other) || conntrack::is_closed(entry)) =>
+            if conntrack::find(&work.other_key).is_some_and(|entry| gives_way(entry, &work.other)) =>
         {
             conntrack::put(&work.other_key, &work.other)
         }

@@ -6,9 +6,9 @@ use core::arch::asm;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_get_prandom_u32};
 use pagurus_ebpf_abi::{
-    DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, SERVICE_AFFINITY, SERVICE_DSR, SERVICE_HAS_ENDPOINTS,
-    SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey,
-    ServiceStats, SourceRange, client_hash, flow_hash, place,
+    DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY, SERVICE_DSR,
+    SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM,
+    SERVICE_SOURCE_RANGES, ServiceKey, ServiceStats, SourceRange, client_hash, flow_hash, place,
 };
 
 use crate::{
@@ -40,23 +40,53 @@ impl Choice {
     pub(crate) const REFUSE: Self = Self(3 << 8);
 }
 
-/// Finds the Service of `work.tuple`, for `work.service`. False: there is none.
+/// What a flow asks for.
 #[inline(always)]
-pub(crate) fn find(side: Side) -> bool {
-    let Some(work) = work() else { return false };
-    let tuple = &work.tuple;
-    let key = ServiceKey {
+fn key(tuple: &FlowTuple) -> ServiceKey {
+    ServiceKey {
         address: tuple.destination,
         port: tuple.destination_port,
         protocol: tuple.protocol,
         reserved: 0,
-    };
+    }
+}
+
+/// Finds the Service of `work.tuple`, for `work.service`. False: there is none.
+#[inline(always)]
+pub(crate) fn find(side: Side) -> bool {
+    let Some(work) = work() else { return false };
+    let key = key(&work.tuple);
     let found = match side {
         Side::Inside => table::service(&key),
         Side::Outside => table::service_outside(&key),
     };
     let Some(service) = found else { return false };
     work.service = service;
+    true
+}
+
+/// Whether the Service of `work.tuple` still gives this client the backend of `work.state`: it is asked again if it has become different
+/// since, and `work.state` then says so.
+#[inline(always)]
+pub(crate) fn confirm(side: Side) -> bool {
+    let Some(work) = work() else { return false };
+    if table::is_of_generation(&key(&work.tuple), work.state.generation()) {
+        return true;
+    }
+    if !find(side) || work.service.service != work.state.service {
+        return false;
+    }
+    if work.service.flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work) {
+        return false;
+    }
+    let extent = match side {
+        Side::Inside => work.service.inside,
+        Side::Outside => work.service.outside,
+    };
+    if !table::contains(&extent, &work.state.destination, work.state.destination_port) {
+        return false;
+    }
+    work.state.set_generation(work.service.generation);
     true
 }
 

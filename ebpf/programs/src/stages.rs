@@ -199,6 +199,18 @@ pub(crate) fn find(side: Side) -> bool {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn confirm_backend(side: u32) -> u32 {
+    u32::from(service::confirm(if side == 0 { Side::Inside } else { Side::Outside }))
+}
+
+/// [`service::confirm`].
+#[inline(always)]
+pub(crate) fn confirm(side: Side) -> bool {
+    confirm_backend(u32::from(side == Side::Outside)) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn choose_backend(side: u32) -> u32 {
     service::choose(if side == 0 { Side::Inside } else { Side::Outside }).0
 }

@@ -7,7 +7,7 @@
 //! written, and left alone for a while after.
 
 use pagurus_ebpf_abi::{
-    Address, Backend, Extent, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, SERVICE_DSR,
+    Address, Backend, Extent, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Port, SERVICE_DSR,
     SERVICE_OUTSIDE_LOCAL, ServiceKey, ServiceValue,
 };
 
@@ -68,6 +68,20 @@ fn service_if(key: &ServiceKey, foreign: impl Fn(&ServiceValue) -> bool) -> Opti
     (flags & NODE_ADDRESS_LOCAL != 0 || foreign(&found)).then_some(found)
 }
 
+/// Whether the low half of the generation of a destination's Service is this one; "no" is always allowed. One word is read, and what may
+/// be wrong with it under the reader's eyes makes it another number.
+#[inline(always)]
+pub(crate) fn is_of_generation(key: &ServiceKey, half: u16) -> bool {
+    let Some(services) = SERVICES.get(0) else { return false };
+    // SAFETY: one word, copied at once.
+    let is_same =
+        |key: &ServiceKey| unsafe { services.get(key) }.map(|found| found.generation as u16 == half);
+    is_same(key).unwrap_or_else(|| {
+        let address = if key.address.is_v4() { Address::ANY_V4 } else { Address::ANY_V6 };
+        is_same(&ServiceKey { address, ..*key }).unwrap_or(false)
+    })
+}
+
 /// The backend's id in a place of an extent.
 #[inline(always)]
 pub(crate) fn id_at(extent: &Extent, place: u32) -> Option<u32> {
@@ -100,18 +114,18 @@ pub(crate) fn backend_at(extent: &Extent, place: u32) -> Option<(u32, Backend)> 
     Some((id, *backend(id)?))
 }
 
-/// Whether `a` comes before `b`, as addresses are ordered in extents.
+/// Whether a backend comes before this address and port, as backends are ordered in extents.
 #[inline(always)]
-fn before(a: &Address, b: &Address) -> bool {
+fn is_before(backend: &Backend, address: &Address, port: u16) -> bool {
     let mut index = 0;
     while index < 4 {
-        let (left, right) = (u32::from_be(a.words[index]), u32::from_be(b.words[index]));
+        let (left, right) = (u32::from_be(backend.address.words[index]), u32::from_be(address.words[index]));
         if left != right {
             return left < right;
         }
         index += 1;
     }
-    false
+    backend.port.number() < port
 }
 
 /// A zero that the verifier does not know to be one ([`NodeConfig::zero`](pagurus_ebpf_abi::NodeConfig::zero)).
@@ -124,6 +138,19 @@ pub(crate) fn unknown_zero() -> u32 {
 /// The first backend of an extent that has this address, with its id.
 #[inline(always)]
 pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, Backend)> {
+    first(extent, address, 0).filter(|(_, backend)| backend.address == *address)
+}
+
+/// Whether an extent has a backend at this address and port.
+#[inline(always)]
+pub(crate) fn contains(extent: &Extent, address: &Address, port: Port) -> bool {
+    first(extent, address, port.number())
+        .is_some_and(|(_, backend)| backend.address == *address && backend.port.0 == port.0)
+}
+
+/// The first backend of an extent that does not come before this address and port, with its id.
+#[inline(always)]
+fn first(extent: &Extent, address: &Address, port: u16) -> Option<(u32, Backend)> {
     let zero = unknown_zero();
     let (mut low, mut high) = (0u32, extent.count);
     for _ in 0..STEPS {
@@ -134,7 +161,7 @@ pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, Backend)>
         }
         let middle = (low + high) / 2;
         let at = backend(id_at(extent, middle)?)?;
-        if before(&at.address, address) {
+        if is_before(at, address, port) {
             low = middle + 1;
         } else {
             high = middle;
@@ -143,5 +170,5 @@ pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, Backend)>
     if low >= extent.count {
         return None;
     }
-    backend_at(extent, low).filter(|(_, backend)| backend.address == *address)
+    backend_at(extent, low)
 }
