@@ -1,10 +1,12 @@
 //! The packet programs: single packets by `BPF_PROG_TEST_RUN` (packet and maps in, packet and maps out), and real sockets between
 //! namespaces through the programs at their devices. The maps are filled here, not by the agent.
 
+mod flows;
 mod fragment;
 mod icmp;
 mod model;
 mod neighbour;
+mod node;
 mod programs;
 pub(crate) mod random;
 mod reject;

@@ -1,5 +1,6 @@
 //! ICMP errors about translated flows: whoever sent the packet in question is told of the packet as it sent it.
 
+use super::node::{FAMILIES, at, bare, bare_node, ip};
 use super::programs::{DROP, PASS, Programs, Service};
 use anyhow::{Context as _, Result, ensure};
 use pagurus_ebpf_abi::{NODE_MASQUERADE, SERVICE_EXTERNAL};
@@ -7,43 +8,6 @@ use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::{
     Body, Packet, echo_request, port_unreachable, protocol, sctp, tcp, time_exceeded, too_big, udp,
 };
-
-/// Addresses of one family.
-struct Family {
-    node: &'static str,
-    pod: &'static str,
-    server: &'static str,
-    client: &'static str,
-    router: &'static str,
-    vip: &'static str,
-}
-
-const FAMILIES: [Family; 2] = [
-    Family {
-        node: "192.168.7.1",
-        pod: "10.244.1.10",
-        server: "10.244.2.10",
-        client: "203.0.113.9",
-        router: "172.16.5.1",
-        vip: "198.51.100.7",
-    },
-    Family {
-        node: "[fd77::1]",
-        pod: "[fd10::1:10]",
-        server: "[fd10::2:10]",
-        client: "[2001:db8::9]",
-        router: "[2001:db8:5::1]",
-        vip: "[2001:db8:7::7]",
-    },
-];
-
-fn at(host: &str, port: u16) -> String {
-    format!("{host}:{port}")
-}
-
-fn bare(host: &str) -> &str {
-    host.trim_matches(['[', ']'])
-}
 
 /// Packets of each transport, long enough to be too long for something.
 fn transports(from: &str, to: &str) -> [(u8, Packet); 4] {
@@ -54,12 +18,6 @@ fn transports(from: &str, to: &str) -> [(u8, Packet); 4] {
         (protocol::UDP, udp().from(from).to(to).payload(&payload[..1])),
         (protocol::SCTP, sctp().from(from).to(to).tag(7).payload(&payload)),
     ]
-}
-
-fn ready() -> Result<Option<Programs>> {
-    let Some(mut programs) = Programs::load()? else { return Ok(None) };
-    programs.node(&[bare(FAMILIES[0].node).parse()?, bare(FAMILIES[1].node).parse()?])?;
-    Ok(Some(programs))
 }
 
 /// The errors that somebody on the way may send about a packet: of several kinds, showing all of it, little of it, less.
@@ -103,17 +61,17 @@ fn check(
 #[test]
 fn about_a_pods_connection() {
     isolated("packets::icmp::about_a_pods_connection", |_| {
-        let Some(mut programs) = ready()? else { return Ok(()) };
+        let Some(mut programs) = bare_node()? else { return Ok(()) };
         for family in &FAMILIES {
-            let (client, vip, server) = (at(family.pod, 4000), at(family.vip, 80), at(family.server, 8080));
+            let (client, vip, server) = (at(family.pod, 4000), at(family.vip, 80), at(family.remote, 8080));
             for (protocol, packet) in transports(&client, &vip) {
                 let id = programs.backend(&server, protocol, false)?;
                 programs.service(&vip, protocol, &Service { inside: &[id], ..Service::default() })?;
                 let seen = programs.run("from_pod", &packet)?.packet();
-                ensure!(seen.destination == bare(family.server).parse::<std::net::IpAddr>()?, "{seen:?}");
+                ensure!(seen.destination == ip(family.remote)?, "{seen:?}");
                 // Of a router on the way, and of the server, which to the client is the Service.
                 check(&programs, "from_outside", &seen, bare(family.router), &packet, bare(family.router))?;
-                check(&programs, "from_outside", &seen, bare(family.server), &packet, bare(family.vip))?;
+                check(&programs, "from_outside", &seen, bare(family.remote), &packet, bare(family.vip))?;
                 // The node itself says it when it cannot send the packet on.
                 check(&programs, "to_pod", &seen, bare(family.node), &packet, bare(family.node))?;
                 // The other way: the server's answer is too long for the way to the client.
@@ -129,10 +87,10 @@ fn about_a_pods_connection() {
 #[test]
 fn about_a_connection_from_outside_to_another_nodes_pod() {
     isolated("packets::icmp::about_a_connection_from_outside_to_another_nodes_pod", |_| {
-        let Some(mut programs) = ready()? else { return Ok(()) };
+        let Some(mut programs) = bare_node()? else { return Ok(()) };
         for family in &FAMILIES {
             let (client, vip, server) =
-                (at(family.client, 4000), at(family.vip, 80), at(family.server, 8080));
+                (at(family.client, 4000), at(family.vip, 80), at(family.remote, 8080));
             for (protocol, packet) in transports(&client, &vip) {
                 let id = programs.backend(&server, protocol, false)?;
                 let service = Service { flags: SERVICE_EXTERNAL, inside: &[id], outside: &[id] };
@@ -141,7 +99,7 @@ fn about_a_connection_from_outside_to_another_nodes_pod() {
                 let (port, _) = seen.ports().context("no ports")?;
                 // Between this node and the server.
                 check(&programs, "from_outside", &seen, bare(family.router), &packet, bare(family.router))?;
-                check(&programs, "from_outside", &seen, bare(family.server), &packet, bare(family.vip))?;
+                check(&programs, "from_outside", &seen, bare(family.remote), &packet, bare(family.vip))?;
                 // Between this node and the client.
                 let answer = packet.clone().turned().from(&server).to(&at(family.node, port));
                 let seen = programs.run("from_outside", &answer)?.packet();
@@ -157,7 +115,7 @@ fn about_a_connection_from_outside_to_another_nodes_pod() {
 #[test]
 fn about_an_echo_with_the_nodes_address() {
     isolated("packets::icmp::about_an_echo_with_the_nodes_address", |_| {
-        let Some(mut programs) = ready()? else { return Ok(()) };
+        let Some(mut programs) = bare_node()? else { return Ok(()) };
         programs.networks(&[("10.0.0.0", 8), ("fd00::", 8)])?;
         programs.configure(|config| config.flags = NODE_MASQUERADE)?;
         for family in &FAMILIES {
@@ -174,7 +132,7 @@ fn about_an_echo_with_the_nodes_address() {
             )?;
             let ping = echo_request(77, 1).from(pod).to(bare(family.client)).payload(b"abcdefgh");
             let seen = programs.run("to_outside", &ping)?.packet();
-            ensure!(seen.source == bare(family.node).parse::<std::net::IpAddr>()?, "{seen:?}");
+            ensure!(seen.source == ip(family.node)?, "{seen:?}");
             check(&programs, "from_outside", &seen, bare(family.router), &ping, bare(family.router))?;
         }
         Ok(())
@@ -184,9 +142,9 @@ fn about_an_echo_with_the_nodes_address() {
 #[test]
 fn about_anything_else_they_stay_as_they_are() {
     isolated("packets::icmp::about_anything_else_they_stay_as_they_are", |_| {
-        let Some(programs) = ready()? else { return Ok(()) };
+        let Some(programs) = bare_node()? else { return Ok(()) };
         for family in &FAMILIES {
-            let about = udp().from(&at(family.pod, 1)).to(&at(family.server, 2)).payload(b"x");
+            let about = udp().from(&at(family.pod, 1)).to(&at(family.remote, 2)).payload(b"x");
             for error in errors(&about) {
                 let error =
                     error.from(bare(family.router)).to(bare(family.pod)).macs([2, 0, 0, 0, 0, 1], [0; 6]);

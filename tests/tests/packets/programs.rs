@@ -41,6 +41,9 @@ pub(super) struct Programs {
     next_slot: u32,
     next_backend: u32,
     next_service: u32,
+    next_generation: u32,
+    /// How long clients stay with their endpoint, of Services that are written from now on and whose flags say that they do.
+    pub(super) affinity_seconds: u32,
 }
 
 /// A Service to be written: what its clients on this node and those elsewhere are given.
@@ -157,7 +160,7 @@ impl Programs {
             reserved: [0; 3],
             networks: [network("::", 0); NETWORKS],
         };
-        let (next_slot, next_backend, next_service) = (1, 1, 1);
+        let (next_slot, next_backend, next_service, next_generation) = (1, 1, 1, 1);
         let mut made = Self {
             ebpf,
             services,
@@ -170,6 +173,8 @@ impl Programs {
             next_slot,
             next_backend,
             next_service,
+            next_generation,
+            affinity_seconds: 10_800,
         };
         made.configure(|_| {})?;
         Ok(Some(made))
@@ -250,6 +255,20 @@ impl Programs {
     pub(super) fn service(&mut self, at: &str, protocol: u8, service: &Service<'_>) -> Result<u32> {
         let number = self.next_service;
         self.next_service += 1;
+        self.change_service(at, protocol, number, service)?;
+        Ok(number)
+    }
+
+    /// Writes a Service that is there already, under this frontend or another.
+    pub(super) fn change_service(
+        &mut self,
+        at: &str,
+        protocol: u8,
+        number: u32,
+        service: &Service<'_>,
+    ) -> Result<()> {
+        let generation = self.next_generation;
+        self.next_generation += 1;
         let inside = self.extent(service.inside)?;
         let outside = self.extent(service.outside)?;
         let maglev = self.extent(service.outside)?;
@@ -258,14 +277,13 @@ impl Programs {
         let value = ServiceValue {
             service: number,
             flags: service.flags,
-            affinity_seconds: 10_800,
-            generation: 1,
+            affinity_seconds: self.affinity_seconds,
+            generation,
             inside,
             outside,
             maglev,
         };
-        self.services.insert(key, value, 0)?;
-        Ok(number)
+        Ok(self.services.insert(key, value, 0)?)
     }
 
     /// Lets a network use a Service with source ranges.
@@ -296,9 +314,13 @@ impl Programs {
         self.conntrack.iter().filter_map(Result::ok).collect()
     }
 
-    /// Writes a flow.
-    pub(super) fn set_state(&mut self, key: &FlowTuple, state: &FlowState) -> Result<()> {
-        Ok(self.conntrack.insert(key, state, 0)?)
+    /// Puts an empty table of flows in place of the one there is, which is still to be copied.
+    pub(super) fn grow(&mut self) -> Result<()> {
+        let larger = HashMap::create(8192, SPARSE)?;
+        put_at(&mut self.ebpf, "CONNTRACK", 1, &self.conntrack)?;
+        put_at(&mut self.ebpf, "CONNTRACK", 0, &larger)?;
+        self.conntrack = larger;
+        Ok(())
     }
 
     /// Forgets every flow.
@@ -423,6 +445,10 @@ impl Programs {
 
 /// Puts an inner map into its place.
 fn put<M: aya::maps::InnerMap>(ebpf: &mut Ebpf, name: &str, inner: &M) -> Result<()> {
+    put_at(ebpf, name, 0, inner)
+}
+
+fn put_at<M: aya::maps::InnerMap>(ebpf: &mut Ebpf, name: &str, place: u32, inner: &M) -> Result<()> {
     let outer = ebpf.map_mut(name).with_context(|| name.to_owned())?;
-    ArrayOfMaps::<_, M>::try_from(outer)?.set(0, inner, 0).with_context(|| name.to_owned())
+    ArrayOfMaps::<_, M>::try_from(outer)?.set(place, inner, 0).with_context(|| name.to_owned())
 }

@@ -1,7 +1,7 @@
 //! SCTP's checksum through the programs, whatever the packet carries.
 
 use super::programs::{Programs, Service};
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::{Body, protocol, sctp};
 

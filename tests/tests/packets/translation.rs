@@ -1,105 +1,14 @@
 //! What becomes of single packets.
 
-use super::programs::{DROP, PASS, Programs, REDIRECT, Service, flow};
-use anyhow::{Result, ensure};
+use super::node::{FAMILIES, at, bare, expect, ip, ready, transports};
+use super::programs::{DROP, PASS, REDIRECT, Service, flow};
+use anyhow::ensure;
 use pagurus_ebpf_abi::{
     BACKEND_DRAINING, BACKEND_LOCAL, Backend, Endpoint, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, NODE_DELIVER,
     NODE_MASQUERADE, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_OUTSIDE_LOCAL, SERVICE_SOURCE_RANGES,
 };
 use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::{Body, Packet, echo_reply, echo_request, protocol, sctp, tcp, udp};
-
-const NODE: [&str; 2] = ["192.168.7.1", "fd77::1"];
-
-/// Addresses of one family.
-struct Family {
-    node: &'static str,
-    pod: &'static str,
-    other_pod: &'static str,
-    remote: &'static str,
-    client: &'static str,
-    vip: &'static str,
-}
-
-impl Family {
-    fn pod_alone(&self) -> &str {
-        self.pod.trim_matches(['[', ']'])
-    }
-
-    fn client_alone(&self) -> &str {
-        self.client.trim_matches(['[', ']'])
-    }
-
-    fn node_alone(&self) -> &str {
-        self.node.trim_matches(['[', ']'])
-    }
-}
-
-const FAMILIES: [Family; 2] = [
-    Family {
-        node: "192.168.7.1",
-        pod: "10.244.1.10",
-        other_pod: "10.244.1.11",
-        remote: "10.244.2.10",
-        client: "203.0.113.9",
-        vip: "10.96.0.10",
-    },
-    Family {
-        node: "[fd77::1]",
-        pod: "[fd10::1:10]",
-        other_pod: "[fd10::1:11]",
-        remote: "[fd10::2:10]",
-        client: "[2001:db8::9]",
-        vip: "[fd96::10]",
-    },
-];
-
-/// The transports with ports, as packets from one place to another.
-fn transports(from: &str, to: &str) -> [(u8, Packet); 3] {
-    [
-        (protocol::TCP, tcp().from(from).to(to).syn()),
-        (protocol::UDP, udp().from(from).to(to).payload(b"question")),
-        (protocol::SCTP, sctp().from(from).to(to).tag(7).payload(b"a chunk that is none")),
-    ]
-}
-
-fn at(host: &str, port: u16) -> String {
-    format!("{host}:{port}")
-}
-
-fn bare(host: &str) -> Result<std::net::IpAddr> {
-    Ok(host.trim_matches(['[', ']']).parse()?)
-}
-
-fn ready() -> Result<Option<Programs>> {
-    let Some(mut programs) = Programs::load()? else { return Ok(None) };
-    programs.node(&[NODE[0].parse()?, NODE[1].parse()?])?;
-    for family in &FAMILIES {
-        for (index, pod) in [family.pod, family.other_pod].into_iter().enumerate() {
-            let endpoint = Endpoint {
-                ifindex: 70 + index as u32,
-                flags: 0,
-                mac: [2, 0, 0, 0, 1, index as u8],
-                host_mac: [2, 0, 0, 0, 2, index as u8],
-                reserved: 0,
-            };
-            programs.endpoint(bare(pod)?, endpoint)?;
-        }
-    }
-    programs.configure(|config| config.flags = NODE_DELIVER)?;
-    Ok(Some(programs))
-}
-
-/// Expects addresses and ports.
-fn expect(what: &str, packet: &Packet, from: &str, to: &str) -> Result<()> {
-    let wanted = packet.clone().from(from).to(to);
-    ensure!(
-        (packet.source, packet.destination, packet.ports())
-            == (wanted.source, wanted.destination, wanted.ports()),
-        "{what}: {packet:?} is not from {from} to {to}"
-    );
-    Ok(())
-}
 
 #[test]
 fn a_pod_reaches_a_local_backend_and_its_answer_comes_back() {
@@ -157,7 +66,7 @@ fn a_pod_that_is_its_own_backend_sees_the_node() {
                 ensure!(ran.code == REDIRECT, "{ran:?}");
                 let seen = ran.packet();
                 let Some((port, 8080)) = seen.ports() else { anyhow::bail!("{seen:?}") };
-                ensure!((61_000..=64_999).contains(&port) && seen.source == bare(family.node)?, "{seen:?}");
+                ensure!((61_000..=64_999).contains(&port) && seen.source == ip(family.node)?, "{seen:?}");
                 let answer =
                     programs.run("from_pod", &packet.turned().from(&server).to(&at(family.node, port)))?;
                 expect("answer", &answer.packet(), &vip, &client)?;
@@ -206,7 +115,7 @@ fn from_outside_a_remote_backend_sees_the_node() {
                 let ran = programs.run("from_outside", &packet)?;
                 let seen = ran.packet();
                 let Some((port, 8080)) = seen.ports() else { anyhow::bail!("{seen:?}") };
-                ensure!((61_000..=64_999).contains(&port) && seen.source == bare(family.node)?, "{seen:?}");
+                ensure!((61_000..=64_999).contains(&port) && seen.source == ip(family.node)?, "{seen:?}");
                 let state = programs.state(&flow(&client, &vip, protocol));
                 ensure!(state.is_some_and(
                     |state| state.flags & (FLOW_SNAT | FLOW_OUTSIDE) == FLOW_SNAT | FLOW_OUTSIDE
@@ -232,7 +141,7 @@ fn nobody_there_is_said_at_once() {
                 ensure!(ran.code == REDIRECT, "{protocol}: {ran:?}");
                 let answer = ran.packet();
                 ensure!(
-                    answer.source == bare(family.vip)? && answer.destination == bare(family.pod)?,
+                    answer.source == ip(family.vip)? && answer.destination == ip(family.pod)?,
                     "{answer:?}"
                 );
                 ensure!(programs.counts(number)? == (0, 1, 0), "{:?}", programs.counts(number)?);
@@ -347,15 +256,15 @@ fn a_pod_leaves_the_cluster_with_the_nodes_address() {
                 expect("inside", &ran.packet(), &pod, &at(family.remote, 80))?;
             }
             // An echo request has an identifier where others have ports.
-            let request = echo_request(4000, 1).from(family.pod_alone()).to(family.client_alone());
+            let request = echo_request(4000, 1).from(bare(family.pod)).to(bare(family.client));
             let Body::Icmp(seen) = programs.run("to_outside", &request)?.packet().body else {
                 anyhow::bail!("no echo")
             };
             let id = u16::from_be_bytes([seen.rest[0], seen.rest[1]]);
             ensure!((61_000..=64_999).contains(&id), "{seen:?}");
-            let reply = echo_reply(id, 1).from(family.client_alone()).to(family.node_alone());
+            let reply = echo_reply(id, 1).from(bare(family.client)).to(bare(family.node));
             let back = programs.run("from_outside", &reply)?.packet();
-            let wanted = echo_reply(4000, 1).from(family.client_alone()).to(family.pod_alone());
+            let wanted = echo_reply(4000, 1).from(bare(family.client)).to(bare(family.pod));
             ensure!(
                 (&back.body, back.source, back.destination)
                     == (&wanted.body, wanted.source, wanted.destination),
