@@ -16,10 +16,10 @@ use pagurus_ebpf_abi::{
 
 use crate::{
     drop,
-    maps::ENDPOINTS,
+    maps::{ENDPOINTS, config},
     packet::{Packet, Verdict, rewrite},
     stages::Stages,
-    work::{PARSED_V6, Work},
+    work::{PARSED_DIVISIBLE, PARSED_V6, Work},
 };
 
 const AF_INET: u8 = 2;
@@ -94,7 +94,15 @@ pub(crate) fn route<P: Packet>(
     if !forward || stays(destination, is_v6) {
         return Route::KERNEL;
     }
-    way(packet, work, source, destination, is_v6)
+    let route = way(packet, work, source, destination, is_v6);
+    // The kernel sends fragments of what may come in fragments. But nothing that has one of its own addresses as its source: the
+    // sender is told of that, and sends the next one in fragments itself.
+    let is_divided = route.kind == Kind::TooLong
+        && work.parsed.is(PARSED_DIVISIBLE)
+        && !packet.is_egress()
+        && packet.segment() == 0
+        && *source == work.tuple.source;
+    if is_divided { Route::KERNEL } else { route }
 }
 
 /// Asks the kernel's routes.
@@ -111,6 +119,11 @@ pub(crate) fn way<P: Packet>(
     // SAFETY: plain words, written by the kernel.
     let mtu = u32::from(unsafe { fib.__bindgen_anon_1.mtu_result });
     if code == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+        // What the overlay wraps packets in may come in fragments as well.
+        let is_wrapped = config().is_some_and(|config| config.overlay_ifindex == fib.ifindex);
+        if is_wrapped && work.parsed.is(PARSED_DIVISIBLE) {
+            return Route::of(Kind::Way);
+        }
         return Route { kind: Kind::TooLong, mtu, endpoint: None };
     }
     if code != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
@@ -204,7 +217,10 @@ pub(crate) fn refusal<P: Stages>(
             Some(packet.too_long(route.mtu))
         }
         Kind::None => Some(drop::packet(packet, work, DROP_NO_ROUTE)),
-        Kind::Pod | Kind::Way => Some(drop::packet(packet, work, DROP_TTL)),
+        Kind::Pod | Kind::Way => {
+            drop::note(packet, work, DROP_TTL);
+            Some(packet.expired())
+        }
     }
 }
 

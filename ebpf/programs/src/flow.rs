@@ -4,20 +4,21 @@
 
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
-    DROP_UNKNOWN_CONNECTION, FLOW_APART, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT,
-    FlowState, NODE_ADDRESS_LOCAL, NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
+    DROP_NO_ROUTE, DROP_UNKNOWN_CONNECTION, FLOW_APART, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY,
+    FLOW_SNAT, FlowState, NODE_ADDRESS_LOCAL, NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP,
+    PROTOCOL_UDP, SERVICE_EXTERNAL,
 };
 
 use crate::{
     conntrack::{self, SCTP_INIT},
     maps::{ENDPOINTS, config},
     nat,
-    packet::Hook,
+    packet::{Hook, fragment},
     path::{Step, is_handed_on},
     service::{self, Choice, Side},
     stages::{self, Stages},
     table,
-    work::{TCP_ACK, TCP_RST, TCP_SYN, Work, work},
+    work::{PARSED_FRAGMENT_FIRST, TCP_ACK, TCP_RST, TCP_SYN, Work, work},
 };
 
 /// Decides on a packet whose flow is `work.tuple`.
@@ -238,14 +239,32 @@ fn is_in_networks(config: &NodeConfig, address: &Address) -> bool {
     false
 }
 
+/// Whether pods reach an address with this node's and not with their own. Nodes know the way to each other's pods.
+#[inline(always)]
+fn is_masked(config: &NodeConfig, address: &Address) -> bool {
+    config.flags & NODE_MASQUERADE != 0 && !is_in_networks(config, address) && !table::is_node(address)
+}
+
+/// Whether a fragment without ports, whose first one was not seen, would go astray as it is: to an address that is nobody's but a
+/// Service's, or out of the cluster with a pod's address.
+#[inline(always)]
+pub(crate) fn needs_ports(work: &Work, hook: Hook) -> bool {
+    let tuple = &work.tuple;
+    match hook {
+        Hook::ToPod => false,
+        Hook::FromPod | Hook::FromOutside => fragment::is_noted(&tuple.destination),
+        Hook::ToOutside => {
+            config().is_some_and(|config| is_pod(&tuple.source) && is_masked(config, &tuple.destination))
+        }
+    }
+}
+
 /// A pod's flow to the outside: with this node's address if the destination does not know the pod's.
 #[inline(always)]
 fn masquerade<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, anew: bool) -> Step {
-    if config.flags & NODE_MASQUERADE == 0 || is_in_networks(config, &work.tuple.destination) {
-        return Step::LEAVE;
-    }
-    // Nodes know the way to each other's pods. And what begins no connection answers one that began outside: it stays as it is.
-    if table::is_node(&work.tuple.destination) || (work.tuple.protocol == PROTOCOL_TCP && !is_first(work)) {
+    // What begins no connection answers one that began outside: it stays as it is.
+    if !is_masked(config, &work.tuple.destination) || (work.tuple.protocol == PROTOCOL_TCP && !is_first(work))
+    {
         return Step::LEAVE;
     }
     if !nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE) {
@@ -265,6 +284,9 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
     work.state.backend = work.id;
     work.state.service = work.service.service;
     let is_local = work.backend.flags & BACKEND_LOCAL != 0;
+    if work.parsed.is(PARSED_FRAGMENT_FIRST) && work.service.flags & SERVICE_EXTERNAL == 0 {
+        note_destination(work);
+    }
     let mut is_ready = true;
     match hook {
         Hook::FromOutside => {
@@ -285,6 +307,11 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
                 is_ready = nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE);
             }
         }
+        // What the node itself sends to itself never comes to a device with programs, so its answers would not be translated. (Its
+        // sockets have other programs. What is left are raw ones.)
+        Hook::ToOutside if table::node_address(&work.backend.address) & NODE_ADDRESS_LOCAL != 0 => {
+            return Step::refuse(DROP_NO_ROUTE);
+        }
         _ => {}
     }
     if !is_ready {
@@ -301,6 +328,15 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
             Step::TRANSLATE
         }
         reason => Step::drop(reason),
+    }
+}
+
+/// Notes that fragments to the address of this Service are lost without their first one. Others' addresses may be those of something
+/// else besides.
+#[inline(always)]
+fn note_destination(work: &Work) {
+    if !fragment::note_destination(&work.tuple.destination) {
+        conntrack::missed();
     }
 }
 

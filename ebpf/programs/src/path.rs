@@ -3,20 +3,20 @@
 //! Must not know: how headers lie in a packet, how the kernel takes a packet on.
 
 use pagurus_ebpf_abi::{
-    DROP_MALFORMED, DROP_REWRITE, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FlowState,
-    NODE_DELIVER, NODE_FORWARD, NodeConfig, PROTOCOL_TCP,
+    Address, DROP_FRAGMENT, DROP_MALFORMED, DROP_REWRITE, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE,
+    FLOW_REPLY, FlowState, NODE_DELIVER, NODE_FORWARD, NodeConfig, PROTOCOL_TCP,
 };
 
 use crate::{
     conntrack,
     deliver::{self, Route},
-    drop,
+    drop, flow,
     maps::config,
     packet::{Hook, Packet, Verdict, fragment, icmp, mss, parse, reject, rewrite},
     stages::Stages,
     work::{
-        PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, TCP_RST, TCP_SYN,
-        Work, work,
+        PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, PARSED_V6, TCP_RST,
+        TCP_SYN, Work, work,
     },
 };
 
@@ -60,14 +60,14 @@ pub(crate) fn run<P: Stages>(packet: &P) -> Verdict {
         _ if !packet.is_ours() => return Verdict::Pass,
         parse::Kind::Malformed | parse::Kind::Ip => {}
     }
-    if work.parsed.is(PARSED_FRAGMENT_LATER) && !fragment::ports(&mut work.parsed) {
-        // Its ports are not known: it is no part of a flow of ours.
-        work.parsed.flags &= !PARSED_PORTS;
-    }
+    let is_alone = work.parsed.is(PARSED_FRAGMENT_LATER) && !fragment::ports(&mut work.parsed);
     work.tuple = work.parsed.tuple;
     work.service.service = 0;
     if kind == parse::Kind::Malformed {
         return drop::packet(packet, work, DROP_MALFORMED);
+    }
+    if is_alone && flow::needs_ports(work, hook) {
+        return drop::packet(packet, work, DROP_FRAGMENT);
     }
     if work.parsed.is(PARSED_ICMP_ERROR) {
         return packet.error();
@@ -94,6 +94,18 @@ pub(crate) fn refuse<P: Packet>(packet: &P) -> Verdict {
         return Verdict::Drop;
     }
     reject::refuse(packet, &work.parsed)
+}
+
+/// Tells the sender that the packet's time to live was used up on this node.
+#[inline(always)]
+pub(crate) fn expired<P: Packet>(packet: &P) -> Verdict {
+    let (Some(work), Some(config)) = (work(), config()) else { return Verdict::Drop };
+    let (node, none) = if work.parsed.is(PARSED_V6) {
+        (config.node_v6, Address::ANY_V6)
+    } else {
+        (config.node_v4, Address::ANY_V4)
+    };
+    if node == none { Verdict::Drop } else { reject::expired(packet, &mut work.parsed, node) }
 }
 
 /// An ICMP error: about one of our flows, or not.

@@ -40,6 +40,8 @@ pub(crate) trait Stages: Packet {
     fn neighbour(&self) -> Verdict;
     /// [`reject::too_long`].
     fn too_long(&self, mtu: u32) -> Verdict;
+    /// [`path::expired`].
+    fn expired(&self) -> Verdict;
 }
 
 /// An argument, as a hook. Arguments that a function has no use for the compiler leaves out of the calls, and the verifier wants all
@@ -54,7 +56,7 @@ fn given(hook: u32) -> Hook {
 
 /// Declares the stages of one kind of packet: each is a function of its own name, because the verifier tells them apart by that.
 macro_rules! stages {
-    ($packet:ty, $context:ty, $step:ident, $track:ident, $is_taken:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $neighbour:ident) => {
+    ($packet:ty, $context:ty, $step:ident, $track:ident, $is_taken:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $expired:ident, $neighbour:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(context: *mut $context, hook: u32) -> u32 {
@@ -112,6 +114,12 @@ macro_rules! stages {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $expired(context: *mut $context, hook: u32) -> i32 {
+            <$packet>::code(path::expired(&<$packet>::new(context, given(hook))))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $neighbour(context: *mut $context, hook: u32) -> i32 {
             <$packet>::code(neighbour::answer(&<$packet>::new(context, given(hook))))
         }
@@ -163,6 +171,11 @@ macro_rules! stages {
             }
 
             #[inline(always)]
+            fn expired(&self) -> Verdict {
+                Verdict::Code($expired(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
             fn too_long(&self, mtu: u32) -> Verdict {
                 Verdict::Code($too_long(self.context().cast(), self.hook().number(), mtu))
             }
@@ -182,6 +195,7 @@ stages!(
     skb_refuse,
     skb_error,
     skb_too_long,
+    skb_expired,
     skb_neighbour
 );
 

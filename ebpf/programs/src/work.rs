@@ -20,6 +20,8 @@ pub(crate) const PARSED_FRAGMENT_LATER: u32 = 1 << 2;
 pub(crate) const PARSED_ICMP_ERROR: u32 = 1 << 3;
 /// [`Parsed::flags`]: ports (or an ICMP identifier) are in the tuple.
 pub(crate) const PARSED_PORTS: u32 = 1 << 4;
+/// [`Parsed::flags`]: routers may send it on in fragments: IPv4 without "do not fragment".
+pub(crate) const PARSED_DIVISIBLE: u32 = 1 << 5;
 
 /// TCP FIN.
 pub(crate) const TCP_FIN: u8 = 0x01;

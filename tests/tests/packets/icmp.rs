@@ -95,6 +95,9 @@ fn about_a_connection_from_outside_to_another_nodes_pod() {
                 let id = programs.backend(&server, protocol, false)?;
                 let service = Service { flags: SERVICE_EXTERNAL, inside: &[id], outside: &[id] };
                 programs.service(&vip, protocol, &service)?;
+                if protocol == protocol::TCP {
+                    programs.run("from_outside", &tcp().from(&client).to(&vip).syn())?;
+                }
                 let seen = programs.run("from_outside", &packet)?.packet();
                 let (port, _) = seen.ports().context("no ports")?;
                 // Between this node and the server.

@@ -4,11 +4,11 @@ use super::node::{FAMILIES, at, bare, expect, ip, ready, transports};
 use super::programs::{DROP, PASS, REDIRECT, Service, flow};
 use anyhow::ensure;
 use pagurus_ebpf_abi::{
-    BACKEND_DRAINING, BACKEND_LOCAL, Backend, Endpoint, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, NODE_DELIVER,
-    NODE_MASQUERADE, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_OUTSIDE_LOCAL, SERVICE_SOURCE_RANGES,
+    BACKEND_DRAINING, BACKEND_LOCAL, Backend, FLOW_OUTSIDE, FLOW_REPLY, FLOW_SNAT, NODE_MASQUERADE,
+    SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_OUTSIDE_LOCAL, SERVICE_SOURCE_RANGES,
 };
 use pagurus_tests::netns::isolated;
-use pagurus_tests::packet::{Body, Packet, echo_reply, echo_request, protocol, sctp, tcp, udp};
+use pagurus_tests::packet::{Body, echo_reply, echo_request, protocol, tcp};
 
 #[test]
 fn a_pod_reaches_a_local_backend_and_its_answer_comes_back() {

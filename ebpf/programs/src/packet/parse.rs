@@ -9,12 +9,13 @@ use pagurus_ebpf_abi::{
 use super::{
     HEADERS, Packet,
     headers::{
-        ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V4, ETHERTYPE_V6, Ports, V4, V4_MORE, V4_PLACE, V6, V6_FRAGMENT,
-        V6_MORE, V6_PLACE, V6Fragment,
+        ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V4, ETHERTYPE_V6, Ports, V4, V4_MORE, V4_PLACE, V4_WHOLE, V6,
+        V6_FRAGMENT, V6_MORE, V6_PLACE, V6Fragment,
     },
 };
 use crate::work::{
-    PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, PARSED_V6, Parsed,
+    PARSED_DIVISIBLE, PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS,
+    PARSED_V6, Parsed,
 };
 
 /// Most IPv6 extension headers before the transport's.
@@ -78,6 +79,9 @@ pub(crate) fn v4<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
     } else {
         0
     };
+    if header.fragment & V4_WHOLE == 0 {
+        parsed.flags |= PARSED_DIVISIBLE;
+    }
     parsed.tuple = FlowTuple {
         source: Address::from_v4_word(header.tail.source),
         destination: Address::from_v4_word(header.tail.destination),

@@ -22,9 +22,11 @@ const HOPS: u8 = 64;
 const V4_UNREACHABLE: u8 = 3;
 const V4_PORT: u8 = 3;
 const V4_FRAGMENTATION_NEEDED: u8 = 4;
+const V4_TIME_EXCEEDED: u8 = 11;
 const V6_UNREACHABLE: u8 = 1;
 const V6_PORT: u8 = 4;
 const V6_TOO_BIG: u8 = 2;
+const V6_TIME_EXCEEDED: u8 = 3;
 
 /// How much of the packet an ICMP error quotes: the whole answer has at most 576 bytes (RFC 1812), or 1280 (RFC 4443).
 const V4_QUOTE: u32 = 576 - 28;
@@ -82,6 +84,18 @@ pub(crate) fn too_long<P: Packet>(packet: &P, parsed: &Parsed, mtu: u32) -> Verd
     } else {
         error(packet, parsed, V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED, (mtu & 0xffff).to_be())
     }
+}
+
+/// ICMP "time exceeded", in the name of this node: the packet's time to live is used up here.
+#[inline(always)]
+pub(crate) fn expired<P: Packet>(packet: &P, parsed: &mut Parsed, node: Address) -> Verdict {
+    // Whoever the packet is for has nothing to do with it.
+    let meant = parsed.tuple.destination;
+    parsed.tuple.destination = node;
+    let kind = if parsed.is(PARSED_V6) { V6_TIME_EXCEEDED } else { V4_TIME_EXCEEDED };
+    let verdict = error(packet, parsed, kind, 0, 0);
+    parsed.tuple.destination = meant;
+    verdict
 }
 
 /// Makes the packet an empty one that goes back: Ethernet and IP header are written, `length` bytes of this protocol follow.
