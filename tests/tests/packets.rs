@@ -1,7 +1,9 @@
 //! The packet programs: single packets by `BPF_PROG_TEST_RUN` (packet and maps in, packet and maps out), and real sockets between
 //! namespaces through the programs at their devices. The maps are filled here, not by the agent.
 
+mod events;
 mod flows;
+mod forward;
 mod fragment;
 mod icmp;
 mod model;
@@ -12,6 +14,7 @@ pub(crate) mod random;
 mod reject;
 mod sctp;
 mod sockets;
+mod stack;
 mod translation;
 mod xdp;
 

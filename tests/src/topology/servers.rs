@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -190,18 +190,13 @@ pub fn tcp_ask_on(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Ports of clients' UDP sockets: each has one that none had before, because a flow that the dataplane remembers under a port goes on
-/// to where it went, whatever the Service has become meanwhile.
-static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
-
 /// A UDP socket of a host, of the family of `like`.
 ///
 /// # Errors
 /// The kernel gives none.
 pub fn udp_socket(host: &Host, like: SocketAddr) -> Result<UdpSocket> {
     host.run(|| {
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        let socket = UdpSocket::bind((if like.is_ipv4() { "0.0.0.0" } else { "::" }, port))?;
+        let socket = UdpSocket::bind(if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket)
     })

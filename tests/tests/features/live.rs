@@ -82,7 +82,8 @@ pub(super) fn connections_to_draining_endpoints_live(ground: &mut Ground) -> Res
 }
 
 /// A client's port is used for a connection through the Service, translated by the packet programs, and then for one straight to the
-/// same endpoint: answers of the second must not be taken for those of the first, whether it has ended or not.
+/// same endpoint, or through another frontend: answers of the second must not be taken for those of the first, whether it has ended or
+/// not.
 pub(super) fn ports_are_used_again(ground: &mut Ground) -> Result<()> {
     ground.serve(&web(), &[1])?;
     let host = ground.client.host.unhooked();
@@ -91,20 +92,28 @@ pub(super) fn ports_are_used_again(ground: &mut Ground) -> Result<()> {
         let ip: IpAddr = ip.parse()?;
         let through = SocketAddr::new(ip, PORTS[0].2);
         let straight = SocketAddr::new(ground.pods[1].ips.like(ip), PORTS[0].4);
-        // While the first lives, the second cannot be told from it yet.
-        for lives in [false] {
+        let other = SocketAddr::new(ground.node(0).ips.like(ip), PORTS[0].3);
+        for (second, lives) in [(straight, false), (straight, true), (other, false), (other, true)] {
             port += 1;
-            let what = || format!("port {port}, {through} then {straight}, the first lives: {lives}");
+            let what = || format!("port {port}, {through} then {second}, the first lives: {lives}");
             let mut first = host.run(|| tcp_connect_from(port, through)).with_context(what)?;
             read_line(&mut first).with_context(what)?;
             let kept = lives.then_some(first);
-            let mut second = host.run(|| tcp_connect_from(port, straight)).with_context(what)?;
+            let mut second = host.run(|| tcp_connect_from(port, second)).with_context(what)?;
             read_line(&mut second).with_context(what)?;
             tcp_ask_on(&mut second).with_context(what)?;
             if let Some(mut first) = kept {
                 tcp_ask_on(&mut first).with_context(what)?;
                 tcp_ask_on(&mut second).with_context(what)?;
             }
+        }
+        // Datagrams, of one socket that asks both by turns.
+        let through = SocketAddr::new(ip, PORTS[1].2);
+        let straight = SocketAddr::new(ground.pods[1].ips.like(ip), PORTS[1].4);
+        let socket = udp_socket(&host, through)?;
+        for to in [through, straight, through, straight] {
+            let answer = host.run(|| udp_ask(&socket, to, b"?")).with_context(|| format!("{to} by turns"))?;
+            ensure!(answer.server == ground.server(1), "{to}: {answer:?}");
         }
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! Datagrams in fragments: the later ones find the ports of the first.
 
-use super::programs::{PASS, Programs, Ran, Service};
+use super::node::{FAMILIES, at, ready};
+use super::programs::{DROP, PASS, Programs, Ran, Service};
 use anyhow::{Result, bail, ensure};
+use pagurus_ebpf_abi::NODE_MASQUERADE;
 use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::{Body, Packet, other, protocol, udp};
 
@@ -71,6 +73,46 @@ fn of_others_pass() {
             let ran = programs.run("from_pod", &fragment)?;
             ensure!(ran.code == PASS, "{ran:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn without_their_first_go_nowhere() {
+    isolated("packets::fragment::without_their_first_go_nowhere", |_| {
+        let Some(mut programs) = ready()? else { return Ok(()) };
+        programs.configure(|config| config.flags |= NODE_MASQUERADE)?;
+        programs.networks(&[("10.244.0.0", 16), ("fd10::", 32)])?;
+        for family in &FAMILIES {
+            let (client, vip) = (at(family.pod, 4000), at(family.vip, 80));
+            let id = programs.backend(&at(family.remote, 8080), protocol::UDP, false)?;
+            programs.service(&vip, protocol::UDP, &Service { inside: &[id], ..Service::default() })?;
+            // Nothing is known of the address yet. But this node leaves no pod's address out of the cluster.
+            let later = &fragments(&client, &vip, 7)[1..];
+            for fragment in later {
+                ensure!(programs.run("from_pod", fragment)?.code == PASS);
+                ensure!(programs.run("to_outside", fragment)?.code == DROP);
+            }
+            // A datagram in fragments was seen: so others' fragments are known to go astray at once.
+            for fragment in fragments(&client, &vip, 8) {
+                ensure!(programs.run("from_pod", &fragment)?.code == PASS);
+            }
+            for fragment in later {
+                ensure!(programs.run("from_pod", fragment)?.code == DROP);
+            }
+            // To pods, and to what comes from elsewhere to this node, it makes no difference.
+            for fragment in &fragments(&client, &at(family.remote, 80), 7)[1..] {
+                ensure!(programs.run("from_pod", fragment)?.code == PASS);
+                ensure!(programs.run("to_outside", fragment)?.code == PASS);
+            }
+            for fragment in &fragments(&at(family.client, 1), &at(family.node, 80), 7)[1..] {
+                ensure!(programs.run("from_outside", fragment)?.code == PASS);
+            }
+        }
+        let lone =
+            FAMILIES.iter().map(|family| fragments(&at(family.pod, 1), &at(family.vip, 1), 1).len() - 1);
+        let dropped = 2 * lone.sum::<usize>() as u64;
+        ensure!(programs.drops()? == [("fragment", dropped)], "{:?}", programs.drops()?);
         Ok(())
     });
 }

@@ -180,6 +180,11 @@ impl Programs {
         Ok(Some(made))
     }
 
+    /// A map of the object itself.
+    pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| name.to_owned())
+    }
+
     /// Changes what the programs know of their node.
     pub(super) fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
         change(&mut self.config);

@@ -23,7 +23,7 @@ use super::programs::{Programs, Service};
 const BULK: usize = 8 << 20;
 
 /// The virtual addresses of Services.
-const VIPS: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
+pub(super) const VIPS: [&str; 2] = ["10.96.0.10", "[fd96::10]"];
 
 fn at(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
@@ -70,7 +70,13 @@ pub(super) fn serve(programs: &mut Programs, pod: &Pod, is_local: bool, flags: u
 }
 
 /// Asks by TCP, UDP and with much data; both must see the client as `seen`, or any if that is none.
-fn ask(what: &str, client: &Host, server: &Pod, to: SocketAddr, seen: Option<IpAddr>) -> Result<()> {
+pub(super) fn ask(
+    what: &str,
+    client: &Host,
+    server: &Pod,
+    to: SocketAddr,
+    seen: Option<IpAddr>,
+) -> Result<()> {
     let ip = if to.is_ipv4() { server.ips.both()[0] } else { server.ips.both()[1] };
     let tcp = tcp_server(&server.host, ip, 8080, "server")?;
     let answer = tcp_ask(client, to).with_context(|| format!("{what}: TCP to {to}"))?;
@@ -113,7 +119,7 @@ fn bulk(client: &Host, server: &Host, listen: SocketAddr, to: SocketAddr) -> Res
 }
 
 /// The ways in which programs pass packets on.
-const MODES: [(&str, u32); 3] =
+pub(super) const MODES: [(&str, u32); 3] =
     [("kernel", 0), ("deliver", NODE_DELIVER), ("deliver and forward", NODE_DELIVER | NODE_FORWARD)];
 
 #[test]
