@@ -4,7 +4,7 @@
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use pagurus_ebpf_abi::{
-    Address, Backend, COUNTER_TABLE_FULL, FlowKey, FlowValue, SERVICE_SOURCE_RANGES, ServiceKey,
+    Address, Backend, COUNTER_TABLE_FULL, Extent, FlowKey, FlowValue, SERVICE_SOURCE_RANGES, ServiceKey,
     ServiceValue, place,
 };
 
@@ -20,6 +20,22 @@ pub(crate) enum Route {
     Nowhere,
     /// It is a Service: its number and the chosen backend.
     To(u32, Backend),
+}
+
+/// The Service that a destination is, if it is decided on here.
+#[inline(always)]
+fn service_of(key: &ServiceKey) -> Option<ServiceValue> {
+    let none = Extent { first: 0, count: 0 };
+    let mut service = ServiceValue {
+        service: 0,
+        flags: 0,
+        affinity_seconds: 0,
+        generation: 0,
+        inside: none,
+        outside: none,
+        maglev: none,
+    };
+    (table::service(key, &mut service) && service.flags & SERVICE_SOURCE_RANGES == 0).then_some(service)
 }
 
 /// Any of a Service's backends.
@@ -44,8 +60,7 @@ fn choose(service: &ServiceValue, client: &Address) -> Option<Backend> {
 /// Chooses a backend anew for each call.
 #[inline(always)]
 pub(crate) fn pick(key: &ServiceKey, client: &Address) -> Route {
-    let Some(service) = table::service(key).filter(|service| service.flags & SERVICE_SOURCE_RANGES == 0)
-    else {
+    let Some(service) = service_of(key) else {
         return Route::Elsewhere;
     };
     if service.inside.count == 0 {
@@ -57,8 +72,7 @@ pub(crate) fn pick(key: &ServiceKey, client: &Address) -> Route {
 /// Chooses a backend once for a socket and Service, and again when that backend has left.
 #[inline(always)]
 pub(crate) fn stay(key: &ServiceKey, cookie: u64, client: &Address) -> Route {
-    let Some(service) = table::service(key).filter(|service| service.flags & SERVICE_SOURCE_RANGES == 0)
-    else {
+    let Some(service) = service_of(key) else {
         return Route::Elsewhere;
     };
     if service.inside.count == 0 {

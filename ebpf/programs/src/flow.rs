@@ -5,8 +5,8 @@
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, DROP_BACKEND_GONE, DROP_NO_ENDPOINT, DROP_NO_NAT_PORT,
     DROP_NO_ROUTE, DROP_UNKNOWN_CONNECTION, FLOW_APART, FLOW_DSR, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY,
-    FLOW_SNAT, FlowState, NODE_ADDRESS_LOCAL, NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP, PROTOCOL_TCP,
-    PROTOCOL_UDP, SERVICE_EXTERNAL,
+    FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL, NODE_MASQUERADE, NodeConfig, PROTOCOL_SCTP,
+    PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_EXTERNAL,
 };
 
 use crate::{
@@ -58,11 +58,35 @@ fn known(work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
             Fitness::Stale => return Known::Stale,
             Fitness::Gone => return Known::Good(Step::refuse(DROP_BACKEND_GONE)),
         }
+    } else if matches!(hook, Hook::ToPod | Hook::ToOutside) && is_answered(work) {
+        return Known::Good(Step::LEAVE);
     }
     conntrack::touch(entry, &work.parsed);
     work.state = *entry;
     work.service.service = entry.service;
     Known::Good(if is_handed_on(entry) { Step::HAND_ON } else { Step::TRANSLATE })
+}
+
+/// Whether an answer that leaves was translated when it came, though it looks like one that was not: its flow and another one have the
+/// same port at the client ([`FLOW_APART`]). What this node itself says came nowhere.
+#[inline(always)]
+fn is_answered(work: &mut Work) -> bool {
+    work.other_key = turned(&work.tuple);
+    conntrack::find(&work.other_key).is_some_and(|entry| entry.flags & FLOW_APART != 0)
+        && table::node_address(&work.tuple.source) & NODE_ADDRESS_LOCAL == 0
+}
+
+/// The other direction of a flow.
+#[inline(always)]
+fn turned(tuple: &FlowTuple) -> FlowTuple {
+    FlowTuple {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        protocol: tuple.protocol,
+        reserved: [0; 3],
+    }
 }
 
 /// Whether an entry still leads anywhere.
@@ -113,13 +137,14 @@ fn fitness(work: &mut Work, entry: &mut FlowState) -> Fitness {
 #[inline(always)]
 fn confirm(work: &mut Work, entry: &mut FlowState) -> bool {
     work.state = *entry;
+    if stages::is_unchanged() {
+        return true;
+    }
     let side = if entry.flags & FLOW_OUTSIDE != 0 { Side::Outside } else { Side::Inside };
-    if !stages::confirm(side) {
+    if !stages::find(side) || !stages::keeps(side) {
         return false;
     }
-    if work.state.flags != entry.flags {
-        entry.flags = work.state.flags;
-    }
+    entry.flags = work.state.flags;
     true
 }
 
@@ -178,7 +203,7 @@ fn straight<P: Stages>(packet: &P, work: &mut Work, hook: Hook) -> Step {
     if !is_beginning(work) {
         return Step::LEAVE;
     }
-    work.other_key = work.state.other(protocol);
+    work.other_key = turned(&work.tuple);
     let Some(reply) = conntrack::find(&work.other_key) else { return Step::LEAVE };
     if reply.flags & FLOW_REPLY == 0 {
         return Step::LEAVE;

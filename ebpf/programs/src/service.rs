@@ -56,27 +56,26 @@ fn key(tuple: &FlowTuple) -> ServiceKey {
 pub(crate) fn find(side: Side) -> bool {
     let Some(work) = work() else { return false };
     let key = key(&work.tuple);
-    let found = match side {
-        Side::Inside => table::service(&key),
-        Side::Outside => table::service_outside(&key),
-    };
-    let Some(service) = found else { return false };
-    work.service = service;
-    true
+    match side {
+        Side::Inside => table::service(&key, &mut work.service),
+        Side::Outside => table::service_outside(&key, &mut work.service),
+    }
 }
 
-/// Whether the Service of `work.tuple` still gives this client the backend of `work.state`: it is asked again if it has become different
-/// since, and `work.state` then says so.
+/// Whether the Service of `work.tuple` is as it was when it was last compared with `work.state`; "no" is always allowed.
 #[inline(always)]
-pub(crate) fn confirm(side: Side) -> bool {
+pub(crate) fn is_unchanged() -> bool {
+    work().is_some_and(|work| table::is_of_generation(&key(&work.tuple), work.state.generation()))
+}
+
+/// Whether `work.service` is the one of `work.state` and still gives this client its backend: `work.state` then says that they were
+/// compared.
+#[inline(always)]
+pub(crate) fn keeps(side: Side) -> bool {
     let Some(work) = work() else { return false };
-    if table::is_of_generation(&key(&work.tuple), work.state.generation()) {
-        return true;
-    }
-    if !find(side) || work.service.service != work.state.service {
-        return false;
-    }
-    if work.service.flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work) {
+    if work.service.service != work.state.service
+        || (work.service.flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work))
+    {
         return false;
     }
     let extent = match side {

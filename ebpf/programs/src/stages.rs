@@ -213,14 +213,26 @@ pub(crate) fn find(side: Side) -> bool {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn confirm_backend(side: u32) -> u32 {
-    u32::from(service::confirm(if side == 0 { Side::Inside } else { Side::Outside }))
+extern "C" fn is_unchanged_service() -> u32 {
+    u32::from(service::is_unchanged())
 }
 
-/// [`service::confirm`].
+/// [`service::is_unchanged`].
 #[inline(always)]
-pub(crate) fn confirm(side: Side) -> bool {
-    confirm_backend(u32::from(side == Side::Outside)) != 0
+pub(crate) fn is_unchanged() -> bool {
+    is_unchanged_service() != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn keeps_backend(side: u32) -> u32 {
+    u32::from(service::keeps(if side == 0 { Side::Inside } else { Side::Outside }))
+}
+
+/// [`service::keeps`].
+#[inline(always)]
+pub(crate) fn keeps(side: Side) -> bool {
+    keeps_backend(u32::from(side == Side::Outside)) != 0
 }
 
 #[unsafe(no_mangle)]

@@ -16,56 +16,56 @@ use crate::maps::{BACKENDS, NODES, SERVICES, SLOTS, config};
 /// Steps of a binary search: enough for 65,536 backends.
 const STEPS: u32 = 17;
 
-/// The value of exactly this key.
+/// Copies the value of exactly this key. False: there is none. It goes where the caller wants it, because there is little room on a stack.
 #[inline(always)]
-fn value(key: &ServiceKey) -> Option<ServiceValue> {
-    let services = SERVICES.get(0)?;
+fn value(key: &ServiceKey, into: &mut ServiceValue) -> bool {
+    let Some(services) = SERVICES.get(0) else { return false };
     // SAFETY: the value is copied at once and must be the same when it is looked up again.
-    let first = *unsafe { services.get(key) }?;
+    let Some(first) = (unsafe { services.get(key) }) else { return false };
+    *into = *first;
     // SAFETY: as above.
-    let again = *unsafe { services.get(key) }?;
-    if first == again {
-        return Some(first);
+    let Some(again) = (unsafe { services.get(key) }) else { return false };
+    if *into == *again {
+        return true;
     }
     // It was replaced between the two; hardly a second time at once.
+    *into = *again;
     // SAFETY: as above.
-    let third = *unsafe { services.get(key) }?;
-    (again == third).then_some(third)
+    unsafe { services.get(key) }.is_some_and(|third| *into == *third)
 }
 
 /// The Service of a destination: by its own address, or as a NodePort of a node, as this node's pods and this node see it.
 #[inline(always)]
-pub(crate) fn service(key: &ServiceKey) -> Option<ServiceValue> {
+pub(crate) fn service(key: &ServiceKey, into: &mut ServiceValue) -> bool {
     // Another node's own endpoints are for that node to choose from.
-    service_if(key, |found| found.flags & SERVICE_OUTSIDE_LOCAL == 0)
+    service_if(key, into, |found| found.flags & SERVICE_OUTSIDE_LOCAL == 0)
 }
 
 /// The Service of a destination as packets from outside see it: another node's NodePort is ours only if that node has handed the
 /// packet on to us (direct server return).
 #[inline(always)]
-pub(crate) fn service_outside(key: &ServiceKey) -> Option<ServiceValue> {
-    service_if(key, |found| found.flags & (SERVICE_OUTSIDE_LOCAL | SERVICE_DSR) == SERVICE_DSR)
+pub(crate) fn service_outside(key: &ServiceKey, into: &mut ServiceValue) -> bool {
+    service_if(key, into, |found| found.flags & (SERVICE_OUTSIDE_LOCAL | SERVICE_DSR) == SERVICE_DSR)
 }
 
 /// As above; `foreign` says whether another node's NodePort is for us.
 #[inline(always)]
-fn service_if(key: &ServiceKey, foreign: impl Fn(&ServiceValue) -> bool) -> Option<ServiceValue> {
-    if let Some(value) = value(key) {
-        return Some(value);
+fn service_if(key: &ServiceKey, into: &mut ServiceValue, foreign: impl Fn(&ServiceValue) -> bool) -> bool {
+    if value(key, into) {
+        return true;
     }
-    let config = config()?;
+    let Some(config) = config() else { return false };
     let number = key.port.number();
     if number < config.node_port_first || number > config.node_port_last {
-        return None;
+        return false;
     }
     // SAFETY: one word, copied at once.
-    let flags = *unsafe { NODES.get(key.address) }?;
+    let Some(flags) = (unsafe { NODES.get(key.address) }).copied() else { return false };
     if flags & NODE_ADDRESS_NODE_PORTS == 0 {
-        return None;
+        return false;
     }
     let address = if key.address.is_v4() { Address::ANY_V4 } else { Address::ANY_V6 };
-    let found = value(&ServiceKey { address, ..*key })?;
-    (flags & NODE_ADDRESS_LOCAL != 0 || foreign(&found)).then_some(found)
+    value(&ServiceKey { address, ..*key }, into) && (flags & NODE_ADDRESS_LOCAL != 0 || foreign(into))
 }
 
 /// Whether the low half of the generation of a destination's Service is this one; "no" is always allowed. One word is read, and what may

@@ -58,11 +58,15 @@ fn straight_beside_one_through_a_service() {
                     )?;
                     expect(&what, &programs.run(program, &first)?.packet(), &client, &server)?;
 
-                    // On its way out of the node, or into the pod, what was translated stays as it is.
+                    // On their way out of the node, or into the pod, what was translated stays as it is: the first flow's packets, and
+                    // the answers to the second's.
+                    let answer = answered(&programs, &second, &server, &at(host, port))?;
                     for program in ["to_outside", "to_pod"] {
-                        let ran = programs.run(program, &second)?;
-                        ensure!(ran.code == PASS, "{what}: {program}: {ran:?}");
-                        expect(&what, &ran.packet(), &client, &server)?;
+                        for (packet, from, to) in [(&second, &client, &server), (&answer, &server, &client)] {
+                            let ran = programs.run(program, packet)?;
+                            ensure!(ran.code == PASS, "{what}: {program}: {ran:?}");
+                            expect(&what, &ran.packet(), from, to)?;
+                        }
                     }
                     let state = programs.state(&flow(&client, &server, protocol)).context("no entry")?;
                     ensure!(state.flags & FLOW_APART != 0 && state.service == 0, "{what}: {state:?}");
