@@ -92,7 +92,6 @@ impl Plane {
             masquerade: options.masquerade,
             own_network: options.own_network,
             overlay: None,
-            kernel: (6, 12),
             tcp_seconds: [60, 21_600, 60, 10],
             udp_seconds: [30, 180],
         };

@@ -7,12 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pagurus_ebpf_abi::{
-    Address, NETWORKS, NODE_CSUM_IPV6, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, Network, NodeConfig,
-};
+use pagurus_ebpf_abi::{Address, NETWORKS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, Network, NodeConfig};
 
-/// The first release whose `bpf_l4_csum_replace` knows IPv6.
-const CSUM_IPV6_KERNEL: (u32, u32) = (6, 16);
 /// Ports below are those of services of the machine.
 const FIRST_PORT: u16 = 1024;
 
@@ -37,8 +33,6 @@ pub struct Facts {
     pub own_network: bool,
     /// The overlay's device, and the largest packet through it.
     pub overlay: Option<(u32, u32)>,
-    /// Major and minor number of the running kernel.
-    pub kernel: (u32, u32),
     /// Idle seconds of TCP connections: not yet established, established, half closed, closed.
     pub tcp_seconds: [u32; 4],
     /// Idle seconds of datagrams: one-way, answered.
@@ -53,7 +47,6 @@ pub fn node_config(facts: &Facts) -> (NodeConfig, Vec<String>) {
     set(NODE_MASQUERADE, facts.masquerade);
     set(NODE_DELIVER, facts.own_network);
     set(NODE_FORWARD, facts.own_network);
-    set(NODE_CSUM_IPV6, facts.kernel >= CSUM_IPV6_KERNEL);
     let nat = nat_ports(&facts.node_ports, &facts.local_ports).unwrap_or_else(|| {
         problems.push(format!(
             "NodePorts {}-{} and net.ipv4.ip_local_port_range {}-{} leave no ports for connections whose source address is \
@@ -212,7 +205,6 @@ mod tests {
             masquerade: false,
             own_network: false,
             overlay: None,
-            kernel: (6, 12),
             tcp_seconds: [1, 2, 3, 4],
             udp_seconds: [5, 6],
         }
@@ -234,11 +226,10 @@ mod tests {
             masquerade: true,
             own_network: true,
             overlay: Some((7, 1450)),
-            kernel: (6, 16),
             ..facts()
         };
         let (config, _) = node_config(&all);
-        assert_eq!(config.flags, NODE_MASQUERADE | NODE_DELIVER | NODE_FORWARD | NODE_CSUM_IPV6);
+        assert_eq!(config.flags, NODE_MASQUERADE | NODE_DELIVER | NODE_FORWARD);
         assert_eq!((config.overlay_ifindex, config.mtu, config.node_v4), (7, 1450, Address::ANY_V4));
     }
 

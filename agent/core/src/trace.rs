@@ -8,11 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use pagurus_ebpf_abi::{
     Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend, ClientKey, ClientValue, Endpoint, Extent, FLOW_DSR,
-    FLOW_FIN, FLOW_MASQUERADE, FLOW_REPLY, FLOW_RESET, FLOW_SNAT, FlowState, FlowTuple, NODE_ADDRESS_LOCAL,
-    NODE_ADDRESS_NODE_PORTS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, NodeConfig, Port, SERVICE_AFFINITY,
-    SERVICE_DSR, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_HOST_PORT, SERVICE_INSIDE_LOCAL,
-    SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey, ServiceValue, client_hash,
-    flow_hash, place,
+    FLOW_FIN, FLOW_MASQUERADE, FLOW_OUTSIDE, FLOW_REPLY, FLOW_RESET, FLOW_SNAT, FlowState, FlowTuple,
+    NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, NodeConfig,
+    Port, SERVICE_AFFINITY, SERVICE_DSR, SERVICE_EXTERNAL, SERVICE_HAS_ENDPOINTS, SERVICE_HOST_PORT,
+    SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey,
+    ServiceValue, client_hash, flow_hash, place,
 };
 
 use crate::addr::Protocol;
@@ -247,7 +247,14 @@ impl<M: Maps> Follower<'_, M> {
             });
             let has_connections = tuple.protocol != Protocol::Udp.number();
             match backend {
-                Some(backend) if backend.flags & BACKEND_DRAINING == 0 => {}
+                Some(backend) if backend.flags & BACKEND_DRAINING == 0 => {
+                    if !has_connections && !self.keeps(tuple, state) {
+                        self.say(format!(
+                            "CONNTRACK: its Service no longer leads this client to {to}: chosen anew"
+                        ));
+                        return None;
+                    }
+                }
                 _ if is_first || !has_connections => {
                     self.say(format!("CONNTRACK: its backend {to} takes nothing new: chosen anew"));
                     return None;
@@ -352,6 +359,28 @@ impl<M: Maps> Follower<'_, M> {
         Outcome::Untouched
     }
 
+    /// Whether a Service still gives the client of a flow of datagrams its backend.
+    fn keeps(&self, tuple: &FlowTuple, state: &FlowState) -> bool {
+        let (address, port, protocol) = (tuple.destination, tuple.destination_port, tuple.protocol);
+        let exact = ServiceKey { address, port, protocol, reserved: 0 };
+        let any = if address.is_v4() { Address::ANY_V4 } else { Address::ANY_V6 };
+        let found =
+            self.maps.service(&exact).or_else(|| self.maps.service(&ServiceKey { address: any, ..exact }));
+        let Some(service) = found else { return false };
+        if service.generation as u16 == state.generation() {
+            return true;
+        }
+        let is_allowed =
+            service.flags & SERVICE_SOURCE_RANGES == 0 || self.maps.allows(service.service, &tuple.source);
+        let extent = if state.flags & FLOW_OUTSIDE != 0 { service.outside } else { service.inside };
+        let is_its = |(_, backend): (u32, Backend)| {
+            backend.address == state.destination && backend.port == state.destination_port
+        };
+        service.service == state.service
+            && is_allowed
+            && (0..extent.count).any(|place| self.at(&extent, place).is_some_and(is_its))
+    }
+
     /// A new connection to a Service.
     fn choose(
         &mut self,
@@ -392,8 +421,7 @@ impl<M: Maps> Follower<'_, M> {
             self.say("SLOTS: the place names no backend: refused");
             return Outcome::Refused;
         };
-        self.forward(config, tuple, service, (id, &backend), is_inside);
-        Outcome::Backend(socket_address(&backend))
+        self.forward(config, tuple, service, (id, &backend), is_inside)
     }
 
     /// The endpoint that a client stays with.
@@ -460,27 +488,35 @@ impl<M: Maps> Follower<'_, M> {
         service: &ServiceValue,
         (id, backend): (u32, &Backend),
         is_inside: bool,
-    ) {
+    ) -> Outcome {
         let to = socket_address(backend);
         let is_local = backend.flags & BACKEND_LOCAL != 0;
-        let way = if self.program == "from_pod" && backend.address == tuple.source {
-            "the client itself: with this node's address as the source (hairpin)"
+        let (is_replaced, way) = if self.program == "from_pod" && backend.address == tuple.source {
+            (true, "the client itself: with this node's address as the source (hairpin)")
         } else if is_local {
-            "on this node: the client's address is kept"
+            (false, "on this node: the client's address is kept")
         } else if !is_inside && hands_on(service.flags) {
-            "on another node: handed there as it is, that node answers the client (direct server return)"
+            (
+                false,
+                "on another node: handed there as it is, that node answers the client (direct server return)",
+            )
         } else if !is_inside {
-            "on another node: with this node's address as the source"
+            (true, "on another node: with this node's address as the source")
         } else if config.flags & NODE_MASQUERADE != 0
             && self.program == "from_pod"
             && !is_in_networks(config, &backend.address)
             && self.maps.node(&backend.address).is_none()
         {
-            "outside of the cluster's networks: with this node's address as the source"
+            (true, "outside of the cluster's networks: with this node's address as the source")
         } else {
-            "on another node: the client's address is kept"
+            (false, "on another node: the client's address is kept")
         };
         self.say(format!("BACKENDS: {id} is {to}, {way}"));
+        if is_replaced && !self.question.first && tuple.protocol == Protocol::Tcp.number() {
+            self.say("the port that the backend knows this connection by is lost: the client is told (unknown_connection)");
+            return Outcome::Refused;
+        }
+        Outcome::Backend(to)
     }
 
     fn at(&self, extent: &Extent, place: u32) -> Option<(u32, Backend)> {

@@ -60,8 +60,6 @@ pub const NODE_MASQUERADE: u32 = 1 << 0;
 pub const NODE_DELIVER: u32 = 1 << 1;
 /// [`NodeConfig::flags`]: packets to other nodes are sent by the programs and not by the kernel's forwarding.
 pub const NODE_FORWARD: u32 = 1 << 2;
-/// [`NodeConfig::flags`]: `bpf_l4_csum_replace` knows `BPF_F_IPV6` (Linux 6.16).
-pub const NODE_CSUM_IPV6: u32 = 1 << 3;
 /// [`NodeConfig::flags`]: somebody reads `EVENTS`.
 pub const NODE_EVENTS: u32 = 1 << 4;
 

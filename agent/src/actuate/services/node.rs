@@ -35,7 +35,6 @@ pub(super) fn facts(config: &Config, node_ips: &[IpAddr], nodes: Option<&Nodes>,
         },
         own_network: config.pod_network,
         overlay: overlay.map(|link| (link.index, link.mtu)),
-        kernel: release(&read("/proc/sys/kernel/osrelease")).unwrap_or((0, 0)),
         tcp_seconds: services.tcp_seconds,
         udp_seconds: services.udp_seconds,
     }
@@ -47,12 +46,6 @@ fn local_ports(text: &str) -> Option<RangeInclusive<u16>> {
     Some(numbers.next()??..=numbers.next()??)
 }
 
-/// Major and minor number of a kernel's release.
-fn release(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,7 +54,5 @@ mod tests {
     fn figures_of_the_kernel() {
         assert_eq!(local_ports("32768\t60999\n"), Some(32_768..=60_999));
         assert_eq!(local_ports("x"), None);
-        assert_eq!(release("6.18.44-fc\n"), Some((6, 18)));
-        assert_eq!(release(""), None);
     }
 }

@@ -174,8 +174,17 @@ impl<'a> Run<'a> {
         trace: Option<&pagurus_agent_core::trace::Trace>,
     ) -> Result<()> {
         let context = format!("to one of {all:?}: {ran:?}");
+        // The middle of a connection of which nothing is known has no port any more where its source is to be replaced.
+        let is_lost = attempt.connection.protocol == Protocol::Tcp && !attempt.begins(packet);
+        let may_be_lost = is_lost && all.iter().any(|backend| self.source(attempt, backend) == Source::Node);
+        if may_be_lost && outcome::is_reset_for(ran, packet) {
+            self.seen.refused += 1;
+            return trace.map_or(Ok(()), said::is_lost).context(context);
+        }
         let observed = outcome::sent(ran, packet).context(context.clone())?;
-        let (mapping, chosen, source) = self.mapping(attempt, packet, &observed, all).context(context)?;
+        let (mapping, chosen, source) =
+            self.mapping(attempt, packet, &observed, all).context(context.clone())?;
+        ensure!(!is_lost || source != Source::Node, "with a port that nobody knows: {context}");
         if let Some(trace) = trace {
             said::agrees_on(trace, &chosen, source, all.len(), self.may_be_random(attempt))?;
             let next = said::about(&self.reader, attempt, false);

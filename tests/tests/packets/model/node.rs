@@ -155,7 +155,6 @@ impl Node {
             masquerade,
             own_network,
             overlay: None,
-            kernel: (6, 12),
             tcp_seconds: [60, 21_600, 60, 10],
             udp_seconds: [30, 180],
         });

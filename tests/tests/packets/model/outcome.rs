@@ -19,6 +19,14 @@ pub(super) fn is_reset(packet: &Packet) -> bool {
     matches!(&packet.body, Body::Tcp(tcp) if tcp.flags & flag::RST != 0)
 }
 
+/// Whether the sender of a packet is told by a reset.
+pub(super) fn is_reset_for(ran: &Ran, original: &Packet) -> bool {
+    ran.code == REDIRECT
+        && Packet::parse(&ran.bytes).is_ok_and(|told| {
+            is_reset(&told) && (told.source, told.destination) == (original.destination, original.source)
+        })
+}
+
 /// The reasons for which there is more than before.
 pub(super) fn noted(
     before: &BTreeMap<&'static str, u64>,

@@ -96,6 +96,17 @@ pub(super) fn agrees_on(
     Ok(())
 }
 
+/// It says that nothing can be done with the middle of a connection, if it can say which backend is chosen.
+pub(super) fn is_lost(trace: &Trace) -> Result<()> {
+    let is = match trace.outcome {
+        Outcome::Refused => last(trace)?.contains("unknown_connection"),
+        Outcome::AnyOf(_) => true,
+        _ => false,
+    };
+    ensure!(is, "its port is lost; trace says {trace:#?}");
+    Ok(())
+}
+
 /// It knows a connection that has begun.
 pub(super) fn knows(trace: &Trace, chosen: &Backend) -> Result<()> {
     let to = Outcome::Backend(SocketAddr::new(chosen.ip, chosen.port));
