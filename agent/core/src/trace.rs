@@ -512,6 +512,11 @@ impl<M: Maps> Follower<'_, M> {
             (false, "on another node: the client's address is kept")
         };
         self.say(format!("BACKENDS: {id} is {to}, {way}"));
+        let is_own = self.maps.node(&backend.address).is_some_and(|flags| flags & NODE_ADDRESS_LOCAL != 0);
+        if self.program == "to_outside" && is_own {
+            self.say("this node's own, which answers by no device with programs: refused (no_route)");
+            return Outcome::Refused;
+        }
         if is_replaced && !self.question.first && tuple.protocol == Protocol::Tcp.number() {
             self.say("the port that the backend knows this connection by is lost: the client is told (unknown_connection)");
             return Outcome::Refused;

@@ -181,9 +181,17 @@ impl<'a> Run<'a> {
             self.seen.refused += 1;
             return trace.map_or(Ok(()), said::is_lost).context(context);
         }
+        // What this node's own raw sockets send to it answers by no device with programs.
+        let is_own =
+            |ip: &IpAddr| attempt.client == Client::Node && NODE.iter().any(|own| own.parse() == Ok(*ip));
+        if all.iter().any(|backend| is_own(&backend.ip)) && outcome::is_told(ran, packet) {
+            self.seen.refused += 1;
+            return trace.map_or(Ok(()), said::is_own).context(context);
+        }
         let observed = outcome::sent(ran, packet).context(context.clone())?;
         let (mapping, chosen, source) =
             self.mapping(attempt, packet, &observed, all).context(context.clone())?;
+        ensure!(!is_own(&chosen.ip), "to this node itself, where it is lost: {context}");
         ensure!(!is_lost || source != Source::Node, "with a port that nobody knows: {context}");
         if let Some(trace) = trace {
             said::agrees_on(trace, &chosen, source, all.len(), self.may_be_random(attempt))?;

@@ -27,6 +27,14 @@ pub(super) fn is_reset_for(ran: &Ran, original: &Packet) -> bool {
         })
 }
 
+/// Whether the sender of a packet is told of it in the name of its destination, or too many are told already.
+pub(super) fn is_told(ran: &Ran, original: &Packet) -> bool {
+    ran.code == DROP
+        || ran.code == REDIRECT
+            && Packet::parse(&ran.bytes)
+                .is_ok_and(|told| (told.source, told.destination) == (original.destination, original.source))
+}
+
 /// The reasons for which there is more than before.
 pub(super) fn noted(
     before: &BTreeMap<&'static str, u64>,

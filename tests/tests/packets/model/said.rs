@@ -107,6 +107,17 @@ pub(super) fn is_lost(trace: &Trace) -> Result<()> {
     Ok(())
 }
 
+/// It says that this node does not reach itself this way, if it can say which backend is chosen.
+pub(super) fn is_own(trace: &Trace) -> Result<()> {
+    let is = match trace.outcome {
+        Outcome::Refused => last(trace)?.contains("no_route"),
+        Outcome::AnyOf(_) => true,
+        _ => false,
+    };
+    ensure!(is, "it leads to this node itself; trace says {trace:#?}");
+    Ok(())
+}
+
 /// It knows a connection that has begun.
 pub(super) fn knows(trace: &Trace, chosen: &Backend) -> Result<()> {
     let to = Outcome::Backend(SocketAddr::new(chosen.ip, chosen.port));
