@@ -279,18 +279,27 @@ pub struct Varied {
     next: OwnedFd,
     counter: OwnedFd,
     kind: Kind,
+    ifindex: u32,
 }
 
 impl Varied {
-    /// Made for a kind of programs.
+    /// Made for a kind of programs; packets come to the loopback device.
     ///
     /// # Errors
     /// The kernel refuses it.
     pub fn new(kind: Kind, vary: &Vary, macs: &Macs) -> Result<Self> {
+        Self::at(0, kind, vary, macs)
+    }
+
+    /// As [`new`](Self::new); packets for a driver come to this device of the namespace in which it is run.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn at(ifindex: u32, kind: Kind, vary: &Vary, macs: &Macs) -> Result<Self> {
         let (next, counter) = (create_map(PROG_ARRAY, 4, 1)?, create_map(ARRAY, 4, 1)?);
         let mut code = vary.code(kind, &counter, macs);
         code.mov(R1, R6).map(R2, next.as_fd()).mov_value(R3, 0).call(12).mov_value(R0, 1).exit();
-        Ok(Self { program: load(kind, &code)?, next, counter, kind })
+        Ok(Self { program: load(kind, &code)?, next, counter, kind, ifindex })
     }
 
     /// Nanoseconds of one run of a program with varied packets, without what varying them costs.
@@ -312,7 +321,7 @@ impl Varied {
     /// The kernel refuses it.
     pub fn run(&self, packet: &[u8], repeat: u32) -> Result<(u32, u32)> {
         put(&self.counter, 0)?;
-        test_run(self.program.as_fd(), packet, repeat, 0)
+        test_run(self.program.as_fd(), packet, repeat, self.ifindex, 0)
     }
 }
 
@@ -326,11 +335,17 @@ impl Varied {
     }
 }
 
-/// Nanoseconds of a run of a program, and what the last one returned.
+/// Nanoseconds of a run of a program, and what the last one returned. The packet comes to this device (XDP), or to loopback if it is 0.
 ///
 /// # Errors
 /// The kernel refuses it.
-pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, flags: u32) -> Result<(u32, u32)> {
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    repeat: u32,
+    ifindex: u32,
+    flags: u32,
+) -> Result<(u32, u32)> {
     #[repr(C)]
     struct Attr {
         program: u32,
@@ -350,6 +365,10 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, flags: u32)
         batch: u32,
         padding: u32,
     }
+    // `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [0, packet.len() as u32, 0, ifindex, 0, 0];
+    let (context_length, context_at) =
+        if ifindex == 0 { (0, 0) } else { (size_of_val(&context) as u32, context.as_ptr() as u64) };
     let mut attr = Attr {
         program: program.as_raw_fd() as u32,
         returned: 0,
@@ -359,9 +378,9 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, flags: u32)
         data_out: 0,
         repeat,
         duration: 0,
-        context_in_length: 0,
+        context_in_length: context_length,
         context_out_length: 0,
-        context_in: 0,
+        context_in: context_at,
         context_out: 0,
         flags,
         cpu: 0,
@@ -399,7 +418,7 @@ impl Generator {
     pub fn send(&self, packet: &[u8], count: u32) -> Result<f64> {
         ensure!(count > 0, "no packets");
         let start = std::time::Instant::now();
-        test_run(self.program.as_fd(), packet, count, LIVE_FRAMES)?;
+        test_run(self.program.as_fd(), packet, count, 0, LIVE_FRAMES)?;
         Ok(f64::from(count) / start.elapsed().as_secs_f64())
     }
 }

@@ -1,11 +1,16 @@
 //! What a packet costs in the programs, and how many of them a node takes per second: by test runs of the programs with varied packets,
-//! and by a generator behind the node's uplink.
+//! and by a generator behind the node's uplink. Beside it what the machine's memory costs, which many flows cannot do without.
 //!
 //! Must not know: sockets.
 
+use std::alloc::Layout;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_datapath::MapCapacity;
 use pagurus_agent_datapath::devices::{Early, PacketPrograms};
@@ -28,6 +33,10 @@ const XDP_PASS: i32 = 2;
 const SERVICES: u32 = 1 << 16;
 /// Connections: as many as there are numbers for in 19 bits.
 const CONNECTION_BITS: u32 = 19;
+/// Services of the nodes whose packets are counted: their backends have ports for all connections that are begun.
+const FEWER_SERVICES: u32 = 1 << 12;
+/// Flows at hand early, on both CPUs together.
+const WARM: u32 = 4 << CONNECTION_BITS;
 /// The first Service's external address, and the first backend's: beyond the nodes' router.
 const FIRST_SERVICE: [u8; 4] = [100, 64, 0, 0];
 const FIRST_BACKEND: [u8; 4] = [11, 0, 0, 0];
@@ -40,8 +49,7 @@ fn behind(first: [u8; 4], number: u32) -> Ipv4Addr {
 }
 
 /// A node with many Services, each with one endpoint beyond the router.
-fn loaded(node: &Node, count: u32, early: Early) -> Result<Plane> {
-    let capacity = MapCapacity { conntrack: 1 << 21, services: 1 << 17, ..MapCapacity::default() };
+fn loaded(node: &Node, count: u32, capacity: MapCapacity, early: Early) -> Result<Plane> {
     let options = Options { own_network: true, early, capacity, ..Options::default() };
     let via = ROUTER.v4.to_string();
     node.host.ip(&[
@@ -77,13 +85,22 @@ fn vary(source: [u8; 4], source_bits: u32, destination: [u8; 4], destination_bit
     Vary { source, source_bits, destination, destination_bits, ports: [4000, 80], in_order: false }
 }
 
+/// The number and hardware address of a device of the calling thread's namespace.
+fn device(name: &str) -> Result<(u32, [u8; 6])> {
+    let link = Socket::open()?.link(name)?.with_context(|| format!("link {name}"))?;
+    Ok((link.index, link.mac.map(|mac| mac.0).unwrap_or_default()))
+}
+
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
-    let topology = Topology::new(sandbox, 2)?;
-    let [warm, plain] = topology.nodes.as_slice() else { unreachable!("two nodes were asked for") };
+    let topology = Topology::new(sandbox, 3)?;
+    let [warm, early, late] = topology.nodes.as_slice() else { unreachable!("three nodes were asked for") };
     let repeat = if effort.rounds > 2 { 4_000_000 } else { 1_000_000 };
     let mut rows = Vec::new();
-    let mut plane = loaded(warm, SERVICES, Early::Native)?;
+    // Memory for twice the connections on each CPU: then hardly three of them want one cache line.
+    let capacity =
+        MapCapacity { conntrack: 1 << 21, services: 1 << 17, warm: WARM, ..MapCapacity::default() };
+    let mut plane = loaded(warm, SERVICES, capacity, Early::Native)?;
     let programs = plane.datapath.packet_programs(true)?;
     let found = warm.host.run(|| {
         let mut rows = xdp(&programs, repeat, effort)?;
@@ -91,35 +108,89 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         Ok(rows)
     });
     rows.extend(found?);
-    rows.push(per_second(warm, plain, effort)?);
+    rows.extend(per_second(early, late, effort)?);
     Ok(rows)
+}
+
+/// Keeps the calling thread on the CPU that it is on: each CPU remembers flows of its own.
+fn stay() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(nix::sched::sched_getcpu()?)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("stay on a CPU")
+}
+
+/// Nanoseconds to read a cache line at random in so much memory, in pages of the smallest size, as maps have it: the best of some
+/// times.
+fn memory(bytes: usize, rounds: usize) -> Result<f64> {
+    /// Reads of one round.
+    const READS: u32 = 1_000_000;
+    let layout = Layout::from_size_align(bytes, 1 << 21).context("memory")?;
+    // SAFETY: the layout has a size.
+    let start = unsafe { std::alloc::alloc(layout) };
+    ensure!(!start.is_null(), "no memory");
+    // SAFETY: advice about memory that was just given to us; it is filled, and only then read.
+    let memory = unsafe {
+        let done = nix::libc::madvise(start.cast(), bytes, nix::libc::MADV_NOHUGEPAGE);
+        ensure!(done == 0, "ask for small pages: {}", std::io::Error::last_os_error());
+        start.write_bytes(0, bytes);
+        std::slice::from_raw_parts(start.cast::<u64>(), bytes / 8)
+    };
+    let mut best = f64::MAX;
+    let (mut state, mut read) = (1u64, 0);
+    for _ in 0..rounds {
+        let begin = Instant::now();
+        for _ in 0..READS {
+            // Where is read next depends on what was read.
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1 + read);
+            read = memory[(state >> 33) as usize % (bytes / 64) * 8];
+        }
+        best = best.min(begin.elapsed().as_nanos() as f64 / f64::from(READS));
+    }
+    std::hint::black_box(read);
+    // SAFETY: of this layout, and nobody reads it any more.
+    unsafe { std::alloc::dealloc(start, layout) };
+    Ok(best)
 }
 
 /// The packets that go through the program that takes them early.
 fn xdp(programs: &PacketPrograms, repeat: u32, effort: Effort) -> Result<Vec<Row>> {
+    stay()?;
     let program = programs.get("xdp_outside").context("no program xdp_outside")?;
+    let (uplink, mac) = device("eth0")?;
     let packet = |flags: u8| tcp().from("10.128.0.0:4000").to("100.64.0.0:80").flags(flags).build();
     let (syn, ack) = (packet(0x02), packet(0x10));
     let all = vary([10, 128, 0, 0], CONNECTION_BITS, FIRST_SERVICE, 16);
-    let filling = Varied::new(Kind::Xdp, &Vary { in_order: true, ..all }, &[SENDER, NOBODY])?;
+    let varied = |vary: Vary| Varied::at(uplink, Kind::Xdp, &vary, &[SENDER, mac]);
+    let filling = varied(Vary { in_order: true, ..all })?;
     filling.into_program(program)?;
-    let (_, verdict) = filling.run(&syn, 1 << CONNECTION_BITS)?;
-    ensure!(XDP_SENT.contains(&verdict), "the program said {verdict} to a new connection");
-    let one = vary([10, 128, 0, 7], 0, FIRST_SERVICE, 0);
+    for packet in [&syn, &ack] {
+        let (_, verdict) = filling.run(packet, 1 << CONNECTION_BITS)?;
+        ensure!(XDP_SENT.contains(&verdict), "the program said {verdict} to a connection");
+    }
+    let few = vary([10, 128, 0, 0], 10, FIRST_SERVICE, 10);
+    let one = vary([10, 128, 0, 7], 0, [100, 64, 0, 7], 0);
     let mut rows = Vec::new();
     for (name, vary, target) in [
         ("XDP load balancing, 64k Services, 512k connections, at random", all, 100.0),
+        ("XDP load balancing, 64k Services, 1k connections, at random", few, 100.0),
         ("XDP load balancing, one warm flow", one, 35.0),
     ] {
-        let varied = Varied::new(Kind::Xdp, &vary, &[SENDER, NOBODY])?;
+        let varied = varied(vary)?;
+        // What was seen a moment ago is not believed for long: once more, and then measured.
+        varied.measure(program, &ack, repeat)?;
         let mut series = Series::default();
         for _ in 0..effort.rounds {
             series.0.push(varied.measure(program, &ack, repeat)?);
         }
         let (_, verdict) = varied.run(&ack, 1)?;
         ensure!(XDP_SENT.contains(&verdict), "{name}: the program said {verdict}");
-        let note = format!("{} in test runs, without what varying the packet costs", series.said(0));
-        rows.push(Row::at_most(name, series.median(), "ns", target).noted(&note));
+        let read = memory(1 << (vary.source_bits + 6), effort.rounds)?;
+        let note = format!(
+            "the best round; {} in test runs, without what varying the packet costs; to read a random cache line in as much memory as \
+             the flows have takes {read:.0} ns",
+            series.said(0)
+        );
+        rows.push(Row::at_most(name, series.percentile(0.0), "ns", target).noted(&note));
     }
     Ok(rows)
 }
@@ -127,7 +198,8 @@ fn xdp(programs: &PacketPrograms, repeat: u32, effort: Effort) -> Result<Vec<Row
 /// The first packet of a connection from a pod, through a Service and straight to a pod.
 fn first_packet(programs: &PacketPrograms, effort: Effort) -> Result<Row> {
     let program = programs.get("from_pod").context("no program from_pod")?;
-    let syn = tcp().from("10.244.1.10:4000").to("10.100.0.0:80").syn().build();
+    // What is not addressed to the device is left alone.
+    let syn = tcp().from("10.244.1.10:4000").to("10.100.0.0:80").syn().macs(SENDER, NOBODY).build();
     let count = 1 << 17;
     let (mut through, mut straight) = (Series::default(), Series::default());
     for round in 0..effort.rounds as u8 {
@@ -149,31 +221,51 @@ fn first_packet(programs: &PacketPrograms, effort: Effort) -> Result<Row> {
     Ok(Row::at_most(name, through.median() - straight.median(), "ns", 1000.0).noted(&note))
 }
 
-/// Packets of warm connections that a node sends on to its backends.
-fn per_second(early: &Node, late: &Node, effort: Effort) -> Result<Row> {
-    let _plane = loaded(late, 16, Early::Off)?;
-    let device = |name: String| {
-        move || -> Result<_> {
-            let link = Socket::open()?.link(&name)?.with_context(|| format!("link {name}"))?;
-            Ok((link.index, link.mac.map(|mac| mac.0).unwrap_or_default()))
-        }
-    };
-    // Without a program at the driver packets of the generator do not get in.
-    let (uplink, _) = late.host.run(device("eth0".into()))?;
-    let _let_in = late.host.run(|| attach_verdict(uplink, XDP_PASS))?;
-    let packet = tcp().from("10.129.0.0:4000").to("100.64.0.0:80").ack().build();
-    let mut ways = Vec::new();
-    for node in [late, early] {
-        let (port, _) = device(format!("p-{}", node.host.name))()?;
-        let (_, mac) = node.host.run(device("eth0".into()))?;
-        // What the node sends on ends there.
-        let sink = attach_verdict(port, XDP_DROP)?;
-        let vary = vary([10, 129, 0, 0], 10, FIRST_SERVICE, 4);
-        ways.push((Generator::new(port, &vary, &[SENDER, mac])?, sink));
+/// A generator behind a node's uplink, and what ends there.
+struct Flood {
+    begin: Generator,
+    first: Generator,
+    warm: Generator,
+    _sink: OwnedFd,
+}
+
+impl Flood {
+    fn new(node: &Node) -> Result<Self> {
+        let (port, _) = device(&format!("p-{}", node.host.name))?;
+        let (_, mac) = node.host.run(|| device("eth0"))?;
+        let services = FEWER_SERVICES.ilog2();
+        let warm = vary([10, 136, 0, 0], services, FIRST_SERVICE, services);
+        let first = Vary { in_order: true, ..vary([10, 144, 0, 0], 20, FIRST_SERVICE, services) };
+        let generator = |vary| Generator::new(port, &vary, &[SENDER, mac]);
+        Ok(Self {
+            begin: generator(Vary { in_order: true, ..warm })?,
+            first: generator(first)?,
+            warm: generator(warm)?,
+            _sink: attach_verdict(port, XDP_DROP)?,
+        })
     }
-    let count = if effort.rounds > 2 { 3_000_000 } else { 300_000 };
-    let series = alternate(&ways, effort.rounds, |(generator, _)| generator.send(&packet, count))?;
-    let note = format!("tcx {} packets/s, XDP {} packets/s", series[0].said(0), series[1].said(0));
-    let ratio = series[1].over(&series[0]).median();
-    Ok(Row::ratio("NodePort and others from outside, packets/s: XDP of tcx", ratio, 2.0).noted(&note))
+}
+
+/// Packets that a node sends on to its backends: of warm connections, and the first ones of others.
+fn per_second(early: &Node, late: &Node, effort: Effort) -> Result<Vec<Row>> {
+    let _early = loaded(early, FEWER_SERVICES, MapCapacity::default(), Early::Native)?;
+    let _late = loaded(late, FEWER_SERVICES, MapCapacity::default(), Early::Off)?;
+    // Without a program at the driver packets of the generator do not get in.
+    let (uplink, _) = late.host.run(|| device("eth0"))?;
+    let _let_in = late.host.run(|| attach_verdict(uplink, XDP_PASS))?;
+    let packet = |flags: u8| tcp().from("10.129.0.0:4000").to("100.64.0.0:80").flags(flags).build();
+    let (syn, ack) = (packet(0x02), packet(0x10));
+    let floods = [Flood::new(late)?, Flood::new(early)?];
+    let name = "NodePort and others from outside, packets/s: XDP of tcx";
+    let row = |name: &str, series: &[Series]| {
+        let note = format!("tcx {} packets/s, XDP {} packets/s", series[0].said(0), series[1].said(0));
+        Row::ratio(name, series[1].over(&series[0]).median(), 2.0).noted(&note)
+    };
+    let (many, few) = if effort.rounds > 2 { (3_000_000, 10_000) } else { (300_000, 10_000) };
+    for flood in &floods {
+        flood.begin.send(&syn, FEWER_SERVICES)?;
+    }
+    let warm = alternate(&floods, effort.rounds, |flood| flood.warm.send(&ack, many))?;
+    let first = alternate(&floods, effort.rounds, |flood| flood.first.send(&syn, few))?;
+    Ok(vec![row(name, &warm), row(&format!("{name}, first packets of connections"), &first)])
 }

@@ -16,19 +16,19 @@ use crate::{
     packet::{Hook, fragment},
     path::{Step, is_handed_on},
     service::{self, Choice, Side},
-    stages::{self, Stages},
+    stages::{self, Decided},
     table,
     work::{PARSED_FRAGMENT_FIRST, TCP_ACK, TCP_RST, TCP_SYN, Work, work},
 };
 
 /// Decides on a packet whose flow is `work.tuple`.
 #[inline(always)]
-pub(crate) fn step<P: Stages>(packet: &P) -> Step {
+pub(crate) fn step<P: Decided>(packet: &P) -> Step {
     let (Some(work), Some(config)) = (work(), config()) else { return Step::LEAVE };
     let hook = packet.hook();
     let anew = match conntrack::find(&work.tuple) {
         None => false,
-        Some(entry) => match known(work, entry, hook) {
+        Some(entry) => match known(packet, work, entry, hook) {
             Known::Good(step) => return step,
             Known::Stale => true,
         },
@@ -45,7 +45,7 @@ enum Known {
 }
 
 #[inline(always)]
-fn known(work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
+fn known<P: Decided>(packet: &P, work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
     if entry.flags & FLOW_REPLY == 0 {
         // Forward entries are made, and used, where the flow comes in. Of a flow that was given another port the old one is on its way
         // out too: that is the flow through a Service, translated.
@@ -60,6 +60,12 @@ fn known(work: &mut Work, entry: &mut FlowState, hook: Hook) -> Known {
         }
     } else if matches!(hook, Hook::ToPod | Hook::ToOutside) && is_answered(work) {
         return Known::Good(Step::LEAVE);
+    }
+    if P::XDP {
+        work.state = *entry;
+        if !packet.finds_way(work) {
+            return Known::Good(Step::LEAVE);
+        }
     }
     conntrack::touch(entry, &work.parsed);
     work.state = *entry;
@@ -150,7 +156,7 @@ fn confirm(work: &mut Work, entry: &mut FlowState) -> bool {
 
 /// Begins a flow, if it is one of ours.
 #[inline(always)]
-fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
     let tuple = &work.tuple;
     work.state = FlowState {
         source: tuple.source,
@@ -185,7 +191,8 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
         if anew {
             return Step::refuse(DROP_BACKEND_GONE);
         }
-        return straight(packet, work, hook);
+        // Early, only what is for Services is looked at.
+        return if P::XDP { Step::LEAVE } else { straight(packet, work, hook) };
     }
     match stages::choose(side) {
         Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
@@ -198,7 +205,7 @@ fn begin<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook
 /// that one and be given the Service's address. What is left of one that has ended is forgotten; while it lives, this flow gets another
 /// port, as the kernel's own NAT does it.
 #[inline(always)]
-fn straight<P: Stages>(packet: &P, work: &mut Work, hook: Hook) -> Step {
+fn straight<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
     let protocol = work.tuple.protocol;
     if !is_beginning(work) {
         return Step::LEAVE;
@@ -286,7 +293,7 @@ pub(crate) fn needs_ports(work: &Work, hook: Hook) -> bool {
 
 /// A pod's flow to the outside: with this node's address if the destination does not know the pod's.
 #[inline(always)]
-fn masquerade<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, anew: bool) -> Step {
+fn masquerade<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, anew: bool) -> Step {
     // What begins no connection answers one that began outside: it stays as it is.
     if !is_masked(config, &work.tuple.destination) || (work.tuple.protocol == PROTOCOL_TCP && !is_first(work))
     {
@@ -303,7 +310,7 @@ fn masquerade<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, anew:
 
 /// A flow to the backend that was chosen.
 #[inline(always)]
-fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+fn to_backend<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
     work.state.destination = work.backend.address;
     work.state.destination_port = work.backend.port;
     work.state.backend = work.id;
@@ -317,7 +324,7 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
         Hook::FromOutside => {
             work.state.flags = FLOW_OUTSIDE;
             if !is_local && service::hands_on(work.service.flags) {
-                return to_backends_node(work, anew);
+                return to_backends_node(packet, work, anew);
             }
             if !is_local {
                 is_ready = nat::replace_source(work, config, FLOW_SNAT);
@@ -346,8 +353,13 @@ fn to_backend<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig, hook:
     if work.state.flags & FLOW_SNAT != 0 && work.tuple.protocol == PROTOCOL_TCP && !is_first(work) {
         return Step::refuse(DROP_UNKNOWN_CONNECTION);
     }
+    if !packet.finds_way(work) {
+        return Step::LEAVE;
+    }
     work.state.set_generation(work.service.generation);
     match packet.track(anew) {
+        // Another CPU was faster and chose another backend: the way that was found is not there.
+        nat::TRACKED if P::XDP && work.state.destination != work.backend.address => Step::LEAVE,
         nat::TRACKED => {
             service::count(work);
             Step::TRANSLATE
@@ -367,8 +379,11 @@ fn note_destination(work: &Work) {
 
 /// A flow whose backend's node answers the client itself. Losing its entry does no harm: the tables choose the same again.
 #[inline(always)]
-fn to_backends_node(work: &mut Work, anew: bool) -> Step {
+fn to_backends_node<P: Decided>(packet: &P, work: &mut Work, anew: bool) -> Step {
     work.state.flags |= FLOW_DSR;
+    if !packet.finds_way(work) {
+        return Step::LEAVE;
+    }
     work.state.set_generation(work.service.generation);
     nat::stamp(work);
     let written = if anew {

@@ -16,7 +16,7 @@ use crate::{
     conntrack::{self, Refused},
     maps::config,
     packet::Packet,
-    stages::{self, Stages},
+    stages::{self, Decided},
     table,
     work::{PARSED_V6, Work, work},
 };
@@ -169,7 +169,7 @@ pub(crate) fn stamp(work: &mut Work) {
 /// If another CPU has made the entry in the meantime, `work.state` is that entry's. Returns [`TRACKED`], or why the packet is to be
 /// dropped.
 #[inline(always)]
-pub(crate) fn track<P: Stages>(packet: &P, anew: bool) -> u32 {
+pub(crate) fn track<P: Decided>(packet: &P, anew: bool) -> u32 {
     let (Some(work), Some(config)) = (work(), config()) else { return DROP_CONNTRACK_FULL };
     stamp(work);
     if let Err(reason) = find_port(packet, work, config) {
@@ -198,7 +198,7 @@ pub(crate) fn track<P: Stages>(packet: &P, anew: bool) -> u32 {
 }
 
 #[inline(always)]
-fn find_port<P: Stages>(packet: &P, work: &mut Work, config: &NodeConfig) -> Result<(), u32> {
+fn find_port<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig) -> Result<(), u32> {
     let is_own = work.state.source == work.tuple.source;
     if is_own {
         work.state.source_port = work.tuple.source_port;

@@ -13,6 +13,7 @@ use crate::{
     drop, flow,
     maps::config,
     packet::{Hook, Packet, Verdict, fragment, icmp, mss, parse, reject, rewrite},
+    service,
     stages::Stages,
     work::{
         PARSED_FRAGMENT_FIRST, PARSED_FRAGMENT_LATER, PARSED_ICMP_ERROR, PARSED_PORTS, PARSED_V6, TCP_RST,
@@ -46,6 +47,18 @@ impl Step {
     pub(crate) const fn drop(reason: u32) -> Self {
         Self(Self::DROP | reason)
     }
+
+    /// Whether somebody is to be told that nobody answers there.
+    #[inline(always)]
+    pub(crate) const fn is_refusal(self) -> bool {
+        self.0 & Self::REFUSE != 0
+    }
+
+    /// Why the packet goes nowhere.
+    #[inline(always)]
+    pub(crate) const fn reason(self) -> u32 {
+        self.0 & 0xff
+    }
 }
 
 /// What every packet program does.
@@ -78,12 +91,18 @@ pub(crate) fn run<P: Stages>(packet: &P) -> Verdict {
         Step::LEAVE => packet.leave(),
         Step::TRANSLATE => packet.translate(),
         Step::HAND_ON => packet.hand_on(),
-        Step(step) => {
-            let reason = step & 0xff;
-            drop::note(packet, work, reason);
-            if step & Step::REFUSE != 0 { packet.refuse() } else { Verdict::Drop }
+        _ => {
+            note(packet, work, step);
+            if step.is_refusal() { packet.refuse() } else { Verdict::Drop }
         }
     }
+}
+
+/// Counts a packet that goes nowhere.
+#[inline(always)]
+pub(crate) fn note<P: Packet>(packet: &P, work: &mut Work, step: Step) {
+    service::count_rejected(work, step.reason());
+    drop::note(packet, work, step.reason());
 }
 
 /// Answers that nobody is there; a reset is not answered.
@@ -181,7 +200,7 @@ pub(crate) fn translate<P: Stages>(packet: &P) -> Verdict {
 
 /// Connections from outside must fit into packets between nodes, whichever node's backend they have.
 #[inline(always)]
-fn clamp<P: Packet>(packet: &P, work: &Work, config: &NodeConfig, flags: u32) -> bool {
+pub(crate) fn clamp<P: Packet>(packet: &P, work: &Work, config: &NodeConfig, flags: u32) -> bool {
     let is_first = work.tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_SYN != 0;
     if !is_first || flags & FLOW_OUTSIDE == 0 || config.mtu == 0 {
         return true;

@@ -6,8 +6,8 @@ use core::arch::asm;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_get_prandom_u32};
 use pagurus_ebpf_abi::{
-    DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY, SERVICE_DSR,
-    SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM,
+    DROP_NO_ENDPOINT, DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY,
+    SERVICE_DSR, SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM,
     SERVICE_SOURCE_RANGES, ServiceKey, ServiceStats, SourceRange, client_hash, flow_hash, place,
 };
 
@@ -102,7 +102,7 @@ pub(crate) fn choose(side: Side) -> Choice {
     let service = &work.service;
     let flags = service.flags;
     if flags & SERVICE_SOURCE_RANGES != 0 && !is_in_ranges(work) {
-        return dropped(work, DROP_SOURCE_RANGE);
+        return Choice(DROP_SOURCE_RANGE);
     }
     let (extent, local) = match side {
         Side::Inside => (service.inside, SERVICE_INSIDE_LOCAL),
@@ -111,9 +111,9 @@ pub(crate) fn choose(side: Side) -> Choice {
     };
     if extent.count == 0 {
         return if flags & local != 0 && flags & SERVICE_HAS_ENDPOINTS != 0 {
-            dropped(work, DROP_NO_LOCAL_ENDPOINT)
+            Choice(DROP_NO_LOCAL_ENDPOINT)
         } else {
-            refused(work)
+            Choice::REFUSE
         };
     }
     let client = work.tuple.source;
@@ -138,7 +138,7 @@ pub(crate) fn choose(side: Side) -> Choice {
     } else {
         extent
     };
-    let Some((id, backend)) = at(&table, hash) else { return refused(work) };
+    let Some((id, backend)) = at(&table, hash) else { return Choice::REFUSE };
     work.id = id;
     work.backend = backend;
     if remembers {
@@ -185,20 +185,15 @@ pub(crate) fn count(work: &Work) {
     }
 }
 
+/// Counts a packet for `work.service` that is refused or dropped for one of the reasons that a choice has.
 #[inline(always)]
-fn refused(work: &Work) -> Choice {
+pub(crate) fn count_rejected(work: &Work, reason: u32) {
+    let is_refused = reason == DROP_NO_ENDPOINT;
+    if !is_refused && reason != DROP_SOURCE_RANGE && reason != DROP_NO_LOCAL_ENDPOINT {
+        return;
+    }
     if let Some(stats) = stats(work.service.service) {
         // SAFETY: as above.
-        increase(unsafe { &raw mut (*stats).refused });
+        increase(unsafe { if is_refused { &raw mut (*stats).refused } else { &raw mut (*stats).dropped } });
     }
-    Choice::REFUSE
-}
-
-#[inline(always)]
-fn dropped(work: &Work, reason: u32) -> Choice {
-    if let Some(stats) = stats(work.service.service) {
-        // SAFETY: as above.
-        increase(unsafe { &raw mut (*stats).dropped });
-    }
-    Choice(reason)
 }

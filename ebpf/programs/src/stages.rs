@@ -7,25 +7,32 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 
 use crate::{
     flow,
     nat::{self, Reserved},
-    packet::{Hook, Packet, Skb, Verdict, neighbour, reject},
+    packet::{Hook, Packet, Skb, Verdict, Xdp, neighbour, reject},
     path::{self, Step},
     service::{self, Choice, Side},
-    work::work,
+    work::{Work, work},
+    xdp,
 };
 
-/// A packet whose stages are functions of their own.
-pub(crate) trait Stages: Packet {
+/// A packet whose flow is decided on in stages that are functions of their own.
+pub(crate) trait Decided: Packet {
     /// [`flow::step`].
     fn step(&self) -> Step;
     /// [`nat::track`].
     fn track(&self, anew: bool) -> u32;
     /// [`nat::is_taken`].
     fn is_taken(&self) -> bool;
+    /// Whether the packet can be sent where `work.state` says, as far as that is asked before anything is noted of it.
+    fn finds_way(&self, work: &mut Work) -> bool;
+}
+
+/// What tcx programs do with a packet then.
+pub(crate) trait Stages: Decided {
     /// [`path::leave`].
     fn leave(&self) -> Verdict;
     /// [`path::translate`].
@@ -44,6 +51,14 @@ pub(crate) trait Stages: Packet {
     fn expired(&self) -> Verdict;
 }
 
+/// What XDP programs do with a packet then.
+pub(crate) trait Early: Decided {
+    /// [`xdp::send`].
+    fn send(&self) -> Verdict;
+    /// [`xdp::reject`].
+    fn reject(&self, step: Step) -> Verdict;
+}
+
 /// An argument, as a hook. Arguments that a function has no use for the compiler leaves out of the calls, and the verifier wants all
 /// of them: here is a use.
 #[inline(always)]
@@ -54,27 +69,54 @@ fn given(hook: u32) -> Hook {
     Hook::of(number as u32)
 }
 
-/// Declares the stages of one kind of packet: each is a function of its own name, because the verifier tells them apart by that.
-macro_rules! stages {
-    ($packet:ty, $context:ty, $step:ident, $track:ident, $is_taken:ident, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $expired:ident, $neighbour:ident) => {
+/// Declares the first stages of one kind of packet: each is a function of its own name, because the verifier tells them apart by that.
+macro_rules! decided {
+    ($packet:ty, $context:ty, $step:ident, $track:ident, $is_taken:ident, $finds_way:expr) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(context: *mut $context, hook: u32) -> u32 {
-            flow::step(&<$packet>::new(context, given(hook))).0
+            flow::step(&<$packet>::at(context, given(hook))).0
         }
 
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $track(context: *mut $context, hook: u32, anew: u32) -> u32 {
-            nat::track(&<$packet>::new(context, given(hook)), anew != 0)
+            nat::track(&<$packet>::at(context, given(hook)), anew != 0)
         }
 
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $is_taken(context: *mut $context, hook: u32) -> u32 {
-            u32::from(nat::is_taken(&<$packet>::new(context, given(hook))))
+            u32::from(nat::is_taken(&<$packet>::at(context, given(hook))))
         }
 
+        impl Decided for $packet {
+            #[inline(always)]
+            fn step(&self) -> Step {
+                Step($step(self.context().cast(), self.hook().number()))
+            }
+
+            #[inline(always)]
+            fn track(&self, anew: bool) -> u32 {
+                $track(self.context().cast(), self.hook().number(), u32::from(anew))
+            }
+
+            #[inline(always)]
+            fn is_taken(&self) -> bool {
+                $is_taken(self.context().cast(), self.hook().number()) != 0
+            }
+
+            #[inline(always)]
+            fn finds_way(&self, work: &mut Work) -> bool {
+                $finds_way(self, work)
+            }
+        }
+    };
+}
+
+/// Declares the other stages of packets with an skb.
+macro_rules! stages {
+    ($packet:ty, $context:ty, $leave:ident, $translate:ident, $hand_on:ident, $refuse:ident, $error:ident, $too_long:ident, $expired:ident, $neighbour:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $leave(context: *mut $context, hook: u32) -> i32 {
@@ -126,21 +168,6 @@ macro_rules! stages {
 
         impl Stages for $packet {
             #[inline(always)]
-            fn step(&self) -> Step {
-                Step($step(self.context().cast(), self.hook().number()))
-            }
-
-            #[inline(always)]
-            fn track(&self, anew: bool) -> u32 {
-                $track(self.context().cast(), self.hook().number(), u32::from(anew))
-            }
-
-            #[inline(always)]
-            fn is_taken(&self) -> bool {
-                $is_taken(self.context().cast(), self.hook().number()) != 0
-            }
-
-            #[inline(always)]
             fn leave(&self) -> Verdict {
                 Verdict::Code($leave(self.context().cast(), self.hook().number()))
             }
@@ -183,12 +210,38 @@ macro_rules! stages {
     };
 }
 
+// The kernel knows a way for whatever has none, and waits for neighbours.
+decided!(Skb, __sk_buff, skb_step, skb_track, skb_is_taken, |_: &Skb, _: &mut Work| true);
+
+decided!(Xdp, xdp_md, xdp_step, xdp_track, xdp_is_taken, xdp::finds_way);
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_send(context: *mut xdp_md) -> i32 {
+    Xdp::code(xdp::send(&Xdp::new(context)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_reject(context: *mut xdp_md, step: u32) -> i32 {
+    Xdp::code(xdp::reject(&Xdp::new(context), Step(step)))
+}
+
+impl Early for Xdp {
+    #[inline(always)]
+    fn send(&self) -> Verdict {
+        Verdict::Code(xdp_send(self.context().cast()))
+    }
+
+    #[inline(always)]
+    fn reject(&self, step: Step) -> Verdict {
+        Verdict::Code(xdp_reject(self.context().cast(), step.0))
+    }
+}
+
 stages!(
     Skb,
     __sk_buff,
-    skb_step,
-    skb_track,
-    skb_is_taken,
     skb_leave,
     skb_translate,
     skb_hand_on,

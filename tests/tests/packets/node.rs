@@ -11,7 +11,7 @@ use pagurus_tests::packet::{Packet, protocol, sctp, tcp, udp};
 use super::programs::Programs;
 
 /// SCTP chunk that begins an association: its header, initiate tag, and what else it must have.
-const INIT: [u8; 20] = [1, 0, 0, 20, 0, 0, 0, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 5];
+pub(super) const INIT: [u8; 20] = [1, 0, 0, 20, 0, 0, 0, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 5];
 
 /// Addresses of one family, as they stand before a port.
 pub(super) struct Family {

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, lpm_trie};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use pagurus_ebpf_abi::{
     Address, Announced, AnnouncedKey, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent,
     FlowState, FlowTuple, HOPS_PER_CPU, NETWORKS, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Network,
-    NodeConfig, Port, ServiceKey, ServiceStats, ServiceValue, SourceRange, WarmBucket, maps, programs,
+    NodeConfig, Port, ServiceKey, ServiceStats, ServiceValue, SourceRange, WARM_LEFT, WARM_V6, WarmBucket,
+    WarmFlow, maps, programs,
 };
 use pagurus_tests::packet::Packet;
 
@@ -397,14 +398,28 @@ impl Programs {
         Ok(Ran { code: result.return_value, bytes: out })
     }
 
-    /// How many flows the CPUs remember from a moment ago.
+    /// How many flows the CPUs remember from a moment ago, in order to send their packets on.
     pub(super) fn warm(&self) -> Result<usize> {
         let map = Array::<_, WarmBucket>::try_from(self.ebpf.map(maps::WARM).context(maps::WARM)?)?;
         let mut count = 0;
         for bucket in map.iter() {
-            count += bucket?.flows.iter().filter(|flow| flow.protocol != 0).count();
+            let flows = bucket?.flows;
+            // One of IPv6 takes the place of two.
+            let places = if flows[0].protocol >= WARM_V6 { 1 } else { 2 };
+            let is_sent = |flow: &&WarmFlow| flow.protocol != 0 && flow.hop != WARM_LEFT;
+            count += flows[..places].iter().filter(is_sent).count();
         }
         Ok(count)
+    }
+
+    /// Forgets what the CPUs remember from a moment ago.
+    pub(super) fn cool(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(maps::WARM).context(maps::WARM)?;
+        let mut map = Array::<_, WarmBucket>::try_from(map)?;
+        for place in 0..map.len() {
+            map.set(place, WarmBucket::default(), 0)?;
+        }
+        Ok(())
     }
 
     /// How long a program takes for a packet, in nanoseconds: the best of some long runs. The packet stays what the program made of
@@ -429,6 +444,14 @@ impl Programs {
         let loaded: &mut SchedClassifier =
             self.ebpf.program_mut(program).context("no such program")?.try_into()?;
         loaded.attach(device, side).with_context(|| format!("attach {program} to {device}"))?;
+        Ok(())
+    }
+
+    /// Attaches the XDP program in the driver of a device of the namespace it is called in.
+    pub(super) fn attach_early(&mut self, device: &str) -> Result<()> {
+        let name = programs::XDP_OUTSIDE;
+        let loaded: &mut Xdp = self.ebpf.program_mut(name).context(name)?.try_into()?;
+        loaded.attach(device, XdpMode::Driver).with_context(|| format!("attach {name} to {device}"))?;
         Ok(())
     }
 

@@ -1,11 +1,20 @@
-//! Connections that go on before their packets have an skb.
+//! Packets that are sent on before they have an skb: single ones, compared with what `from_outside` makes of them.
 
+mod driver;
+
+use std::net::SocketAddr;
+
+use super::node::INIT;
 use super::programs::{Programs, Service};
 use anyhow::{Context as _, Result, ensure};
-use pagurus_ebpf_abi::{Backend, SERVICE_DSR, SERVICE_EXTERNAL};
+use pagurus_ebpf_abi::{
+    Backend, FlowState, FlowTuple, Port, SERVICE_AFFINITY, SERVICE_DSR, SERVICE_EXTERNAL, SERVICE_RANDOM,
+    SERVICE_SOURCE_RANGES,
+};
 use pagurus_tests::netns::{ip, isolated};
 use pagurus_tests::packet::{Packet, other, protocol, sctp, tcp, udp};
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
@@ -74,6 +83,16 @@ impl Node {
         Ok(Some(Self { programs, uplink }))
     }
 
+    /// A Service with backends on other nodes; its number.
+    fn serve(&mut self, vip: &str, protocol: u8, servers: &[&str], flags: u32) -> Result<u32> {
+        let ids: Vec<u32> = servers
+            .iter()
+            .map(|server| self.programs.backend(server, protocol, false))
+            .collect::<Result<_>>()?;
+        let service = Service { flags: SERVICE_EXTERNAL | flags, inside: &ids, outside: &ids };
+        self.programs.service(vip, protocol, &service)
+    }
+
     /// A Service with one backend; its id.
     fn service(&mut self, vip: &str, protocol: u8, server: &str, is_local: bool, flags: u32) -> Result<u32> {
         let id = self.programs.backend(server, protocol, is_local)?;
@@ -133,11 +152,10 @@ fn connections_to_other_nodes_go_on() {
                     protocol::TCP => tcp().from(&client).to(&vip).syn(),
                     _ => middle(protocol, &client, &vip, b"first"),
                 };
-                // Nobody knows it yet: it is for the next program.
-                node.is_left(&first)?;
-                let seen = node.programs.run("from_outside", &first)?.packet();
+                let seen = node.sent(&first)?;
                 let port = seen.ports().context("no ports")?.0;
                 let own = at(family.node, port);
+                expect(&seen, &first, &own, &server)?;
                 // The long way, then the short one.
                 for round in 0..5 {
                     let packet = middle(protocol, &client, &vip, &vec![round; usize::from(round) * 101]);
@@ -147,8 +165,8 @@ fn connections_to_other_nodes_go_on() {
                 }
             }
         }
-        // Those of IPv4, there and back.
-        ensure!(node.programs.warm()? == 4, "{}", node.programs.warm()?);
+        // Of both families and transports, there and back.
+        ensure!(node.programs.warm()? == 8, "{}", node.programs.warm()?);
         Ok(())
     });
 }
@@ -159,7 +177,7 @@ fn datagrams_without_checksum_stay_without() {
         let Some(mut node) = Node::new()? else { return Ok(()) };
         node.service("198.51.100.7:53", protocol::UDP, "10.244.2.10:53", false, 0)?;
         let packet = udp().from("203.0.113.9:5").to("198.51.100.7:53").payload(b"q").without_checksum();
-        let port = node.programs.run("from_outside", &packet)?.packet().ports().context("no ports")?.0;
+        let port = node.sent(&packet)?.ports().context("no ports")?.0;
         for _ in 0..3 {
             expect(&node.sent(&packet)?, &packet, &at("192.168.7.1", port), "10.244.2.10:53")?;
         }
@@ -174,7 +192,8 @@ fn what_is_handed_on_keeps_its_addresses() {
         for family in &FAMILIES {
             let (client, vip) = (at(family.client, 4000), at(family.vip, 443));
             node.service(&vip, protocol::TCP, &at(family.server, 8080), false, SERVICE_DSR)?;
-            node.programs.run("from_outside", &tcp().from(&client).to(&vip).syn())?;
+            let first = tcp().from(&client).to(&vip).syn();
+            expect(&node.sent(&first)?, &first, &client, &vip)?;
             for _ in 0..3 {
                 let packet = middle(protocol::TCP, &client, &vip, b"data");
                 expect(&node.sent(&packet)?, &packet, &client, &vip)?;
@@ -185,18 +204,22 @@ fn what_is_handed_on_keeps_its_addresses() {
 }
 
 #[test]
-fn what_begins_or_ends_a_connection_is_left_and_makes_it_cold() {
-    isolated("packets::xdp::what_begins_or_ends_a_connection_is_left_and_makes_it_cold", |_| {
+fn what_begins_or_ends_a_connection_makes_it_cold() {
+    isolated("packets::xdp::what_begins_or_ends_a_connection_makes_it_cold", |_| {
         let Some(mut node) = Node::new()? else { return Ok(()) };
-        let (client, vip) = ("203.0.113.9:4000", "198.51.100.7:443");
-        node.service(vip, protocol::TCP, "10.244.2.10:8080", false, 0)?;
-        let packet = tcp().from(client).to(vip);
-        for turn in [packet.clone().fin().ack(), packet.clone().rst(), packet.clone().syn()] {
-            node.programs.run("from_outside", &packet.clone().syn())?;
-            node.sent(&packet.clone().ack())?;
-            ensure!(node.programs.warm()? == 1, "{}", node.programs.warm()?);
-            node.is_left(&turn)?;
-            ensure!(node.programs.warm()? == 0, "{}", node.programs.warm()?);
+        for family in &FAMILIES {
+            let (client, vip) = (at(family.client, 4000), at(family.vip, 443));
+            node.service(&vip, protocol::TCP, &at(family.server, 8080), false, 0)?;
+            let packet = tcp().from(&client).to(&vip);
+            for turn in [packet.clone().fin().ack(), packet.clone().rst(), packet.clone().syn()] {
+                node.sent(&packet.clone().syn())?;
+                for _ in 0..2 {
+                    node.sent(&packet.clone().ack())?;
+                    ensure!(node.programs.warm()? == 1, "{}", node.programs.warm()?);
+                }
+                node.sent(&turn)?;
+                ensure!(node.programs.warm()? == 0, "{}", node.programs.warm()?);
+            }
         }
         Ok(())
     });
@@ -209,28 +232,38 @@ fn anything_else_is_left() {
         for family in &FAMILIES {
             let (client, vip, local) = (at(family.client, 4000), at(family.vip, 443), at(family.vip, 80));
             node.service(&vip, protocol::TCP, &at(family.server, 8080), false, 0)?;
-            node.service(&vip, protocol::SCTP, &at(family.server, 8080), false, 0)?;
             node.service(&local, protocol::TCP, &at(family.pod, 8080), true, 0)?;
-            for vip in [&vip, &local] {
-                node.programs.run("from_outside", &tcp().from(&client).to(vip).syn())?;
-            }
             let packet = middle(protocol::TCP, &client, &vip, b"data");
+            node.sent(&tcp().from(&client).to(&vip).syn())?;
             node.sent(&packet)?;
-            // To this node's own pod, to nobody's Service, of another transport, at its last hop, in fragments.
-            node.is_left(&middle(protocol::TCP, &client, &local, b"data"))?;
-            node.is_left(&middle(protocol::TCP, &client, &at(family.vip, 444), b"data"))?;
-            node.is_left(&sctp().from(&client).to(&vip).tag(7).payload(&[0; 16]))?;
+            // To this node's own pod (new, known, and known to be left), to nobody's Service, of another transport, at its last hop, in
+            // fragments.
+            let first = tcp().from(&client).to(&local).syn();
+            node.is_left(&first)?;
+            node.programs.run("from_outside", &first)?;
+            let before = node.programs.states().len();
+            for _ in 0..2 {
+                node.is_left(&middle(protocol::TCP, &client, &local, b"data"))?;
+                node.is_left(&middle(protocol::TCP, &client, &at(family.vip, 444), b"data"))?;
+            }
+            ensure!(node.programs.states().len() == before, "what is left made an entry");
             node.is_left(&other(89, b"hello").from(bare(family.client)).to(bare(family.vip)))?;
             node.is_left(&packet.clone().ttl(1))?;
             for fragment in packet.clone().id(7).payload(&[1; 200]).fragments(64) {
                 node.is_left(&fragment)?;
             }
-            // Overheard broadcasts.
-            let bytes = packet.clone().macs(GATEWAY, [0xff; 6]).build();
-            ensure!(node.programs.run_early(node.uplink, &bytes)?.code == XDP_PASS);
+            // What everybody gets, and what is overheard.
+            for mac in [[0xff; 6], [2, 0, 0, 0, 7, 2]] {
+                let other = packet.clone().from(&at(family.client, 4002));
+                for packet in [packet.clone(), other.clone(), other.syn()] {
+                    let bytes = packet.macs(GATEWAY, mac).build();
+                    let ran = node.programs.run_early(node.uplink, &bytes)?;
+                    ensure!(ran.code == XDP_PASS && ran.bytes == bytes, "{mac:?}: {}", ran.code);
+                }
+            }
             // Longer than the way is wide.
             let other = at(family.client, 4001);
-            node.programs.run("from_outside", &tcp().from(&other).to(&vip).syn())?;
+            node.sent(&tcp().from(&other).to(&vip).syn())?;
             ip(&["link", "set", "dev", "up0", "mtu", "1400"])?;
             node.is_left(&packet.clone().from(&other).payload(&[0; 1400]))?;
             ip(&["link", "set", "dev", "up0", "mtu", "1500"])?;
@@ -247,13 +280,246 @@ fn anything_else_is_left() {
 fn a_backend_that_went_is_noticed_by_the_long_way() {
     isolated("packets::xdp::a_backend_that_went_is_noticed_by_the_long_way", |_| {
         let Some(mut node) = Node::new()? else { return Ok(()) };
-        let (client, vip) = ("[2001:db8::9]:4000", "[2001:db8:7::7]:443");
-        let id = node.service(vip, protocol::TCP, "[fd10::2:10]:8080", false, 0)?;
-        node.programs.run("from_outside", &tcp().from(client).to(vip).syn())?;
-        let packet = middle(protocol::TCP, client, vip, b"data");
-        node.sent(&packet)?;
-        let gone = Backend { protocol: 0, ..node.programs.get_backend(id)? };
-        node.programs.set_backend(id, gone)?;
-        node.is_left(&packet)
+        for family in &FAMILIES {
+            let (client, vip) = (at(family.client, 4000), at(family.vip, 443));
+            let id = node.service(&vip, protocol::TCP, &at(family.server, 8080), false, 0)?;
+            node.sent(&tcp().from(&client).to(&vip).syn())?;
+            let gone = Backend { protocol: 0, ..node.programs.get_backend(id)? };
+            node.programs.set_backend(id, gone)?;
+            let answer = node.answered(&middle(protocol::TCP, &client, &vip, b"data"))?;
+            expect(&answer, &tcp().rst().numbers(9, 0).window(0), &vip, &client)?;
+        }
+        Ok(())
+    });
+}
+
+/// A client's address and port, a Service's, its backend's.
+struct Way {
+    client: String,
+    vip: String,
+    server: String,
+    node: String,
+}
+
+/// A packet of a conversation: from the client to the Service, or from the backend to whom it was asked by.
+enum Step {
+    Ask(Packet),
+    Answer(Packet),
+}
+
+/// Whole conversations, by transport.
+fn conversations(way: &Way) -> Vec<(&'static str, u8, Vec<Step>)> {
+    let ask = |packet: Packet| Step::Ask(packet.from(&way.client).to(&way.vip));
+    let answer = |packet: Packet| Step::Answer(packet.from(&way.server).to(&way.node));
+    let chunk = |kind: u8| sctp().tag(9).payload(&[kind, 0, 0, 4]);
+    vec![
+        (
+            "TCP",
+            protocol::TCP,
+            vec![
+                ask(tcp().syn().mss(8960)),
+                answer(tcp().syn().ack().mss(8960)),
+                ask(tcp().ack()),
+                ask(tcp().ack().payload(b"question")),
+                answer(tcp().ack().payload(b"answer")),
+                ask(tcp().fin().ack()),
+                answer(tcp().fin().ack()),
+                ask(tcp().ack()),
+                // Again, from the same port.
+                ask(tcp().syn()),
+                answer(tcp().syn().ack()),
+                ask(tcp().ack()),
+                answer(tcp().rst()),
+            ],
+        ),
+        (
+            "UDP",
+            protocol::UDP,
+            vec![
+                ask(udp().payload(b"question")),
+                answer(udp().payload(b"answer")),
+                ask(udp().payload(b"another")),
+                ask(udp().payload(b"third").without_checksum()),
+                answer(udp().payload(b"answers")),
+            ],
+        ),
+        (
+            "SCTP",
+            protocol::SCTP,
+            vec![
+                ask(sctp().tag(0).payload(&INIT)),
+                answer(chunk(2)),
+                ask(chunk(10)),
+                answer(chunk(11)),
+                ask(chunk(7)),
+                answer(chunk(8)),
+                ask(chunk(14)),
+            ],
+        ),
+    ]
+}
+
+/// What became of a conversation: its packets and the flows behind it, with a port that was made up given as 0.
+#[derive(Debug, PartialEq)]
+struct Became {
+    packets: Vec<Packet>,
+    flows: Vec<(FlowTuple, FlowState)>,
+}
+
+impl Node {
+    /// The packet that is sent back to the client in the place of this one.
+    fn answered(&self, packet: &Packet) -> Result<Packet> {
+        let ran = self.programs.run_early(self.uplink, &packet.clone().macs(GATEWAY, OWN).build())?;
+        ensure!(ran.code == XDP_TX, "{}: {packet:?}", ran.code);
+        let sent = ran.packet();
+        ensure!(sent.ethernet == packet.clone().macs(OWN, GATEWAY).ethernet, "{sent:?}");
+        Ok(sent)
+    }
+
+    /// What a conversation becomes in the driver, or behind it.
+    fn converse(&mut self, is_early: bool, steps: &[Step]) -> Result<Became> {
+        self.programs.forget()?;
+        self.programs.cool()?;
+        let made_up = |port: Port| if (61_000..65_000).contains(&port.number()) { Port(0) } else { port };
+        let (mut port, mut packets) = (0, Vec::new());
+        for step in steps {
+            let packet = match step {
+                Step::Ask(packet) => packet.clone(),
+                Step::Answer(packet) => {
+                    let to = if packet.is_v4() { FAMILIES[0].node } else { FAMILIES[1].node };
+                    packet.clone().to(&at(to, port))
+                }
+            };
+            let seen = match is_early {
+                true => self.sent(&packet)?,
+                false => self.programs.run("from_outside", &packet)?.packet(),
+            };
+            if let Step::Ask(_) = step {
+                port = seen.ports().context("no ports")?.0;
+            }
+            // The rest of the way is another thing.
+            let (source, destination) = seen.ports().context("no ports")?;
+            let names = (
+                SocketAddr::new(seen.source, made_up(Port::new(source)).number()),
+                SocketAddr::new(seen.destination, made_up(Port::new(destination)).number()),
+            );
+            packets.push(seen.without_ethernet().ttl(0).from(&names.0.to_string()).to(&names.1.to_string()));
+        }
+        let mut flows = self.programs.states();
+        for (key, state) in &mut flows {
+            (key.source_port, key.destination_port) =
+                (made_up(key.source_port), made_up(key.destination_port));
+            (state.source_port, state.destination_port) =
+                (made_up(state.source_port), made_up(state.destination_port));
+            (state.last, state.since) = (0, 0);
+        }
+        flows.sort_by_key(|(key, _)| *key);
+        Ok(Became { packets, flows })
+    }
+}
+
+#[test]
+fn conversations_are_the_same_in_the_driver_and_behind_it() {
+    isolated("packets::xdp::conversations_are_the_same_in_the_driver_and_behind_it", |_| {
+        let Some(mut node) = Node::new()? else { return Ok(()) };
+        // Narrower than the clients believe.
+        node.programs.configure(|config| config.mtu = 1400)?;
+        for family in &FAMILIES {
+            for (name, flags) in [
+                ("SNAT", 0),
+                ("affinity", SERVICE_AFFINITY),
+                ("random", SERVICE_RANDOM),
+                ("ranges", SERVICE_SOURCE_RANGES),
+            ] {
+                let way = Way {
+                    client: at(family.client, 4000),
+                    vip: at(family.vip, 443),
+                    server: at(family.server, 8080),
+                    node: at(family.node, 1),
+                };
+                for (transport, protocol, steps) in conversations(&way) {
+                    let what = format!("{transport} {name} {}", way.vip);
+                    let number = node.serve(&way.vip, protocol, &[&way.server], flags)?;
+                    if flags == SERVICE_SOURCE_RANGES {
+                        node.programs.source_range(
+                            number,
+                            bare(family.client),
+                            if way.vip.starts_with('[') { 64 } else { 24 },
+                        )?;
+                    }
+                    let late = node.converse(false, &steps).with_context(|| format!("{what}, late"))?;
+                    let counted = node.programs.counts(number)?;
+                    let early = node.converse(true, &steps).with_context(|| format!("{what}, early"))?;
+                    ensure!(late == early, "{what}: late {late:#?}\nearly {early:#?}");
+                    ensure!(late.flows.len() >= 2, "{what}: {:?}", late.flows);
+                    let twice = node.programs.counts(number)?;
+                    ensure!(twice.0 == 2 * counted.0, "{what}: {counted:?}, then {twice:?}");
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_same_backends_are_chosen() {
+    isolated("packets::xdp::the_same_backends_are_chosen", |_| {
+        let Some(mut node) = Node::new()? else { return Ok(()) };
+        for family in &FAMILIES {
+            let servers: Vec<String> = (0..4).map(|port| at(family.server, 8080 + port)).collect();
+            let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
+            let vip = at(family.vip, 443);
+            node.serve(&vip, protocol::UDP, &servers, 0)?;
+            let mut chosen = std::collections::BTreeSet::new();
+            for port in 1..64 {
+                let packet = udp().from(&at(family.client, port)).to(&vip).payload(b"question");
+                let early = node.sent(&packet)?;
+                node.programs.forget()?;
+                let late = node.programs.run("from_outside", &packet)?.packet();
+                node.programs.forget()?;
+                let backends =
+                    [&early, &late].map(|seen| (seen.destination, seen.ports().map(|ports| ports.1)));
+                ensure!(backends[0] == backends[1], "{packet:?}: {backends:?}");
+                chosen.insert(backends[0]);
+            }
+            ensure!(chosen.len() == servers.len(), "{chosen:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn nobody_there_is_said_early() {
+    isolated("packets::xdp::nobody_there_is_said_early", |_| {
+        let Some(mut node) = Node::new()? else { return Ok(()) };
+        for family in &FAMILIES {
+            let (client, vip, closed) = (at(family.client, 4000), at(family.vip, 443), at(family.vip, 444));
+            for packet in [tcp().syn(), udp().payload(b"question"), sctp().tag(0).payload(&INIT)] {
+                let packet = packet.from(&client).to(&vip);
+                let protocol = packet.protocol();
+                let number = node.serve(&vip, protocol, &[], 0)?;
+                let early = node.answered(&packet)?;
+                let late = node.programs.run("from_outside", &packet)?.packet();
+                ensure!(
+                    early.clone().without_ethernet() == late.clone().without_ethernet(),
+                    "{early:?} is not {late:?}"
+                );
+                // What is overheard is not answered, nor counted.
+                let overheard = packet.clone().macs(GATEWAY, [2, 0, 0, 0, 7, 2]).build();
+                let ran = node.programs.run_early(node.uplink, &overheard)?;
+                ensure!(ran.code == XDP_PASS && ran.bytes == overheard, "{}", ran.code);
+                ensure!(node.programs.counts(number)? == (0, 2, 0), "{:?}", node.programs.counts(number)?);
+                // Who may not, is not answered either.
+                let packet = packet.to(&closed);
+                let number =
+                    node.serve(&closed, protocol, &[&at(family.server, 8080)], SERVICE_SOURCE_RANGES)?;
+                let ran = node.programs.run_early(node.uplink, &packet.macs(GATEWAY, OWN).build())?;
+                ensure!(ran.code == XDP_DROP, "{}", ran.code);
+                ensure!(node.programs.counts(number)? == (0, 0, 1), "{:?}", node.programs.counts(number)?);
+            }
+        }
+        let drops = node.programs.drops()?;
+        ensure!(drops == [("no_endpoint", 12), ("source_range", 6)], "{drops:?}");
+        Ok(())
     });
 }

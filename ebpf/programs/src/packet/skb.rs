@@ -34,6 +34,12 @@ impl Skb {
     pub(crate) const fn new(context: *mut __sk_buff, hook: Hook) -> Self {
         Self { skb: SkBuff { skb: context }, hook }
     }
+
+    /// As [`new`](Self::new), for what is declared for packets of each kind.
+    #[inline(always)]
+    pub(crate) const fn at(context: *mut __sk_buff, hook: Hook) -> Self {
+        Self::new(context, hook)
+    }
 }
 
 impl Packet for Skb {

@@ -23,6 +23,12 @@ impl Xdp {
     pub(crate) const fn new(context: *mut xdp_md) -> Self {
         Self(XdpContext::new(context))
     }
+
+    /// As [`new`](Self::new), for what is declared for packets of each kind: there is one hook.
+    #[inline(always)]
+    pub(crate) const fn at(context: *mut xdp_md, _hook: Hook) -> Self {
+        Self::new(context)
+    }
 }
 
 impl Packet for Xdp {

@@ -4,9 +4,15 @@
 //! keep the connection from being forgotten, and to notice that its backend or its next hop has gone.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
-use pagurus_ebpf_abi::{HOPS_PER_CPU, Hop, WARM_TICK, WarmBucket, WarmFlow};
+use pagurus_ebpf_abi::{
+    Address, FLOW_DSR, FLOW_REPLY, FlowState, HOPS_PER_CPU, Hop, WARM_LEFT, WARM_TICK, WARM_V6,
+    WARM_V6_FORWARD, WARM_V6_REPLY, WARM_V6_SAME, WarmBucket, WarmFlow, WarmV6,
+};
 
-use crate::maps::{HOPS, WARM};
+use super::frame::{Frame, Ip};
+use crate::maps::{HOPS, WARM, config};
+use crate::packet::headers::{V4, V6};
+use crate::work::{PARSED_V6, Work};
 
 /// Buckets for each processor, a power of two; the loader says how many. 0: there is no such table.
 #[unsafe(no_mangle)]
@@ -15,11 +21,33 @@ static WARM_BUCKETS: u32 = 0;
 /// After so many ticks no flow refers to a next hop any more that was not given again.
 const FREE_AFTER: u32 = 3;
 
+/// What is known of a flow.
+pub(crate) enum Known<A> {
+    /// Its packets are left to the other programs.
+    Left,
+    /// Its packets get these addresses (source, destination) and ports, and go this way.
+    Sent([A; 2], u32, &'static Hop),
+}
+
+/// A family's flows.
+pub(crate) trait Flows: Ip {
+    /// What becomes of a packet's flow, if it is known.
+    fn recall(frame: &Frame<Self>) -> Option<Known<Self::Address>>;
+    /// Forgets a packet's flow.
+    fn forget(frame: &Frame<Self>);
+}
+
 /// Now, in ticks.
 #[inline(always)]
 fn now() -> u32 {
     // SAFETY: plain helper, for which the kernel puts in a single load.
     (unsafe { bpf_jiffies64() } >> WARM_TICK) as u32
+}
+
+/// Whether an entry of that time is still believed.
+#[inline(always)]
+fn is_fresh(stamp: u32) -> bool {
+    now().wrapping_sub(stamp) <= 1
 }
 
 #[inline(always)]
@@ -28,26 +56,48 @@ fn processor() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// Spreads flows over buckets. Who finds flows of one bucket gains nothing but the long way for them.
+// Spreads flows over buckets. Who finds flows of one bucket gains nothing but the long way for them.
+
+const ODD: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x9fb2_1c65_1e98_df25];
+
 #[inline(always)]
-fn hash(flow: &WarmFlow) -> u32 {
-    let addresses = u64::from(flow.source) << 32 | u64::from(flow.destination);
-    let rest = u64::from(flow.ports) << 8 | u64::from(flow.protocol);
-    let mixed = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ rest.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    ((mixed ^ (mixed >> 29)).wrapping_mul(0x9fb2_1c65_1e98_df25) >> 32) as u32
+fn hash(addresses: u64, ports: u32, protocol: u8) -> u32 {
+    let rest = u64::from(ports) << 8 | u64::from(protocol);
+    let mixed = addresses.wrapping_mul(ODD[0]) ^ rest.wrapping_mul(ODD[1]);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(ODD[2]) >> 32) as u32
 }
 
-/// The bucket of a flow in this processor's part.
 #[inline(always)]
-fn bucket(flow: &WarmFlow) -> Option<&'static mut WarmBucket> {
+fn pair(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[inline(always)]
+fn hash_v6(source: &Address, destination: &Address, ports: u32, protocol: u8) -> u32 {
+    let (a, b) = (&source.words, &destination.words);
+    let high = pair(a[0] ^ b[1], a[1] ^ b[0]).wrapping_mul(ODD[1]);
+    let low = pair(a[2], a[3]).wrapping_mul(ODD[2]) ^ pair(b[3], b[2]).wrapping_mul(ODD[0]);
+    hash(high ^ low ^ (low >> 31), ports, protocol)
+}
+
+/// A bucket in this processor's part.
+#[inline(always)]
+fn bucket(hash: u32) -> Option<&'static mut WarmBucket> {
     // SAFETY: a constant, which the loader may have replaced: volatile, so that it is not taken for what it was.
     let size = unsafe { core::ptr::read_volatile(&raw const WARM_BUCKETS) };
     if size == 0 {
         return None;
     }
-    let place = WARM.get_ptr_mut(processor().wrapping_mul(size).wrapping_add(hash(flow) & (size - 1)))?;
+    let place = WARM.get_ptr_mut(processor().wrapping_mul(size).wrapping_add(hash & (size - 1)))?;
     // SAFETY: a place of an array that lives as long as the program; nobody else uses this processor's part while it runs.
     Some(unsafe { &mut *place })
+}
+
+/// The flow of IPv6 packets that a bucket is in that case.
+#[inline(always)]
+fn as_v6(bucket: &'static mut WarmBucket) -> &'static mut WarmV6 {
+    // SAFETY: both have the same size and alignment, and every bit pattern is a value of either.
+    unsafe { &mut *core::ptr::from_mut(bucket).cast::<WarmV6>() }
 }
 
 #[inline(always)]
@@ -58,45 +108,187 @@ fn is_same(at: &WarmFlow, flow: &WarmFlow) -> bool {
         && at.protocol == flow.protocol
 }
 
-/// What becomes of a flow, if it is known.
 #[inline(always)]
-pub(crate) fn get(flow: &WarmFlow) -> Option<(&'static WarmFlow, &'static Hop)> {
-    let bucket = bucket(flow)?;
-    let found = if is_same(&bucket.flows[0], flow) {
-        &bucket.flows[0]
-    } else if is_same(&bucket.flows[1], flow) {
-        &bucket.flows[1]
-    } else {
-        return None;
-    };
-    if now().wrapping_sub(found.stamp) > 1 {
-        return None;
-    }
-    Some((found, hop(u32::from(found.hop))?))
+fn bucket_v4(flow: &WarmFlow) -> Option<&'static mut WarmBucket> {
+    bucket(hash(pair(flow.source, flow.destination), flow.ports, flow.protocol))
 }
 
-/// Forgets a flow.
+/// The flow of a packet, nothing being known yet of what becomes of it.
 #[inline(always)]
-pub(crate) fn remove(flow: &WarmFlow) {
-    let Some(bucket) = bucket(flow) else { return };
-    if is_same(&bucket.flows[0], flow) {
-        bucket.flows[0].protocol = 0;
-    }
-    if is_same(&bucket.flows[1], flow) {
-        bucket.flows[1].protocol = 0;
+fn flow_v4(frame: &Frame<V4>) -> WarmFlow {
+    let [source, destination] = frame.ip.addresses();
+    WarmFlow {
+        source,
+        destination,
+        ports: *frame.ports,
+        protocol: frame.ip.protocol(),
+        ..WarmFlow::default()
     }
 }
 
-/// Remembers what becomes of a flow, in place of whichever of its bucket came earlier.
+impl Flows for V4 {
+    #[inline(always)]
+    fn recall(frame: &Frame<Self>) -> Option<Known<u32>> {
+        let flow = flow_v4(frame);
+        let bucket = bucket_v4(&flow)?;
+        let found = if is_same(&bucket.flows[0], &flow) {
+            &bucket.flows[0]
+        } else if bucket.flows[0].protocol < WARM_V6 && is_same(&bucket.flows[1], &flow) {
+            &bucket.flows[1]
+        } else {
+            return None;
+        };
+        if !is_fresh(found.stamp) {
+            return None;
+        }
+        if found.hop == WARM_LEFT {
+            return Some(Known::Left);
+        }
+        let hop = hop(u32::from(found.hop))?;
+        Some(Known::Sent([found.new_source, found.new_destination], found.new_ports, hop))
+    }
+
+    #[inline(always)]
+    fn forget(frame: &Frame<Self>) {
+        let flow = flow_v4(frame);
+        let Some(bucket) = bucket_v4(&flow) else { return };
+        if is_same(&bucket.flows[0], &flow) {
+            bucket.flows[0].protocol = 0;
+        }
+        if bucket.flows[0].protocol < WARM_V6 && is_same(&bucket.flows[1], &flow) {
+            bucket.flows[1].protocol = 0;
+        }
+    }
+}
+
+/// The place of a packet's flow, if it is there.
 #[inline(always)]
-pub(crate) fn put(flow: &WarmFlow, next: &Hop) {
+fn find_v6(frame: &Frame<V6>) -> Option<(&'static mut WarmV6, &'static Address)> {
+    let (addresses, protocol) = (&frame.ip.addresses, frame.ip.protocol());
+    let at = as_v6(bucket(hash_v6(&addresses.source, &addresses.destination, *frame.ports, protocol))?);
+    let node = &config()?.node_v6;
+    let destination = if at.kind == WARM_V6_REPLY { node } else { &at.service };
+    let is_same = at.kind >= WARM_V6
+        && at.ports == *frame.ports
+        && at.protocol == protocol
+        && at.source == addresses.source
+        && *destination == addresses.destination;
+    is_same.then_some((at, node))
+}
+
+impl Flows for V6 {
+    #[inline(always)]
+    fn recall(frame: &Frame<Self>) -> Option<Known<Address>> {
+        let (found, node) = find_v6(frame)?;
+        if !is_fresh(found.stamp) {
+            return None;
+        }
+        if found.hop == WARM_LEFT {
+            return Some(Known::Left);
+        }
+        let addresses = match found.kind {
+            WARM_V6_FORWARD => [*node, found.new_destination],
+            WARM_V6_REPLY => [found.service, found.new_destination],
+            _ => frame.ip.addresses(),
+        };
+        Some(Known::Sent(addresses, found.new_ports, hop(u32::from(found.hop))?))
+    }
+
+    #[inline(always)]
+    fn forget(frame: &Frame<Self>) {
+        if let Some((found, _)) = find_v6(frame) {
+            found.kind = 0;
+        }
+    }
+}
+
+/// Lets the next packets of this flow go the short way: by this next hop, or to the other programs.
+#[inline(always)]
+pub(crate) fn remember(work: &Work, hop: Option<&Hop>) {
     let now = now();
-    let Some(place) = keep(next, now) else { return };
-    let Some(bucket) = bucket(flow) else { return };
-    if !is_same(&bucket.flows[0], flow) {
+    let place = match hop {
+        None => WARM_LEFT,
+        Some(hop) => match keep(hop, now) {
+            Some(place) => place as u16,
+            None => return,
+        },
+    };
+    if work.parsed.is(PARSED_V6) {
+        remember_v6(work, now, place);
+    } else {
+        remember_v4(work, now, place);
+    }
+}
+
+#[inline(always)]
+fn ports(source: u16, destination: u16) -> u32 {
+    u32::from_ne_bytes([
+        source.to_ne_bytes()[0],
+        source.to_ne_bytes()[1],
+        destination.to_ne_bytes()[0],
+        destination.to_ne_bytes()[1],
+    ])
+}
+
+/// In place of whichever flow of the bucket came earlier.
+#[inline(always)]
+fn remember_v4(work: &Work, stamp: u32, hop: u16) {
+    let (old, new) = (&work.tuple, &work.state);
+    let flow = WarmFlow {
+        source: old.source.v4_word(),
+        destination: old.destination.v4_word(),
+        ports: ports(old.source_port.0, old.destination_port.0),
+        new_source: new.source.v4_word(),
+        new_destination: new.destination.v4_word(),
+        new_ports: ports(new.source_port.0, new.destination_port.0),
+        stamp,
+        hop,
+        protocol: old.protocol,
+        reserved: 0,
+    };
+    let Some(bucket) = bucket_v4(&flow) else { return };
+    if bucket.flows[0].protocol >= WARM_V6 {
+        bucket.flows[1].protocol = 0;
+    } else if !is_same(&bucket.flows[0], &flow) {
         bucket.flows[1] = bucket.flows[0];
     }
-    bucket.flows[0] = WarmFlow { stamp: now, hop: place as u16, ..*flow };
+    bucket.flows[0] = flow;
+}
+
+/// What kind a flow is, and the Service's address in it. None: the node has had another address in the meantime.
+#[inline(always)]
+fn kind_v6(work: &Work, node: &Address) -> Option<(u8, Address)> {
+    let (old, new): (_, &FlowState) = (&work.tuple, &work.state);
+    if new.flags & FLOW_DSR != 0 {
+        return Some((WARM_V6_SAME, old.destination));
+    }
+    if new.flags & FLOW_REPLY != 0 {
+        return (old.destination == *node).then_some((WARM_V6_REPLY, new.source));
+    }
+    (new.source == *node).then_some((WARM_V6_FORWARD, old.destination))
+}
+
+#[inline(always)]
+fn remember_v6(work: &Work, stamp: u32, hop: u16) {
+    let Some(config) = config() else { return };
+    let (old, new) = (&work.tuple, &work.state);
+    let found =
+        if hop == WARM_LEFT { Some((WARM_V6_SAME, old.destination)) } else { kind_v6(work, &config.node_v6) };
+    let Some((kind, service)) = found else { return };
+    let ports_now = ports(old.source_port.0, old.destination_port.0);
+    let Some(bucket) = bucket(hash_v6(&old.source, &old.destination, ports_now, old.protocol)) else {
+        return;
+    };
+    let at = as_v6(bucket);
+    at.source = old.source;
+    at.ports = ports_now;
+    at.new_ports = ports(new.source_port.0, new.destination_port.0);
+    at.stamp = stamp;
+    at.hop = hop;
+    at.kind = kind;
+    at.protocol = old.protocol;
+    at.service = service;
+    at.new_destination = new.destination;
 }
 
 #[inline(always)]
