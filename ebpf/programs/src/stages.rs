@@ -53,6 +53,10 @@ pub(crate) trait Stages: Decided {
 
 /// What XDP programs do with a packet then.
 pub(crate) trait Early: Decided {
+    /// [`xdp::short_way_v6`].
+    fn short_way_v6(&self) -> Option<Verdict>;
+    /// [`xdp::leave`].
+    fn leave(&self) -> Verdict;
     /// [`xdp::send`].
     fn send(&self) -> Verdict;
     /// [`xdp::reject`].
@@ -217,6 +221,18 @@ decided!(Xdp, xdp_md, xdp_step, xdp_track, xdp_is_taken, xdp::finds_way);
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn xdp_short_way_v6(context: *mut xdp_md) -> i32 {
+    xdp::short_way_v6(&Xdp::new(context))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_leave() -> i32 {
+    Xdp::code(xdp::leave())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn xdp_send(context: *mut xdp_md) -> i32 {
     Xdp::code(xdp::send(&Xdp::new(context)))
 }
@@ -228,6 +244,19 @@ extern "C" fn xdp_reject(context: *mut xdp_md, step: u32) -> i32 {
 }
 
 impl Early for Xdp {
+    #[inline(always)]
+    fn short_way_v6(&self) -> Option<Verdict> {
+        match xdp_short_way_v6(self.context().cast()) {
+            xdp::NOT_KNOWN => None,
+            code => Some(Verdict::Code(code)),
+        }
+    }
+
+    #[inline(always)]
+    fn leave(&self) -> Verdict {
+        Verdict::Code(xdp_leave())
+    }
+
     #[inline(always)]
     fn send(&self) -> Verdict {
         Verdict::Code(xdp_send(self.context().cast()))

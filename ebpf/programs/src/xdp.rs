@@ -36,7 +36,7 @@ use warm::{Flows, Known};
 pub(crate) fn outside(packet: &Xdp) -> Verdict {
     let found = match frame::ethertype(packet) {
         ETHERTYPE_V4 => short_way::<V4>(packet),
-        ETHERTYPE_V6 => short_way::<V6>(packet),
+        ETHERTYPE_V6 => packet.short_way_v6(),
         _ => return Verdict::Pass,
     };
     match found {
@@ -44,6 +44,15 @@ pub(crate) fn outside(packet: &Xdp) -> Verdict {
         None => long_way(packet),
     }
 }
+
+/// By what is remembered of a flow of IPv6; [`NOT_KNOWN`] if nothing is.
+#[inline(always)]
+pub(crate) fn short_way_v6(packet: &Xdp) -> i32 {
+    short_way::<V6>(packet).map_or(NOT_KNOWN, Xdp::code)
+}
+
+/// No verdict.
+pub(crate) const NOT_KNOWN: i32 = -1;
 
 /// By what is remembered of the flow.
 #[inline(always)]
@@ -77,12 +86,7 @@ fn long_way(packet: &Xdp) -> Verdict {
     }
     work.service.service = 0;
     match packet.step() {
-        Step::LEAVE => {
-            if is_middle(work) {
-                warm::remember(work, None);
-            }
-            Verdict::Pass
-        }
+        Step::LEAVE => packet.leave(),
         Step::TRANSLATE | Step::HAND_ON => packet.send(),
         step => packet.reject(step),
     }
@@ -130,6 +134,16 @@ fn is_back(packet: &Xdp, work: &Work) -> bool {
     work.fib.ifindex == packet.ifindex()
         && is_own(&macs, &next_hop(&work.fib).macs)
         && work.parsed.end.wrapping_sub(work.parsed.l3) <= mtu(&work.fib)
+}
+
+/// Leaves a packet, and those of its flow that come next.
+#[inline(always)]
+pub(crate) fn leave() -> Verdict {
+    let Some(work) = work() else { return Verdict::Pass };
+    if is_middle(work) {
+        warm::remember(work, None);
+    }
+    Verdict::Pass
 }
 
 /// Sends a packet on by the way in `work.fib`, as `work.state` says.
