@@ -339,7 +339,7 @@ fn conversations(way: &Way) -> Vec<(&'static str, u8, Vec<Step>)> {
                 ask(udp().payload(b"question")),
                 answer(udp().payload(b"answer")),
                 ask(udp().payload(b"another")),
-                ask(udp().payload(b"third").without_checksum()),
+                ask(udp().payload(b"third")),
                 answer(udp().payload(b"answers")),
             ],
         ),
@@ -413,7 +413,7 @@ impl Node {
                 (made_up(state.source_port), made_up(state.destination_port));
             (state.last, state.since) = (0, 0);
         }
-        flows.sort_by_key(|(key, _)| *key);
+        flows.sort_by_key(|(key, state)| (*key, state.flags));
         Ok(Became { packets, flows })
     }
 }
