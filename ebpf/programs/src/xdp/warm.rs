@@ -11,7 +11,7 @@ use pagurus_ebpf_abi::{
 
 use super::frame::{Frame, Ip};
 use crate::maps::{HOPS, WARM, config};
-use crate::packet::headers::{V4, V6};
+use crate::packet::headers::{V4, V6, V6Addresses};
 use crate::work::{PARSED_V6, Work};
 
 /// Buckets for each processor, a power of two; the loader says how many. 0: there is no such table.
@@ -80,6 +80,13 @@ fn hash_v6(source: &Address, destination: &Address, ports: u32, protocol: u8) ->
     hash(high ^ low ^ (low >> 31), ports, protocol)
 }
 
+/// The second of a flow's buckets, as a hash. Each flow may be in two, of which the second is looked at if it is not in the first: so
+/// flows hardly ever drive each other out before most of the table is full.
+#[inline(always)]
+const fn second(hash: u32) -> u32 {
+    (hash ^ hash >> 15).wrapping_mul(0x9e37_79b1).rotate_left(13)
+}
+
 /// A bucket in this processor's part.
 #[inline(always)]
 fn bucket(hash: u32) -> Option<&'static mut WarmBucket> {
@@ -109,8 +116,32 @@ fn is_same(at: &WarmFlow, flow: &WarmFlow) -> bool {
 }
 
 #[inline(always)]
-fn bucket_v4(flow: &WarmFlow) -> Option<&'static mut WarmBucket> {
-    bucket(hash(pair(flow.source, flow.destination), flow.ports, flow.protocol))
+fn hash_v4(flow: &WarmFlow) -> u32 {
+    hash(pair(flow.source, flow.destination), flow.ports, flow.protocol)
+}
+
+/// The place of a flow in one of its buckets.
+#[inline(always)]
+fn find_v4_in(hash: u32, flow: &WarmFlow) -> Option<&'static mut WarmFlow> {
+    let [first, second] = &mut bucket(hash)?.flows;
+    let is_v6 = first.protocol >= WARM_V6;
+    if is_same(first, flow) {
+        Some(first)
+    } else if !is_v6 && is_same(second, flow) {
+        Some(second)
+    } else {
+        None
+    }
+}
+
+/// The place of a flow, if it is there.
+#[inline(always)]
+fn find_v4(flow: &WarmFlow) -> Option<&'static mut WarmFlow> {
+    let hash = hash_v4(flow);
+    match find_v4_in(hash, flow) {
+        Some(found) => Some(found),
+        None => find_v4_in(second(hash), flow),
+    }
 }
 
 /// The flow of a packet, nothing being known yet of what becomes of it.
@@ -129,15 +160,7 @@ fn flow_v4(frame: &Frame<V4>) -> WarmFlow {
 impl Flows for V4 {
     #[inline(always)]
     fn recall(frame: &Frame<Self>) -> Option<Known<u32>> {
-        let flow = flow_v4(frame);
-        let bucket = bucket_v4(&flow)?;
-        let found = if is_same(&bucket.flows[0], &flow) {
-            &bucket.flows[0]
-        } else if bucket.flows[0].protocol < WARM_V6 && is_same(&bucket.flows[1], &flow) {
-            &bucket.flows[1]
-        } else {
-            return None;
-        };
+        let found = find_v4(&flow_v4(frame))?;
         if !is_fresh(found.stamp) {
             return None;
         }
@@ -150,36 +173,66 @@ impl Flows for V4 {
 
     #[inline(always)]
     fn forget(frame: &Frame<Self>) {
-        let flow = flow_v4(frame);
-        let Some(bucket) = bucket_v4(&flow) else { return };
-        if is_same(&bucket.flows[0], &flow) {
-            bucket.flows[0].protocol = 0;
-        }
-        if bucket.flows[0].protocol < WARM_V6 && is_same(&bucket.flows[1], &flow) {
-            bucket.flows[1].protocol = 0;
+        if let Some(found) = find_v4(&flow_v4(frame)) {
+            found.protocol = 0;
         }
     }
 }
 
-/// The place of a packet's flow, if it is there.
-#[inline(always)]
-fn find_v6(frame: &Frame<V6>) -> Option<(&'static mut WarmV6, &'static Address)> {
-    let (addresses, protocol) = (&frame.ip.addresses, frame.ip.protocol());
-    let at = as_v6(bucket(hash_v6(&addresses.source, &addresses.destination, *frame.ports, protocol))?);
-    let node = &config()?.node_v6;
-    let destination = if at.kind == WARM_V6_REPLY { node } else { &at.service };
-    let is_same = at.kind >= WARM_V6
-        && at.ports == *frame.ports
-        && at.protocol == protocol
-        && at.source == addresses.source
-        && *destination == addresses.destination;
-    is_same.then_some((at, node))
+/// What tells a flow of IPv6 from others.
+struct KeyV6<'a> {
+    addresses: &'a V6Addresses,
+    ports: u32,
+    protocol: u8,
+    /// This node's address.
+    node: &'static Address,
+}
+
+impl<'a> KeyV6<'a> {
+    #[inline(always)]
+    fn new(addresses: &'a V6Addresses, ports: u32, protocol: u8) -> Option<Self> {
+        Some(Self { addresses, ports, protocol, node: &config()?.node_v6 })
+    }
+
+    #[inline(always)]
+    fn of(frame: &'a Frame<V6>) -> Option<Self> {
+        Self::new(&frame.ip.addresses, *frame.ports, frame.ip.protocol())
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u32 {
+        hash_v6(&self.addresses.source, &self.addresses.destination, self.ports, self.protocol)
+    }
+
+    /// The place of the flow in one of its buckets.
+    #[inline(always)]
+    fn find_in(&self, hash: u32) -> Option<&'static mut WarmV6> {
+        let at = as_v6(bucket(hash)?);
+        let destination = if at.kind == WARM_V6_REPLY { self.node } else { &at.service };
+        let is_same = at.kind >= WARM_V6
+            && at.ports == self.ports
+            && at.protocol == self.protocol
+            && at.source == self.addresses.source
+            && *destination == self.addresses.destination;
+        is_same.then_some(at)
+    }
+
+    /// The place of the flow, if it is there.
+    #[inline(always)]
+    fn find(&self) -> Option<&'static mut WarmV6> {
+        let hash = self.hash();
+        match self.find_in(hash) {
+            Some(found) => Some(found),
+            None => self.find_in(second(hash)),
+        }
+    }
 }
 
 impl Flows for V6 {
     #[inline(always)]
     fn recall(frame: &Frame<Self>) -> Option<Known<Address>> {
-        let (found, node) = find_v6(frame)?;
+        let key = KeyV6::of(frame)?;
+        let found = key.find()?;
         if !is_fresh(found.stamp) {
             return None;
         }
@@ -187,7 +240,7 @@ impl Flows for V6 {
             return Some(Known::Left);
         }
         let addresses = match found.kind {
-            WARM_V6_FORWARD => [*node, found.new_destination],
+            WARM_V6_FORWARD => [*key.node, found.new_destination],
             WARM_V6_REPLY => [found.service, found.new_destination],
             _ => frame.ip.addresses(),
         };
@@ -196,7 +249,7 @@ impl Flows for V6 {
 
     #[inline(always)]
     fn forget(frame: &Frame<Self>) {
-        if let Some((found, _)) = find_v6(frame) {
+        if let Some(found) = KeyV6::of(frame).and_then(|key| key.find()) {
             found.kind = 0;
         }
     }
@@ -230,7 +283,26 @@ fn ports(source: u16, destination: u16) -> u32 {
     ])
 }
 
-/// In place of whichever flow of the bucket came earlier.
+/// What is lost with what is in a place: nothing, what is not believed any more, a flow.
+#[inline(always)]
+fn worth(flow: &WarmFlow) -> u32 {
+    if flow.protocol == 0 {
+        0
+    } else if is_fresh(flow.stamp) {
+        2
+    } else {
+        1
+    }
+}
+
+/// What is lost in a bucket with what is worth least: of the first place, or of the second. With a flow of IPv6 all of it is lost.
+#[inline(always)]
+fn least(bucket: &WarmBucket) -> (bool, u32) {
+    let (first, second) = (worth(&bucket.flows[0]), worth(&bucket.flows[1]));
+    if bucket.flows[0].protocol >= WARM_V6 || first < second { (true, first) } else { (false, second) }
+}
+
+/// In its place, or in that of what is worth least.
 #[inline(always)]
 fn remember_v4(work: &Work, stamp: u32, hop: u16) {
     let (old, new) = (&work.tuple, &work.state);
@@ -246,11 +318,20 @@ fn remember_v4(work: &Work, stamp: u32, hop: u16) {
         protocol: old.protocol,
         reserved: 0,
     };
-    let Some(bucket) = bucket_v4(&flow) else { return };
+    if let Some(found) = find_v4(&flow) {
+        *found = flow;
+        return;
+    }
+    let hash = hash_v4(&flow);
+    let (Some(near), Some(far)) = (bucket(hash), bucket(second(hash))) else { return };
+    let ((is_first, lost), (is_first_far, lost_far)) = (least(near), least(far));
+    let (bucket, is_first) = if lost_far < lost { (far, is_first_far) } else { (near, is_first) };
+    if !is_first {
+        bucket.flows[1] = flow;
+        return;
+    }
     if bucket.flows[0].protocol >= WARM_V6 {
         bucket.flows[1].protocol = 0;
-    } else if !is_same(&bucket.flows[0], &flow) {
-        bucket.flows[1] = bucket.flows[0];
     }
     bucket.flows[0] = flow;
 }
@@ -275,11 +356,18 @@ fn remember_v6(work: &Work, stamp: u32, hop: u16) {
     let found =
         if hop == WARM_LEFT { Some((WARM_V6_SAME, old.destination)) } else { kind_v6(work, &config.node_v6) };
     let Some((kind, service)) = found else { return };
+    let addresses = V6Addresses { source: old.source, destination: old.destination };
     let ports_now = ports(old.source_port.0, old.destination_port.0);
-    let Some(bucket) = bucket(hash_v6(&old.source, &old.destination, ports_now, old.protocol)) else {
-        return;
+    let Some(key) = KeyV6::new(&addresses, ports_now, old.protocol) else { return };
+    let at = match key.find() {
+        Some(found) => found,
+        None => {
+            let hash = key.hash();
+            let (Some(near), Some(far)) = (bucket(hash), bucket(second(hash))) else { return };
+            let worth = |bucket: &WarmBucket| worth(&bucket.flows[0]) + worth(&bucket.flows[1]);
+            as_v6(if worth(far) < worth(near) { far } else { near })
+        }
     };
-    let at = as_v6(bucket);
     at.source = old.source;
     at.ports = ports_now;
     at.new_ports = ports(new.source_port.0, new.destination_port.0);
