@@ -77,6 +77,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks { set: JoinSet::new(), cancel: cancel.clone() };
     let node_name: Arc<str> = context.node_name.as_str().into();
     tasks.spawn("events", event_writer.run(context.client.clone(), node_name, cancel.clone()));
+    // Before anybody can ask: a part that has not begun is not ready.
+    if context.config.dataplane {
+        context.readiness.expect(&["services", "programs"]);
+        if context.config.pod_network {
+            context.readiness.expect(&["network"]);
+        }
+    }
+    if node_api.is_some() {
+        context.readiness.expect(&["node-api", "pods"]);
+    }
     if let Some(listener) = admin_socket {
         tasks.spawn("health checks", admin::run(context.clone(), listener, cancel.clone()));
     }
@@ -100,14 +110,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     if context.config.dataplane {
-        context.readiness.expect(&["services", "programs"]);
-        if context.config.pod_network {
-            context.readiness.expect(&["network"]);
-        }
         tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, cancel.clone()));
     }
     if let Some(listener) = node_api {
-        context.readiness.expect(&["node-api", "pods"]);
         let table = PodTable::default();
         let waited = tokio::select! {
             waited = preflight::runtime_socket(&context.config, &cancel) => waited,
