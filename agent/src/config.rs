@@ -223,7 +223,7 @@ impl Config {
             dataplane: settings.dataplane,
             pod_network: settings.dataplane && settings.pod_network,
             cgroup_root: match settings.cgroup_root {
-                Some(path) => absolute("--cgroup-root", path)?,
+                Some(path) => unified(absolute("--cgroup-root", path)?),
                 None => cgroup2_mount(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
                     .context("no cgroup2 file system is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup) or give --cgroup-root")?,
             },
@@ -337,6 +337,13 @@ fn hostname() -> anyhow::Result<String> {
 fn absolute(flag: &str, path: PathBuf) -> anyhow::Result<PathBuf> {
     ensure!(path.is_absolute(), "{flag} {} is not an absolute path", path.display());
     Ok(path)
+}
+
+/// Where version 1 is mounted as well, its directory holds cgroup2 as `unified`: a manifest for all nodes cannot know.
+fn unified(root: PathBuf) -> PathBuf {
+    const LISTED: &str = "cgroup.procs";
+    let below = root.join("unified");
+    if !root.join(LISTED).exists() && below.join(LISTED).exists() { below } else { root }
 }
 
 fn socket_path(endpoint: &str) -> anyhow::Result<PathBuf> {
@@ -467,6 +474,18 @@ async fn connection(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Config> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroup2_beside_version_1() {
+        let top = tempfile::tempdir().expect("temporary directory");
+        let below = top.path().join("unified");
+        assert_eq!(unified(top.path().to_owned()), top.path());
+        std::fs::create_dir(&below).expect("made");
+        std::fs::write(below.join("cgroup.procs"), "").expect("written");
+        assert_eq!(unified(top.path().to_owned()), below);
+        std::fs::write(top.path().join("cgroup.procs"), "").expect("written");
+        assert_eq!(unified(top.path().to_owned()), top.path());
+    }
 
     #[test]
     fn cgroup2_is_found_in_mountinfo() {

@@ -7,10 +7,16 @@
 //!     probe udp ADDRESS PORT TEXT       one datagram; prints the answer
 //!     probe udp-to ADDRESS PORT TEXT    the same on an unconnected socket; also prints who answered
 //!     probe hold ADDRESS PORT SECONDS   one connection, a request each 100 ms; fails if it breaks
+//!     probe load KIND ADDRESS PORT US   questions without an end, US microseconds apart, until the end of its input; prints `begun`
+//!                                       after the first, and at the end what it counted (tests/src/load/client.rs)
+
+#[path = "../src/load/client.rs"]
+mod client;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -97,6 +103,23 @@ fn hold(to: SocketAddr, seconds: &str) -> Answer {
     Ok(format!("{answers} answers on one connection\n"))
 }
 
+fn load(kind: &str, to: SocketAddr, pause: &str) -> Answer {
+    let kind = client::Kind::parse(kind).ok_or_else(|| format!("{kind:?} is no kind of load"))?;
+    let pause: u64 = pause.parse().map_err(|_| format!("{pause:?} is not a number"))?;
+    let control = client::Control::default();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| client::run(kind, to, Duration::from_micros(pause), &control));
+        while control.asked.load(Ordering::Relaxed) == 0 && !running.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        println!("begun");
+        let ended = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        control.stop.store(true, Ordering::Relaxed);
+        ended.map_err(|error| format!("standard input: {error}"))?;
+        running.join().map(|counts| counts.line()).map_err(|_| "the client panicked".to_owned())
+    })
+}
+
 fn run(words: &[&str]) -> Answer {
     match words {
         ["get", ip, port] => get(address(ip, port)?, "/"),
@@ -107,7 +130,8 @@ fn run(words: &[&str]) -> Answer {
         ["udp", ip, port, text] => udp(address(ip, port)?, text, true),
         ["udp-to", ip, port, text] => udp(address(ip, port)?, text, false),
         ["hold", ip, port, seconds] => hold(address(ip, port)?, seconds),
-        _ => Err("usage: probe get|refusal|ready|spread|udp|udp-to|hold ...".to_owned()),
+        ["load", kind, ip, port, pause] => load(kind, address(ip, port)?, pause),
+        _ => Err("usage: probe get|refusal|ready|spread|udp|udp-to|hold|load ...".to_owned()),
     }
 }
 

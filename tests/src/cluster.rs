@@ -2,9 +2,11 @@
 //! one, plain API requests always.
 
 use crate::eventually::eventually;
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use std::path::PathBuf;
+use crate::load::Place;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -46,6 +48,90 @@ impl Cluster {
     /// The name of its network namespaces' common part.
     pub fn fabric(&self) -> String {
         format!("pagurus-{}", self.name)
+    }
+
+    /// The outside: a namespace on the nodes' network without an agent.
+    pub fn outside(&self) -> Place {
+        let netns = Path::new("/run/netns").join(self.fabric());
+        Place { name: "outside".to_owned(), netns, cgroup: None }
+    }
+
+    /// Where a pod's processes are: in its network namespace and its cgroup2, so that the node's socket programs see them.
+    ///
+    /// # Errors
+    /// The pod does not run.
+    pub fn in_pod(&self, namespace: &str, pod: &str) -> Result<Place> {
+        let object = self.get(&["-n", namespace, "pod", pod])?;
+        let uid = object["metadata"]["uid"].as_str().context("a pod without uid")?;
+        let mut directories = vec![cgroup2()?.join(self.fabric())];
+        while let Some(directory) = directories.pop() {
+            let listed = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            if let Some(pid) = listed.lines().next().filter(|_| directory.to_string_lossy().contains(uid)) {
+                let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+                return Ok(Place { name: pod.to_owned(), netns, cgroup: Some(directory) });
+            }
+            // A cgroup may go while we look.
+            let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            directories.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        bail!("pod {namespace}/{pod} ({uid}) has no process")
+    }
+
+    /// The client program of the test images, as a file of this machine.
+    ///
+    /// # Errors
+    /// Nobody says where it is.
+    pub fn probe_program(&self) -> Result<String> {
+        let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
+        Ok(Path::new(&binaries).join("../images/probe").display().to_string())
+    }
+
+    /// Runs the client program at a place; what it printed.
+    ///
+    /// # Errors
+    /// It failed; with what it said.
+    pub fn probe(&self, place: &Place, words: &[&str]) -> Result<String> {
+        let out = place.command(&self.probe_program()?)?.args(words).output()?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.success(), "{}: probe {}: {}", place.name, words.join(" "), said.trim());
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// The addresses of a node, IPv4 first.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn addresses(&self, node: &str) -> Result<Vec<IpAddr>> {
+        let object = self.get(&["node", node])?;
+        let all = object["status"]["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let internal = all.iter().filter(|address| address["type"] == "InternalIP");
+        let mut ips: Vec<IpAddr> =
+            internal.filter_map(|address| address["address"].as_str()?.parse().ok()).collect();
+        ips.sort();
+        Ok(ips)
+    }
+
+    /// A pod of this image on a node.
+    ///
+    /// # Errors
+    /// The API refuses it.
+    pub fn pod(&self, namespace: &str, name: &str, app: &str, node: &str, image: &str) -> Result<()> {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": image}]}
+        }))
+        .map(drop)
+    }
+
+    /// Runs `xtask` for this cluster.
+    ///
+    /// # Errors
+    /// It failed; with what it said.
+    pub fn xtask(&self, words: &[&str]) -> Result<String> {
+        let out = Command::new(&self.xtask).args(words).output()?;
+        ensure!(out.status.success(), "xtask {}: {}", words.join(" "), String::from_utf8_lossy(&out.stderr));
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
     /// Runs kubectl; its output whatever it is.
@@ -145,6 +231,54 @@ impl Cluster {
         self.wait(&format!("pod {namespace}/{pod} is Ready"), 60, |c| {
             Ok(is_ready(&c.get(&["-n", namespace, "pod", pod])?))
         })
+    }
+}
+
+/// The mount point of cgroup2.
+fn cgroup2() -> Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    line.and_then(|line| line.split(' ').nth(4)).map(PathBuf::from).context("no cgroup2 is mounted")
+}
+
+/// A cluster of a test's own, removed with it.
+pub struct Own(Cluster);
+
+impl Own {
+    /// Starts it; none (and says so) where there is no shared cluster either, which is the sign that clusters can run here.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn up(name: &str, nodes: u8, agent_flags: &[&str]) -> Result<Option<Self>> {
+        let Some(shared) = Cluster::shared() else { return Ok(None) };
+        let directory = shared.directory.parent().context("no directory of clusters")?.join(name);
+        let own = Self(Cluster { name: name.to_owned(), directory, xtask: shared.xtask });
+        own.xtask(&["down", "--name", name])?;
+        let nodes = nodes.to_string();
+        let flags: Vec<String> = agent_flags.iter().map(|flag| format!("--agent-flag={flag}")).collect();
+        let mut words = vec!["up", "--no-build", "--no-demo", "--name", name, "--nodes", &nodes];
+        words.extend(flags.iter().map(String::as_str));
+        own.xtask(&words)?;
+        Ok(Some(own))
+    }
+}
+
+impl std::ops::Deref for Own {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.xtask(&["down", "--name", &self.0.name]) {
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -144,6 +144,16 @@ impl Plane {
         host.run(|| self.sync())
     }
 
+    /// A device of pods that another plugin has connected.
+    fn add_device(&mut self, pod: &Pod, name: &str) -> Result<()> {
+        let device = Device { ifindex: pod.ifindex, name: name.to_owned(), kind: DeviceKind::Pod };
+        if !self.attached.contains(&device) {
+            self.attached.push(device);
+        }
+        let host = self.host.clone();
+        host.run(|| self.sync())
+    }
+
     /// Changes what is wanted and writes the tables; how many operations that took.
     ///
     /// # Errors
@@ -162,6 +172,38 @@ impl Plane {
         self.table.commit(&ops, done, now);
         result?;
         Ok(done)
+    }
+
+    /// Another agent takes over, with maps of other capacities perhaps: programs and maps are loaded anew and replace those that run.
+    ///
+    /// # Errors
+    /// Something is refused.
+    pub fn restart(&mut self, node: &Node, options: &Options) -> Result<()> {
+        let config = config(node, options);
+        let host = self.host.clone();
+        host.run(|| {
+            let facts = self.datapath.node_config()?;
+            let mut datapath = Datapath::load(&config)?;
+            datapath.set_node_config(&facts)?;
+            self.table = Table::new(datapath.observe()?, LIMITS, 0);
+            self.datapath = datapath;
+            self.started = Instant::now();
+            let ops = self.table.plan_nodes(self.desired.addresses());
+            self.datapath.apply(&ops)?;
+            self.table.commit(&ops, ops.len(), 0);
+            let names: Vec<_> = self.desired.service_names().collect();
+            self.change(|desired| names.into_iter().for_each(|name| desired.mark_dirty(name)))?;
+            self.datapath.attach()?;
+            self.endpoints = self.datapath.endpoints()?;
+            let programs = self.datapath.packet_programs(options.early != Early::Off)?;
+            self.devices = Devices::new(&config, programs, options.early)?;
+            self.sync()
+        })
+    }
+
+    /// How much the tables have room for.
+    pub fn capacity(&self) -> Capacity {
+        self.table.capacity()
     }
 
     /// How many frontends, places, backends and Services the tables hold.
@@ -224,6 +266,16 @@ impl Cluster {
     pub fn pod(&mut self, node: usize) -> Result<Pod> {
         let pod = self.topology.nodes[node].pod()?;
         self.planes[node].add_pod(&pod)?;
+        Ok(pod)
+    }
+
+    /// Another pod on a node, on a bridge, of which no agent knows more than the bridge.
+    ///
+    /// # Errors
+    /// The kernel refused something.
+    pub fn pod_on_bridge(&mut self, node: usize) -> Result<Pod> {
+        let pod = self.topology.nodes[node].pod_on_bridge()?;
+        self.planes[node].add_device(&pod, "cbr0")?;
         Ok(pod)
     }
 

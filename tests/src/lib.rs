@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod dataplane;
 pub mod eventually;
+pub mod load;
 pub mod netns;
 pub mod packet;
 pub mod sctp;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use pagurus_cni::commands::Settings;
-use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_cni::netlink::{Netlink as _, Route, Socket};
 use pagurus_cni::netns::NetNs;
 use pagurus_cni::request::Call;
 use pagurus_cni::routes::Hop;
@@ -44,6 +44,12 @@ impl Node {
         }
         ip(&["link", "set", "up0", "mtu", "1450", "up"])?;
         ip(&["link", "set", "up1", "up"])?;
+        // The kernel finds out a moment later, up to a second, that the link works, and adds routes then.
+        eventually("the uplink's own routes are there", Duration::from_secs(5), || {
+            let own = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]);
+            let count = all_routes()?.iter().filter(|route| route.destination.addr() == own).count();
+            Ok((count == 2).then_some(()))
+        })?;
         sysctl::route_packets()?;
         let folder = PathBuf::from("/run/netns/attachments");
         let network = Network::open(&folder)?;
@@ -178,6 +184,13 @@ fn links() -> Result<Vec<String>> {
     Ok(links.into_iter().map(|link| link.name).filter(|name| name.starts_with("pgr")).collect())
 }
 
+/// The routes of the main table, in an order of our own.
+fn all_routes() -> Result<Vec<Route>> {
+    let mut routes = Socket::open()?.routes()?;
+    routes.sort_by_key(|route| format!("{route:?}"));
+    Ok(routes)
+}
+
 fn code(result: Result<Option<Value>, Error>) -> Option<u32> {
     result.err().map(|error| error.code)
 }
@@ -238,7 +251,7 @@ fn the_mtu_of_pods_follows_that_of_the_node() {
 fn commands_can_be_repeated_and_leave_nothing() {
     isolated("cni::commands_can_be_repeated_and_leave_nothing", |_| {
         let node = Node::start()?;
-        let before = Socket::open()?.routes()?;
+        let before = all_routes()?;
         let mut pod = Pod::new("a")?;
         // Undoing what was never done.
         node.network.handle(&pod.call("DEL", "1.0.0"))?;
@@ -260,7 +273,8 @@ fn commands_can_be_repeated_and_leave_nothing() {
         for _ in 0..2 {
             node.network.handle(&pod.call("DEL", "1.0.0"))?;
             ensure!(links()?.is_empty() && node.network.attachments().is_empty());
-            ensure!(Socket::open()?.routes()? == before, "routes are left");
+            let after = all_routes()?;
+            ensure!(after == before, "routes are left: {after:?}, before: {before:?}");
             ensure!(fs::read_dir(&node.folder)?.next().is_none(), "a file is left");
         }
         let inside = pod.netns.run(|| Socket::open()?.link("eth0"))??;

@@ -62,7 +62,7 @@ fn processes(cluster: &Cluster, leaf: &str, name: &str) -> Result<Vec<i32>> {
 }
 
 /// The only process of that name.
-fn process(cluster: &Cluster, leaf: &str, name: &str) -> Result<i32> {
+pub(crate) fn process(cluster: &Cluster, leaf: &str, name: &str) -> Result<i32> {
     processes(cluster, leaf, name)?
         .first()
         .copied()

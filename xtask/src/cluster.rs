@@ -52,6 +52,9 @@ pub struct Cluster {
     pub port: u16,
     /// Which binaries.
     pub release: bool,
+    /// Further flags of the nodes' agents.
+    #[serde(default)]
+    pub agent_flags: Vec<String>,
 }
 
 impl Cluster {
@@ -73,6 +76,11 @@ impl Cluster {
     /// The data directory of the control plane.
     pub fn data(&self) -> PathBuf {
         self.directory().join("control-plane")
+    }
+
+    /// Whether its agents connect pods: else nodes are not Ready before somebody else does.
+    pub fn connects_pods(&self) -> bool {
+        !self.agent_flags.iter().any(|flag| flag == "--dataplane=off" || flag == "--pod-network=off")
     }
 
     /// The kubeconfig for users.

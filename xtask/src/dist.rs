@@ -19,6 +19,9 @@ pub struct Options {
     /// Take the debug binaries: larger and slower, and built sooner
     #[arg(long)]
     debug: bool,
+    /// Take the binaries as they are
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// Programs in the image; the first is what it runs.
@@ -26,7 +29,9 @@ const PROGRAMS: [&str; 2] = ["pagurus-agent", "pagurus-cni"];
 
 /// Makes the image.
 pub fn run(options: &Options) -> Result<()> {
-    build::run(&build::Options { release: !options.debug })?;
+    if !options.no_build {
+        build::run(&build::Options { release: !options.debug })?;
+    }
     let binaries = workspace::binaries(!options.debug);
     let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| binaries.join(name)).collect();
     let mut libraries = BTreeSet::new();
@@ -87,6 +92,9 @@ fn layer(programs: &[PathBuf], libraries: &BTreeSet<PathBuf>) -> Result<Vec<u8>>
         let header = &mut images::entry(tar::EntryType::Directory, mode, 0);
         layer.append_data(header, format!("{path}/"), std::io::empty()).context("cannot write a layer")?;
     }
+    // Runtimes name network namespaces by their old path, which is the same place on every node.
+    let header = &mut images::entry(tar::EntryType::Symlink, 0o777, 0);
+    layer.append_link(header, "var/run", "/run").context("cannot write a layer")?;
     let programs = programs.iter().map(|path| {
         let name = path.file_name().unwrap_or_default();
         (Path::new("bin").join(name), path)

@@ -1,4 +1,4 @@
-//! The images of the demo and the tests: built from the single-file programs in `tests/images/`, static, nothing is pulled.
+//! The images of the demo and the tests: built from the small programs in `tests/images/`, static, nothing is pulled.
 
 use crate::{process, workspace};
 use anyhow::{Context, Result};
@@ -59,7 +59,9 @@ fn newer(product: &Path, source: &Path) -> bool {
 fn compile(name: &str, directory: &Path) -> Result<PathBuf> {
     let source = workspace::root().join(format!("tests/images/{name}.rs"));
     let program = directory.join(name);
-    if !newer(&program, &source) {
+    // What a program may consist of besides its own file.
+    let parts = [workspace::root().join("tests/src/load/client.rs")];
+    if !parts.iter().chain([&source]).all(|source| newer(&program, source)) {
         // Under its name only when it is whole: what was cut off would be newer than its source.
         let new = directory.join(format!("{name}.new"));
         process::run(

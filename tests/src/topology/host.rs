@@ -23,7 +23,10 @@ pub struct Host {
 
 impl Host {
     /// Makes a namespace with a loopback device that is up.
-    pub(super) fn new(name: &str, cgroup: Option<PathBuf>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// There is one of that name, or the kernel refused something.
+    pub fn new(name: &str, cgroup: Option<PathBuf>) -> Result<Self> {
         ip(&["netns", "add", name])?;
         let path = format!("/run/netns/{name}");
         let netns = NetNs::open(Path::new(&path))?.with_context(|| format!("{path} has gone"))?;

@@ -239,6 +239,7 @@ fn agent(node: &Node) -> Result<Command> {
             &format!("{v4},{v6}"),
         ])
         .args(["--cgroup-root", cgroup_root(), "--eviction-hard", EVICTION])
+        .args(&node.cluster.agent_flags)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

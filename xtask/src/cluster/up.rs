@@ -49,6 +49,10 @@ pub struct Options {
     /// Where the control plane keeps its objects
     #[arg(long, value_enum, default_value = "embedded")]
     store: Store,
+    /// One more flag of the nodes' agents, such as --agent-flag=--routing=vxlan; can be given again. Without --dataplane or
+    /// --pod-network the nodes wait for somebody else to connect their pods, and there is no demo
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    agent_flag: Vec<String>,
     /// Leave the demo out
     #[arg(long)]
     pub no_demo: bool,
@@ -68,6 +72,7 @@ impl Options {
             nodes: Some(nodes),
             runtime: Runtime::Containerd,
             store: Store::Embedded,
+            agent_flag: Vec::new(),
             no_demo: false,
             release: true,
             no_build: true,
@@ -182,8 +187,8 @@ fn plan(options: &Options, claim: &Claim) -> Result<Plan> {
         let nodes = options.nodes.unwrap_or(1);
         checks::room(&directory, nodes)?;
         let (port, listener) = free_port()?;
-        let cluster =
-            Cluster { name: name.clone(), nodes: options.nodes.unwrap_or(1), port, release: options.release };
+        let (release, agent_flags) = (options.release, options.agent_flag.clone());
+        let cluster = Cluster { name: name.clone(), nodes, port, release, agent_flags };
         return Ok(Plan { cluster, new: Some(New { listener }) });
     }
     let mut cluster = Cluster::load(name)?;
@@ -197,6 +202,14 @@ fn plan(options: &Options, claim: &Claim) -> Result<Plan> {
             );
         }
         cluster.nodes = nodes;
+    }
+    if !options.agent_flag.is_empty() && options.agent_flag != cluster.agent_flags {
+        bail!(
+            "the agents of cluster {} have the flags {:?}; others need `cargo xtask down --name {}` first",
+            cluster.name,
+            cluster.agent_flags,
+            cluster.name
+        );
     }
     Ok(Plan { cluster, new: None })
 }
@@ -258,13 +271,17 @@ fn bring_up(
         other => other.map(|()| Some(Ok(()))),
     })??;
     let wanted = cluster.nodes.into();
-    until("the nodes are Ready", minutes(2), || {
-        let ready = ready_nodes(&api)?;
-        progress.say(format!("nodes: {ready} of {wanted} Ready"));
-        yet(ready >= wanted, || hindrance::of_nodes(cluster, &api))
+    if cluster.connects_pods() {
+        until("the nodes are Ready", minutes(2), || {
+            let ready = ready_nodes(&api)?;
+            progress.say(format!("nodes: {ready} of {wanted} Ready"));
+            yet(ready >= wanted, || hindrance::of_nodes(cluster, &api))
+        })?;
+    }
+    until("the nodes have ranges of pod addresses", minutes(1), || {
+        yet(route_pods(cluster, &api)? >= wanted, || hindrance::of_nodes(cluster, &api))
     })?;
-    route_pods(cluster, &api)?;
-    if !options.no_demo {
+    if !options.no_demo && cluster.connects_pods() {
         progress.say("demo: starting");
         // The namespace's default ServiceAccount may be a moment away.
         until("the demo is taken", minutes(1), || demo::apply(&api).map(Some))?;
@@ -287,17 +304,19 @@ fn yet(done: bool, hindrance: impl FnOnce() -> Result<Option<String>>) -> Result
     hindrance()?.map_or(Ok(None), |why| Err(anyhow::Error::msg(why)))
 }
 
-/// Pods talk to the API server from their own addresses, so the fabric must know the way back.
-fn route_pods(cluster: &Cluster, api: &Api) -> Result<()> {
+/// Pods talk to the API server from their own addresses, so the fabric must know the way back. Of how many nodes it does.
+fn route_pods(cluster: &Cluster, api: &Api) -> Result<u64> {
     let list = api.get("/api/v1/nodes")?;
+    let mut known = 0;
     for object in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let Ok(node) = cluster.node(name) else { continue };
         let cidrs: Vec<String> =
             serde_json::from_value(object["spec"]["podCIDRs"].clone()).unwrap_or_default();
         network::pod_routes(&node, &cidrs)?;
+        known += u64::from(!cidrs.is_empty());
     }
-    Ok(())
+    Ok(known)
 }
 
 /// Starts the supervisor unless one runs. A new cluster's gets the socket of the API server.
