@@ -94,7 +94,7 @@ fn rolled_out(cluster: &Cluster) -> Result<()> {
 fn names_and_balancers(cluster: &Cluster, namespace: &str, served: &Served) -> Result<()> {
     cluster.apply(&json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pagurus-load-balancer", "namespace": "kube-system"},
-        "data": {"pools": POOL}
+        "data": {"pools": json!([{"name": "few", "ranges": [POOL]}]).to_string()}
     }))?;
     cluster.apply(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "balanced", "namespace": namespace},

@@ -84,7 +84,9 @@ fn services_for_pods_on_the_bridge_of_another_plugin() {
                 // By the socket programs.
                 all_answer(&client.host, ip, [80, 53], &everybody, &[client.ips.like(ip)])?;
                 let node = &cluster.topology.nodes[1];
-                all_answer(&node.host, ip, [80, 53], &everybody, &[node.ips.like(ip)])?;
+                // A node has an address on the bridge, too.
+                let bridge: IpAddr = if ip.is_ipv4() { "10.244.2.1" } else { "fd10:244:2::1" }.parse()?;
+                all_answer(&node.host, ip, [80, 53], &everybody, &[node.ips.like(ip), bridge])?;
                 let own = &cluster.topology.nodes[0];
                 let at = own.ips.like(ip);
                 // From outside: the pod of the node asked sees the client, others see the node.
@@ -153,6 +155,10 @@ fn long_answers_get_through_a_narrow_way() {
             for ip in cluster.topology.nodes[0].ips.both() {
                 let to = SocketAddr::new(ip, 30_080);
                 let what = || format!("{to}, pod of node {place}: {}", cluster.said());
+                // What the client knows of the way it would tell the server at once, as the size of its segments.
+                for family in ["-4", "-6"] {
+                    far.ip(&[family, "route", "flush", "cache"])?;
+                }
                 let mut stream = far.run(|| tcp_connect(to)).with_context(what)?;
                 let mut lines = BufReader::new(stream.try_clone()?);
                 let mut line = String::new();

@@ -161,7 +161,9 @@ fn programs_and_maps_are_replaced_and_grow_under_traffic() {
     isolated("upgrade::programs_and_maps_are_replaced_and_grow_under_traffic", |sandbox| {
         let options = |round| Options { own_network: true, capacity: capacity(round), ..Options::default() };
         let mut cluster = dataplane::Cluster::new(sandbox, 2, &options(0))?;
-        let client = cluster.pod(0)?;
+        // Sockets that the socket programs see and such that they do not have pods of their own: in one pod, a port that the one has
+        // just used for a Service may be used by the other for the endpoint itself.
+        let (hooked, unhooked) = (cluster.pod(0)?.host, cluster.pod(0)?.host.unhooked());
         let mut servers: Vec<Server> = Vec::new();
         let mut targets = Vec::new();
         for node in 0..2 {
@@ -191,8 +193,8 @@ fn programs_and_maps_are_replaced_and_grow_under_traffic() {
         for ip in ips {
             let ip: IpAddr = ip.parse()?;
             add(&outside, node.like(ip), 30_080, 30_053)?;
-            add(&client.host, ip, 80, 53)?;
-            add(&client.host.unhooked(), ip, 80, 53)?;
+            add(&hooked, ip, 80, 53)?;
+            add(&unhooked, ip, 80, 53)?;
         }
         load.go_on(20)?;
         for round in 1..=4 {
