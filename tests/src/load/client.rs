@@ -9,8 +9,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// An answer that takes longer has failed: longer than the first two attempts of TCP to be heard, so that a packet lost is seen as a
-/// long wait and a connection lost as a failure.
+/// An answer that takes longer has failed: longer than a busy machine takes, and than TCP needs to send something again.
 const LIMIT: Duration = Duration::from_secs(4);
 
 /// What a client does all the time.
