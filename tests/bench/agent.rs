@@ -35,7 +35,7 @@ const AT_ONCE: usize = 32;
 /// The address of the cluster's DNS.
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// How long an agent may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Questions that are on their way at once while the server is loaded.
 const PIPELINED: usize = 64;
 
@@ -67,7 +67,7 @@ fn objects(number: u32, endpoints: u32) -> Result<(Service, EndpointSlice)> {
 }
 
 /// Creates Services and their endpoints.
-async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(u32) -> u32) -> Result<()> {
+pub async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(u32) -> u32) -> Result<()> {
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     stream::iter(numbers)
@@ -87,7 +87,7 @@ async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(u32)
 }
 
 /// What a cluster has besides: the nodes, and the Service of its DNS.
-async fn prepare(client: &Client, nodes: &[Node]) -> Result<()> {
+pub async fn prepare(client: &Client, nodes: &[Node]) -> Result<()> {
     let api: Api<NodeObject> = Api::all(client.clone());
     for node in nodes {
         let object = json!({"metadata": {"name": node.host.name}, "spec": {"podCIDRs": node.pod_cidrs()}});

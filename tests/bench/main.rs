@@ -7,6 +7,7 @@ mod connections;
 mod load;
 mod packets;
 mod programming;
+mod restart;
 mod rivals;
 mod row;
 
@@ -34,6 +35,7 @@ const PARTS: &[(&str, Part)] = &[
     ("packets", packets::run),
     ("programming", programming::run),
     ("agent", agent::run),
+    ("restart", restart::run),
 ];
 
 fn main() -> Result<()> {

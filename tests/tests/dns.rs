@@ -1,5 +1,7 @@
 //! Cluster DNS with real sockets: the server as a process of its own, in a network namespace of its own.
 
+mod restart;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -112,15 +114,6 @@ impl Server {
             Ok(answer.ok().map(drop))
         })?;
         Ok(server)
-    }
-
-    /// The time that its process has had on a CPU.
-    fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let fields = stat.rsplit_once(')').context("no name")?.1.split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
-        let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock")?;
-        Ok(Duration::from_secs_f64(ticks as f64 / hertz as f64))
     }
 
     /// As an agent that is told to end.
@@ -422,164 +415,6 @@ fn one_of_several_servers_is_enough() {
         let start = Instant::now();
         ensure!(ips(&ask("www.example.com.", RecordType::A)?).len() == 1);
         ensure!(start.elapsed() < Duration::from_secs(1), "the first answer took {:?}", start.elapsed());
-        Ok(())
-    });
-}
-
-#[test]
-fn a_restart_loses_no_question() {
-    with_namespace("dns::a_restart_loses_no_question", || {
-        let mut server = Server::ready("")?;
-        // An agent that is told to end answers what it has taken: no question is asked twice.
-        let asking = Asking::start(TIMEOUT);
-        for _ in 0..5 {
-            asking.go_on()?;
-            server.end()?;
-            server = Server::start("")?;
-        }
-        asking.go_on()?;
-        let outcome = asking.stop()?;
-        ensure!(outcome.repeated == 0, "{outcome:?}");
-        ensure!(outcome.longest < Duration::from_secs(1), "{outcome:?}");
-        // One that is killed takes at most the question with it that it has in hand; a client asks again.
-        let asking = Asking::start(Duration::from_millis(500));
-        for _ in 0..5 {
-            asking.go_on()?;
-            server.kill()?;
-            server = Server::start("")?;
-        }
-        asking.go_on()?;
-        let outcome = asking.stop()?;
-        ensure!(outcome.repeated <= 5, "{outcome:?}");
-        ensure!(outcome.longest < Duration::from_secs(1), "{outcome:?}");
-        // A connection that nobody has accepted yet is answered as well.
-        server.kill()?;
-        let mut stream = TcpStream::connect(server_at())?;
-        server = Server::start("")?;
-        ask_tcp(&mut stream, &[question(WEB, RecordType::A)])?;
-        drop(server);
-        Ok(())
-    });
-}
-
-#[test]
-fn questions_on_their_way_to_others_outlive_the_agent() {
-    with_namespace("dns::questions_on_their_way_to_others_outlive_the_agent", || {
-        let upstream = Upstream::start("127.0.0.2:53")?;
-        let mut server = Server::ready("127.0.0.2:53")?;
-        let asked = upstream.asked();
-        let waiting = thread::spawn(|| ask("www.example.com.", RecordType::A));
-        let mut stream = TcpStream::connect(server_at())?;
-        let over_tcp =
-            thread::spawn(move || ask_tcp(&mut stream, &[question("brief.example.com.", RecordType::A)]));
-        eventually("both questions are with the other server", TIMEOUT, || {
-            Ok((upstream.asked() >= asked + 2).then_some(()))
-        })?;
-        server.end()?;
-        for answer in [waiting.join().expect("no panic")?, over_tcp.join().expect("no panic")?.remove(0)] {
-            ensure!(answer.metadata.response_code == ResponseCode::NoError, "{answer:?}");
-        }
-        Ok(())
-    });
-}
-
-/// Somebody who asks one question after another.
-struct Asking {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    thread: thread::JoinHandle<Result<Patience>>,
-}
-
-/// What their questions took.
-#[derive(Debug, Default)]
-struct Patience {
-    longest: Duration,
-    repeated: usize,
-}
-
-impl Asking {
-    /// `patience` is how long an answer is waited for before the question is asked again, once.
-    fn start(patience: Duration) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let thread = thread::spawn({
-            let (stop, asked) = (stop.clone(), asked.clone());
-            move || {
-                let mut all = Patience::default();
-                while !stop.load(Ordering::SeqCst) {
-                    let start = Instant::now();
-                    let question = question(WEB, RecordType::A);
-                    let answer = ask_within(&question, patience).or_else(|_| {
-                        all.repeated += 1;
-                        ask_within(&question, patience)
-                    })?;
-                    ensure!(ips(&answer) == [Ipv4Addr::new(10, 96, 0, 7)], "{answer:?}");
-                    all.longest = all.longest.max(start.elapsed());
-                    asked.fetch_add(1, Ordering::SeqCst);
-                }
-                Ok(all)
-            }
-        });
-        Self { stop, asked, thread }
-    }
-
-    /// Waits until questions are answered.
-    fn go_on(&self) -> Result<()> {
-        let before = self.asked.load(Ordering::SeqCst);
-        eventually("questions are answered", 2 * TIMEOUT, || {
-            Ok((self.asked.load(Ordering::SeqCst) > before + 200 || self.thread.is_finished()).then_some(()))
-        })
-    }
-
-    fn stop(self) -> Result<Patience> {
-        self.stop.store(true, Ordering::SeqCst);
-        let outcome = self.thread.join().expect("no panic")?;
-        println!("{} questions, {outcome:?}", self.asked.load(Ordering::SeqCst));
-        Ok(outcome)
-    }
-}
-
-/// Figures for `cargo xtask bench`: run by name, in a release build, to see them.
-#[test]
-fn how_fast_it_is() {
-    with_namespace("dns::how_fast_it_is", || {
-        let server = Server::ready("")?;
-        let message = question(WEB, RecordType::A).to_vec()?;
-        let socket = client(server_at(), TIMEOUT)?;
-        let mut waits: Vec<Duration> = (0..20_000)
-            .map(|_| {
-                let start = Instant::now();
-                socket.send(&message)?;
-                socket.recv(&mut [0; 512])?;
-                Ok(start.elapsed())
-            })
-            .collect::<Result<_>>()?;
-        waits.sort();
-        let at = |share: usize| waits[waits.len() * share / 100];
-        println!("one after the other: p50 {:?}, p99 {:?}", at(50), at(99));
-        // Always some on their way.
-        let (count, window) = (200_000, 64);
-        let (start, before) = (Instant::now(), server.cpu()?);
-        let mut buffer = [0; 512];
-        for number in 0..count + window {
-            if number >= window {
-                socket.recv(&mut buffer)?;
-            }
-            if number < count {
-                socket.send(&message)?;
-            }
-        }
-        let elapsed = start.elapsed();
-        println!(
-            "{window} at once: {:.0} answers/s with a client on the same machine",
-            f64::from(count) / elapsed.as_secs_f64()
-        );
-        let cpu = server.cpu()?.saturating_sub(before).max(Duration::from_millis(1));
-        println!(
-            "of the server's own time: {:?} an answer, {:.0} answers/s on one core",
-            cpu / u32::try_from(count)?,
-            f64::from(count) / cpu.as_secs_f64()
-        );
-        ensure!(at(50) < Duration::from_millis(5));
         Ok(())
     });
 }
