@@ -5,6 +5,7 @@
 pub(crate) mod desired;
 pub(crate) mod mirror;
 mod plan;
+mod topology;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::DeleteParams;
 
 use crate::context::Context;
@@ -80,20 +81,22 @@ fn subscribe(controller: &Controller, queue: &Arc<Queue<ObjectKey>>) {
             sink.add(ObjectKey::namespaced(namespace(meta), service));
         }
     });
-    // A node's zone is in every endpoint on it: a change is rare, and concerns all.
+    // A node's zone is in every endpoint on it: a change is rare, and concerns all. What it brings to its zone concerns those that ask.
     let (sink, services) = (queue.clone(), controller.services.clone());
     controller.nodes.on_change(move |change| {
-        let zone = |node: &Node| label(&node.metadata, ZONE).map(str::to_owned);
+        let seen = |node: &Node| (label(&node.metadata, ZONE).map(str::to_owned), topology::weight(node));
         let before = match change {
-            Change::Updated(old, _) => zone(old),
-            _ => None,
+            Change::Updated(old, _) => seen(old),
+            _ => (None, None),
         };
         let now = match change {
-            Change::Deleted(_) => None,
-            _ => zone(change.object()),
+            Change::Deleted(_) => (None, None),
+            _ => seen(change.object()),
         };
         if before != now {
-            services.list().iter().for_each(|s| sink.add(key_of(&s.metadata)));
+            let all = before.0 != now.0;
+            let concerned = |service: &Arc<Service>| all || topology::is_auto(service);
+            services.list().iter().filter(|s| concerned(s)).for_each(|s| sink.add(key_of(&s.metadata)));
         }
     });
 }
@@ -153,7 +156,10 @@ impl Controller {
             }
         }
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
-        let desired = desired::endpoints(&service, &pods, &zones);
+        let mut desired = desired::endpoints(&service, &pods, &zones);
+        if topology::is_auto(&service) {
+            self.give_to_zones(&service, &mut desired, &existing);
+        }
         let actions = plan::plan(&service, desired, &existing);
         let results = join_all(actions.iter().map(|action| apply(&self.writer, action))).await;
         for result in results {
@@ -172,6 +178,46 @@ impl Controller {
             }
         }
         Ok(None)
+    }
+}
+
+impl Controller {
+    /// Gives endpoints to zones, by the CPUs these have; says so when that begins to be possible, or is not.
+    fn give_to_zones(
+        &self,
+        service: &Service,
+        desired: &mut BTreeMap<desired::Group, Vec<Endpoint>>,
+        existing: &[Arc<EndpointSlice>],
+    ) {
+        let nodes = self.nodes.list();
+        let shares = topology::shares(nodes.iter().filter_map(|node| topology::weight(node)));
+        for family in desired::families(service) {
+            let mut given = BTreeMap::new();
+            for endpoint in existing
+                .iter()
+                .filter(|slice| slice.address_type == family)
+                .flat_map(|slice| slice.endpoints.iter().flatten())
+            {
+                let zone = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref()?.first());
+                given.extend(zone.map(|zone| (endpoint.addresses.clone(), zone.name.clone())));
+            }
+            let groups = desired.iter_mut().filter(|(group, _)| group.family == family);
+            let mut endpoints: Vec<&mut Endpoint> = groups.flat_map(|(_, endpoints)| endpoints).collect();
+            let assigned = topology::assign(&mut endpoints, shares.as_ref(), |endpoint| {
+                given.get(&endpoint.addresses).cloned()
+            });
+            match assigned {
+                Ok(()) if given.is_empty() => {
+                    let text = format!("Topology Aware Hints has been enabled, addressType: {family}");
+                    self.recorder.note(service, &Note::normal("TopologyAwareHintsEnabled", text));
+                }
+                Ok(()) => {}
+                Err(refusal) => {
+                    let text = format!("{refusal}, addressType: {family}");
+                    self.recorder.note(service, &Note::warning("TopologyAwareHintsDisabled", text));
+                }
+            }
+        }
     }
 }
 

@@ -163,6 +163,9 @@ fn endpoint(
     let node = Some(node_name(pod)).filter(|n| !n.is_empty()).map(str::to_owned);
     let zone = node.as_ref().and_then(|n| zones.get(n).cloned().flatten());
     let usable = publish || (serving && !terminating);
+    // The annotation comes first, whether it can be met or not.
+    let preference = spec.and_then(|s| s.traffic_distribution.as_deref());
+    let preference = preference.filter(|_| !super::topology::is_auto(service));
     Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -171,7 +174,7 @@ fn endpoint(
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        hints: hints(spec.and_then(|s| s.traffic_distribution.as_deref()), node.as_deref(), zone.as_deref()),
+        hints: hints(preference, node.as_deref(), zone.as_deref()),
         node_name: node,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),
