@@ -217,7 +217,7 @@ fn first_packet(programs: &PacketPrograms, effort: Effort) -> Result<Row> {
         through.said(0),
         straight.said(0)
     );
-    let name = "first packet through a Service at 50,000 Services: more than direct";
+    let name = "first packet of a client without socket programs through a Service: more than direct";
     Ok(Row::at_most(name, through.median() - straight.median(), "ns", 1000.0).noted(&note))
 }
 

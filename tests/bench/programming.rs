@@ -1,9 +1,9 @@
 //! What a change of Services costs from the event to the kernel's maps, and all of them from nothing: by the agent's own pure code and
 //! its map writers, without the watches.
 //!
-//! Must not know: sockets.
+//! Must not know: packets.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -11,26 +11,34 @@ use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::services::{Desired, Service};
 use pagurus_tests::dataplane::{Options, Plane, Target, With as _, service, slices};
 use pagurus_tests::netns::Sandbox;
-use pagurus_tests::topology::{Pair, Topology};
+use pagurus_tests::topology::{Host, Pair, Topology};
 
 use crate::Effort;
 use crate::rivals::service_address;
-use crate::row::{Row, Series};
+use crate::row::{Row, Series, alternate};
 
 /// The load of the goals.
 const SERVICES: u32 = 50_000;
 /// Endpoints of each: a quarter of a million in all.
 const ENDPOINTS: u32 = 5;
 
+/// Where they listen.
+const TARGET: u16 = 8080;
+
+/// An endpoint's address.
+fn backend(number: u32, endpoints: u32, place: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0b00_0000 + number * endpoints + place)
+}
+
 /// A Service of a number, and its endpoints; `without` leaves one out.
 fn made(number: u32, endpoints: u32, without: Option<u32>) -> (Service, Vec<Target>) {
     let address = service_address(number);
     let made = service(&format!("service-{number}"), &[&address.ip().to_string()]);
-    let made = made.port("http", Protocol::Tcp, 80);
+    let made = made.port("http", Protocol::Udp, 80);
     let places = (0..endpoints).filter(|place| Some(*place) != without);
     let target = |place: u32| {
-        let v4 = Ipv4Addr::from(0x0b00_0000 + number * endpoints + place);
-        Target::new(Pair { v4, v6: Ipv6Addr::UNSPECIFIED }, &[("http", 8080)])
+        let v4 = backend(number, endpoints, place);
+        Target::new(Pair { v4, v6: Ipv6Addr::UNSPECIFIED }, &[("http", TARGET)])
     };
     (made, places.map(target).collect())
 }
@@ -52,11 +60,43 @@ fn resident() -> Result<f64> {
     Ok(kib * 1024.0)
 }
 
+/// What connecting to a Service costs a pod more than connecting to a pod: all that is done for a Service is done there, and each
+/// packet afterwards goes straight.
+fn first_packet(pod: &Host, effort: Effort) -> Result<Row> {
+    let number = |step: u32| step.wrapping_mul(7919) % SERVICES;
+    let through = (0..SERVICES).map(|step| SocketAddr::from(service_address(number(step)))).collect();
+    let straight = (0..SERVICES)
+        .map(|step| SocketAddr::from((backend(number(step), ENDPOINTS, step % ENDPOINTS), TARGET)))
+        .collect();
+    let places = [(pod.clone(), through), (pod.clone(), straight), (pod.unhooked(), Vec::new())];
+    let unhooked = places[1].1.clone();
+    let series = alternate(&places, effort.rounds, |(host, addresses): &(Host, Vec<SocketAddr>)| {
+        let addresses = if addresses.is_empty() { &unhooked } else { addresses };
+        host.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let start = Instant::now();
+            for address in addresses {
+                socket.connect(address).with_context(|| format!("connect to {address}"))?;
+            }
+            Ok(start.elapsed().as_nanos() as f64 / addresses.len() as f64)
+        })
+    })?;
+    let note = format!(
+        "connect() through a Service {}, straight {}, straight without programs {} ns, over all Services in a random order",
+        series[0].said(0),
+        series[1].said(0),
+        series[2].said(0)
+    );
+    let name = "first packet of a pod's socket through a Service at 50,000 Services: more than direct";
+    Ok(Row::at_most(name, series[0].median() - series[1].median(), "ns", 1000.0).noted(&note))
+}
+
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let mut topology = Topology::new(sandbox, 2)?;
     let second = topology.nodes.pop().context("two nodes")?;
-    let first = topology.nodes.pop().context("two nodes")?;
+    let mut first = topology.nodes.pop().context("two nodes")?;
+    let pod = first.pod()?;
     let start_of = |node| Plane::start(node, &Options::default(), &[]);
     let mut plane = start_of(&first)?;
     let (before, start) = (resident()?, Instant::now());
@@ -77,6 +117,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         plane.change(|desired| set(desired, number, ENDPOINTS, Some(step % ENDPOINTS)))?;
         changes.0.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let first_packet = first_packet(&pod.host, effort)?;
     drop(plane);
     let mut plane = start_of(&second)?;
     let smaller_before = resident()?;
@@ -87,6 +128,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         used.services, used.backends
     );
     Ok(vec![
+        first_packet,
         Row::at_most(
             "one EndpointSlice change at 50,000 Services / 250,000 endpoints, event to map commit, p99",
             changes.percentile(0.99),

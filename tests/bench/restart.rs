@@ -32,9 +32,7 @@ const GROWTH: u32 = 20_000;
 
 /// Creates the Service of all, over TCP and UDP, and its endpoints.
 async fn serve(client: &Client, pods: &[(&Node, &Pod)]) -> Result<()> {
-    let port = |name: &str, protocol: &str| {
-        json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": TARGET, "nodePort": NODE_PORT})
-    };
+    let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": TARGET, "nodePort": NODE_PORT});
     let service = json!({
         "metadata": {"name": "web"},
         "spec": {"type": "NodePort", "clusterIP": ADDRESS, "ports": [port("t", "TCP"), port("u", "UDP")]},
@@ -117,7 +115,10 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let before = capacity(&agents[0])?;
     runtime.block_on(fill(&client, 0..GROWTH, |_| 4))?;
     load.go_on(100)?;
-    let note = format!("{GROWTH} Services more; places in the maps before {before}, after {}", capacity(&agents[0])?);
+    let note = format!(
+        "{GROWTH} Services more; places in the maps before {before}, after {}",
+        capacity(&agents[0])?
+    );
     rows.push(row("map growth under full load", &load.finish()?, &note, start));
     Ok(rows)
 }
