@@ -1,6 +1,7 @@
 //! The packet programs: single packets by `BPF_PROG_TEST_RUN` (packet and maps in, packet and maps out), and real sockets between
 //! namespaces through the programs at their devices. The maps are filled here, not by the agent.
 
+mod affinity;
 mod events;
 mod flows;
 mod forward;
