@@ -86,21 +86,21 @@ pub async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(
     Ok(())
 }
 
-/// What a cluster has besides: the nodes, and the Service of its DNS.
+/// What a cluster has besides: the nodes, and the Service of its DNS at [`DNS`].
 pub async fn prepare(client: &Client, nodes: &[Node]) -> Result<()> {
     let api: Api<NodeObject> = Api::all(client.clone());
     for node in nodes {
         let object = json!({"metadata": {"name": node.host.name}, "spec": {"podCIDRs": node.pod_cidrs()}});
         api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
     }
+    // The API server makes it a moment after its start.
     let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
-    let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP"},
-        {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]);
-    let dns = json!({"metadata": {"name": "kube-dns"}, "spec": {"clusterIP": DNS, "ports": ports}});
-    match services.create(&PostParams::default(), &serde_json::from_value(dns)?).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => other.map(drop).context("create the Service kube-dns"),
+    let begun = Instant::now();
+    while services.get_opt("kube-dns").await?.is_none() {
+        ensure!(begun.elapsed() < PATIENCE, "there is no Service kube-system/kube-dns");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }
 
 /// Starts an agent on a node that has never had one; how long it took until everything was in place.

@@ -221,7 +221,9 @@ fn what_keeps_a_control_plane_from_starting_is_told() -> Result<()> {
     let note: serde_json::Value =
         serde_json::from_slice(&std::fs::read(own.directory().join("cluster.json"))?)?;
     let port = note["port"].as_u64().and_then(|port| u16::try_from(port).ok()).context("no port")?;
-    let other = std::net::TcpListener::bind(("127.0.0.1", port))?;
+    let other = eventually("the port is given back", Duration::from_secs(20), || {
+        Ok(Some(std::net::TcpListener::bind(("127.0.0.1", port))?))
+    })?;
     refused(&mut own.up(), &format!("port {port} of 127.0.0.1"))?;
     drop(other);
     let version = own.directory().join("control-plane/version");

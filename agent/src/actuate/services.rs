@@ -31,6 +31,7 @@ use crate::actuate::devices::Attacher;
 use crate::config::{Choice, Mode, NodeContext};
 use crate::index::feed::Feed;
 use crate::index::services::Defaults;
+use crate::process::memory::Burst;
 use crate::process::readiness::Part;
 use crate::report::dataplane::Condition;
 use crate::report::events::about_node;
@@ -142,6 +143,7 @@ impl Work {
         let context = self.context.clone();
         let config = &context.config.services;
         let part = context.readiness.register("services");
+        let burst = Burst::begin();
         let mut feeds = self.feeds(sources);
         let mut desired = Desired::default();
         desired.set_local_dns(feeds.local_dns());
@@ -176,6 +178,7 @@ impl Work {
         let mut node = NodeState { map: node, facts: None };
         self.first_pass(&shared, &mut feeds, &mut node);
         part.ready();
+        drop(burst);
         self.follow(&shared, &mut feeds, &mut node, &cancel).await;
         Ok(())
     }
