@@ -280,7 +280,7 @@ fn follow(output: &Output, out: &mut impl Write) -> anyhow::Result<()> {
             drops.want(true).context("ask for events")?;
         }
         looks = looks.wrapping_add(1);
-        while let Some(event) = drops.next() {
+        for event in drops.by_ref() {
             let name = reader.name(event.service).unwrap_or_default();
             let shown = if output.json {
                 writeln!(out, "{}", event_json(&event, &name))

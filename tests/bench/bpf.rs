@@ -330,7 +330,7 @@ impl Varied {
     ///
     /// # Errors
     /// The kernel refuses it: a program of another kind.
-    pub fn into_program(&self, target: BorrowedFd<'_>) -> Result<()> {
+    pub fn lead_to(&self, target: BorrowedFd<'_>) -> Result<()> {
         put(&self.next, target.as_raw_fd() as u32)
     }
 }

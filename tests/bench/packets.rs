@@ -162,7 +162,7 @@ fn xdp(programs: &PacketPrograms, repeat: u32, effort: Effort) -> Result<Vec<Row
     let all = vary([10, 128, 0, 0], CONNECTION_BITS, FIRST_SERVICE, 16);
     let varied = |vary: Vary| Varied::at(uplink, Kind::Xdp, &vary, &[SENDER, mac]);
     let filling = varied(Vary { in_order: true, ..all })?;
-    filling.into_program(program)?;
+    filling.lead_to(program)?;
     for packet in [&syn, &ack] {
         let (_, verdict) = filling.run(packet, 1 << CONNECTION_BITS)?;
         ensure!(XDP_SENT.contains(&verdict), "the program said {verdict} to a connection");

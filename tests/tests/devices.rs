@@ -80,7 +80,7 @@ fn programs_come_and_go_with_their_devices() {
         ensure!(done(&agent.sync(&[now_pod.clone(), pod.clone()]))? == (2, 0, 2), "of another kind");
         // The device goes with its programs; a new one of that name has another number.
         ip(&["link", "del", "pod"])?;
-        ensure!(done(&agent.sync(&[now_pod.clone()]))? == (0, 0, 2), "the pod has gone");
+        ensure!(done(&agent.sync(std::slice::from_ref(&now_pod)))? == (0, 0, 2), "the pod has gone");
         let gone = agent.sync(&[now_pod, pod]);
         ensure!(done(&gone)? == (0, 0, 0), "a device that went a moment ago is no error");
         ensure!(done(&agent.sync(&[]))? == (0, 0, 2), "nothing is ours any more");
