@@ -16,6 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pagurus_agent::dns::keeper;
 
 use crate::eventually::eventually;
 use crate::netns::{ip, run};
@@ -231,11 +232,17 @@ impl Agent {
 }
 
 impl Drop for Agent {
+    /// An agent that still runs is the node's last one: who holds its DNS sockets ends with it.
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None))
-            && let Err(error) = self.end(Signal::SIGKILL)
-        {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        if let Err(error) = self.end(Signal::SIGKILL) {
             eprintln!("end the agent: {error:#}");
         }
+        keeper::end(&keeper::Settings {
+            socket: self.directory.join("dns-sockets.sock"),
+            command: Vec::new(),
+        });
     }
 }
