@@ -4,6 +4,7 @@
 mod agent;
 mod bpf;
 mod connections;
+mod conntrack;
 mod load;
 mod packets;
 mod programming;
@@ -35,6 +36,7 @@ const PARTS: &[(&str, Part)] = &[
     ("packets", packets::run),
     ("programming", programming::run),
     ("agent", agent::run),
+    ("conntrack", conntrack::run),
     ("restart", restart::run),
 ];
 
