@@ -61,7 +61,9 @@ impl ControlPlane {
         let (data, out) = (data.display().to_string(), this.kubeconfig().display().to_string());
         let words = ["kubeconfig", "--data-dir", &data, "--user", "admin", "--group", "system:masters"];
         let words = [&words[..], &["--server", &server, "--out", &out]].concat();
-        run(&program("pagurus-controlplane")?.display().to_string(), &words)?;
+        let program = program("pagurus-controlplane")?.display().to_string();
+        // It listens before it has made the keys.
+        eventually("the cluster's keys are there", PATIENCE, || run(&program, &words).map(Some))?;
         Ok(this)
     }
 
