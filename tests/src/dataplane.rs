@@ -8,17 +8,20 @@ mod service;
 pub use service::{Target, With, service, slices};
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::loaded_programs;
 use pagurus_agent_core::devices::{Device, DeviceKind};
 use pagurus_agent_core::node_config::{Facts, node_config};
 use pagurus_agent_core::services::plan::{Capacity, Table};
 use pagurus_agent_core::services::{Desired, NodeAddress, Service, ServiceName};
 use pagurus_agent_datapath::devices::{Devices, Early};
 use pagurus_agent_datapath::handles::{Endpoints, LocalPod};
-use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
+use pagurus_agent_datapath::{Build, Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
 use pagurus_cni::netlink::{Netlink as _, Socket};
 
 use crate::netns::Sandbox;
@@ -63,6 +66,27 @@ impl std::fmt::Debug for Plane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plane").field("host", &self.host).finish_non_exhaustive()
     }
+}
+
+/// A program in a link of its own: number and tag, which is made of its instructions.
+pub type Attached = (u32, u64);
+
+/// The programs that are attached on a node, by their links.
+///
+/// # Errors
+/// A link cannot be read, or has no program.
+pub fn attached(node: &Node) -> Result<BTreeMap<String, Attached>> {
+    let programs = loaded_programs().map(|program| program.map(|program| (program.id(), program.tag())));
+    let tags = programs.collect::<Result<BTreeMap<u32, u64>, _>>()?;
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(node.bpffs.join("pagurus/links"))? {
+        let path = entry?.path();
+        let program = FdLink::from(PinnedLink::from_pin(&path)?).info()?.program_id();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let tag = tags.get(&program).with_context(|| format!("the program of {name} has gone"))?;
+        all.insert(name, (program, *tag));
+    }
+    Ok(all)
 }
 
 /// Where a node's programs find each other.
@@ -179,11 +203,19 @@ impl Plane {
     /// # Errors
     /// Something is refused.
     pub fn restart(&mut self, node: &Node, options: &Options) -> Result<()> {
+        self.upgrade(node, options, &Build::own())
+    }
+
+    /// As [`restart`](Self::restart), by an agent of another build.
+    ///
+    /// # Errors
+    /// Something is refused.
+    pub fn upgrade(&mut self, node: &Node, options: &Options, build: &Build<'_>) -> Result<()> {
         let config = config(node, options);
         let host = self.host.clone();
         host.run(|| {
-            let facts = self.datapath.node_config()?;
-            let mut datapath = Datapath::load(&config)?;
+            let (facts, pods) = (self.datapath.node_config()?, self.endpoints.all()?);
+            let mut datapath = Datapath::load_build(&config, build)?;
             datapath.set_node_config(&facts)?;
             self.table = Table::new(datapath.observe()?, LIMITS, 0);
             self.datapath = datapath;
@@ -195,6 +227,7 @@ impl Plane {
             self.change(|desired| names.into_iter().for_each(|name| desired.mark_dirty(name)))?;
             self.datapath.attach()?;
             self.endpoints = self.datapath.endpoints()?;
+            self.endpoints.replace(&pods)?;
             let programs = self.datapath.packet_programs(options.early != Early::Off)?;
             self.devices = Devices::new(&config, programs, options.early)?;
             self.sync()

@@ -6,6 +6,7 @@ pub mod dataplane;
 pub mod eventually;
 pub mod load;
 pub mod netns;
+pub mod object;
 pub mod packet;
 pub mod sctp;
 pub mod test_run;

@@ -1,19 +1,24 @@
-//! Traffic that never rests while the agent goes and comes back, while another one takes over with other maps, and while maps grow:
-//! no connection fails, no datagram is lost.
+//! Traffic that never rests while the agent goes and comes back, while another one takes over with other programs and maps, and while maps
+//! grow: no connection fails, no datagram is lost.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapInfo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pagurus_agent_core::addr::Protocol;
-use pagurus_agent_datapath::{Datapath, MapCapacity};
+use pagurus_agent_datapath::{Build, Datapath, MapCapacity};
+use pagurus_ebpf_abi::maps;
 use pagurus_tests::cluster::{Cluster, Namespace};
-use pagurus_tests::dataplane::{self, Options, Target, With as _, service};
+use pagurus_tests::dataplane::{self, Attached, Options, Target, With as _, service};
 use pagurus_tests::load::{Kind, Load, Place};
-use pagurus_tests::netns::isolated;
-use pagurus_tests::topology::{Host, Server, tcp_server, udp_server};
+use pagurus_tests::netns::{Sandbox, isolated};
+use pagurus_tests::object::rewritten;
+use pagurus_tests::topology::{Host, Node, Server, tcp_server, udp_server};
 use serde_json::json;
 
 const KINDS: [Kind; 3] = [Kind::Connections, Kind::Stream, Kind::Datagrams];
@@ -152,18 +157,24 @@ fn capacity(round: u32) -> MapCapacity {
     }
 }
 
-#[test]
-fn programs_and_maps_are_replaced_and_grow_under_traffic() {
-    if !Datapath::is_built() {
-        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
-        return;
-    }
-    isolated("upgrade::programs_and_maps_are_replaced_and_grow_under_traffic", |sandbox| {
-        let options = |round| Options { own_network: true, capacity: capacity(round), ..Options::default() };
-        let mut cluster = dataplane::Cluster::new(sandbox, 2, &options(0))?;
-        // Sockets that the socket programs see and such that they do not have pods of their own: in one pod, a port that the one has
-        // just used for a Service may be used by the other for the endpoint itself.
-        let (hooked, unhooked) = (cluster.pod(0)?.host, cluster.pod(0)?.host.unhooked());
+/// The addresses of the Service of all.
+const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+
+/// Two nodes that serve, and clients of all kinds at every place.
+struct Busy {
+    cluster: dataplane::Cluster,
+    targets: Vec<Target>,
+    /// A pod whose sockets the socket programs see, and one whose they do not: in one pod, a port that the one has just used for a Service
+    /// may be used by the other for the endpoint itself.
+    pods: [Host; 2],
+    load: Load,
+    _servers: Vec<Server>,
+}
+
+impl Busy {
+    fn new(sandbox: &Sandbox, options: &Options) -> Result<Self> {
+        let mut cluster = dataplane::Cluster::new(sandbox, 2, options)?;
+        let pods = [cluster.pod(0)?.host, cluster.pod(0)?.host.unhooked()];
         let mut servers: Vec<Server> = Vec::new();
         let mut targets = Vec::new();
         for node in 0..2 {
@@ -174,37 +185,70 @@ fn programs_and_maps_are_replaced_and_grow_under_traffic() {
             }
             targets.push(Target::new(pod.ips, &[("web", 8080), ("dns", 8080)]));
         }
-        let ips = ["10.96.0.10", "fd00:96::10"];
-        let web = service("web", &ips)
+        let web = service("web", &CLUSTER_IPS)
             .port("web", Protocol::Tcp, 80)
             .node_port(30_080)
             .port("dns", Protocol::Udp, 53)
             .node_port(30_053);
         cluster.serve(&web, &targets)?;
-        let outside = cluster.topology.client.clone();
-        let node = cluster.topology.nodes[0].ips;
-        let mut load = Load::default();
-        let mut add = |host: &Host, ip: IpAddr, tcp: u16, udp: u16| {
-            KINDS.into_iter().try_for_each(|kind| {
-                let port = if kind == Kind::Datagrams { udp } else { tcp };
-                load.add(host, kind, SocketAddr::new(ip, port), Duration::from_millis(3))
-            })
-        };
-        for ip in ips {
-            let ip: IpAddr = ip.parse()?;
-            add(&outside, node.like(ip), 30_080, 30_053)?;
-            add(&hooked, ip, 80, 53)?;
-            add(&unhooked, ip, 80, 53)?;
+        let mut busy = Self { cluster, targets, pods, load: Load::default(), _servers: servers };
+        busy.clients_in_pods(2)?;
+        for ip in busy.cluster.topology.nodes[0].ips.both() {
+            let outside = busy.cluster.topology.client.clone();
+            busy.clients(&outside, ip, 30_080, 30_053)?;
         }
-        load.go_on(20)?;
-        for round in 1..=4 {
-            for place in 0..2 {
-                let node = &cluster.topology.nodes[place];
-                cluster.planes[place].restart(node, &options(round))?;
-                load.go_on(20)?;
+        busy.load.go_on(20)?;
+        Ok(busy)
+    }
+
+    /// More clients of all kinds.
+    fn clients(&mut self, host: &Host, ip: IpAddr, tcp: u16, udp: u16) -> Result<()> {
+        KINDS.into_iter().try_for_each(|kind| {
+            let port = if kind == Kind::Datagrams { udp } else { tcp };
+            self.load.add(host, kind, SocketAddr::new(ip, port), Duration::from_millis(3))
+        })
+    }
+
+    /// More of them in the first pods.
+    fn clients_in_pods(&mut self, count: usize) -> Result<()> {
+        for pod in self.pods.clone().iter().take(count) {
+            for ip in CLUSTER_IPS {
+                self.clients(pod, ip.parse()?, 80, 53)?;
             }
         }
-        let before = cluster.planes[0].capacity();
+        Ok(())
+    }
+
+    /// Agents of another build take over, one after the other; which programs are then in the links of the first node.
+    fn upgrade(&mut self, options: &Options, build: &Build<'_>) -> Result<BTreeMap<String, Attached>> {
+        for (plane, node) in self.cluster.planes.iter_mut().zip(&self.cluster.topology.nodes) {
+            plane.upgrade(node, options, build)?;
+            self.load.go_on(20)?;
+        }
+        dataplane::attached(&self.cluster.topology.nodes[0])
+    }
+
+    /// Ends the traffic: nothing was lost.
+    fn finish(&mut self) -> Result<()> {
+        let report = std::mem::take(&mut self.load).finish()?;
+        println!("{report}");
+        report.nothing_lost().with_context(|| self.cluster.said())
+    }
+}
+
+#[test]
+fn programs_and_maps_are_replaced_and_grow_under_traffic() {
+    if !Datapath::is_built() {
+        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
+        return;
+    }
+    isolated("upgrade::programs_and_maps_are_replaced_and_grow_under_traffic", |sandbox| {
+        let options = |round| Options { own_network: true, capacity: capacity(round), ..Options::default() };
+        let mut busy = Busy::new(sandbox, &options(0))?;
+        for round in 1..=4 {
+            busy.upgrade(&options(round), &Build::own())?;
+        }
+        let before = busy.cluster.planes[0].capacity();
         let mut number = 0u16;
         let grown = |now: pagurus_agent_core::services::plan::Capacity| {
             now.services > before.services
@@ -212,16 +256,96 @@ fn programs_and_maps_are_replaced_and_grow_under_traffic() {
                 && now.backends > before.backends
                 && now.numbers > before.numbers
         };
-        while !grown(cluster.planes[0].capacity()) {
+        while !grown(busy.cluster.planes[0].capacity()) {
             number += 1;
-            ensure!(number < 500, "maps do not grow: {:?}, {before:?}", cluster.planes[0].capacity());
+            ensure!(number < 500, "maps do not grow: {:?}, {before:?}", busy.cluster.planes[0].capacity());
             let [high, low] = number.to_be_bytes();
             let other = service(&format!("other-{number}"), &[&format!("10.97.{high}.{low}")]);
-            cluster.serve(&other.port("web", Protocol::Tcp, 80), &targets)?;
+            busy.cluster.serve(&other.port("web", Protocol::Tcp, 80), &busy.targets)?;
         }
-        load.go_on(20)?;
-        let report = load.finish()?;
-        println!("{number} more Services: {before:?}, then {:?}\n{report}", cluster.planes[0].capacity());
-        report.nothing_lost().with_context(|| cluster.said())
+        busy.load.go_on(20)?;
+        println!("{number} more Services: {before:?}, then {:?}", busy.cluster.planes[0].capacity());
+        busy.finish()
+    });
+}
+
+/// The numbers of the maps that are pinned for a layout, by name.
+fn pinned(node: &Node, layout: u32) -> Result<BTreeMap<String, u32>> {
+    let folder = node.bpffs.join(format!("pagurus/maps-v{layout}"));
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let map = |entry: std::io::Result<fs::DirEntry>| -> Result<(String, u32)> {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, MapInfo::from_pin(&path)?.id()))
+    };
+    entries.map(map).collect()
+}
+
+/// Every link has another program than before, of other instructions or the same.
+fn check_others(
+    before: &BTreeMap<String, Attached>,
+    after: &BTreeMap<String, Attached>,
+    same_tags: bool,
+) -> Result<()> {
+    ensure!(before.keys().eq(after.keys()) && before.len() > 8, "{before:?}, then {after:?}");
+    for (link, (program, tag)) in after {
+        let (old_program, old_tag) = before[link];
+        ensure!(*program != old_program, "{link} has the same program: {before:?}, then {after:?}");
+        ensure!((*tag == old_tag) == same_tags, "{link}: tag {old_tag:x}, then {tag:x}");
+    }
+    Ok(())
+}
+
+/// Maps that an agent makes for itself: nobody else's entries are in them.
+const OWN_MAPS: [&str; 4] = [maps::CONFIG, maps::COUNTERS, maps::DROPS, maps::EVENTS];
+
+#[test]
+fn other_programs_and_layouts_take_over_under_traffic() {
+    if !Datapath::is_built() {
+        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
+        return;
+    }
+    isolated("upgrade::other_programs_and_layouts_take_over_under_traffic", |sandbox| {
+        let options = Options { own_network: true, ..Options::default() };
+        let mut busy = Busy::new(sandbox, &options)?;
+        let first = dataplane::attached(&busy.cluster.topology.nodes[0])?;
+        let own = Build::own();
+        let object = rewritten(own.object)?;
+        let other = Build { object: &object, ..own };
+        // Programs of other instructions, over the same maps.
+        let begin = pinned(&busy.cluster.topology.nodes[0], own.layout)?;
+        let second = busy.upgrade(&options, &other)?;
+        check_others(&first, &second, false)?;
+        let is_kept = |before: &BTreeMap<String, u32>, after: &BTreeMap<String, u32>| {
+            let mut all = before.iter().filter(|(name, _)| !OWN_MAPS.contains(&name.as_str()));
+            all.all(|(name, id)| after.get(name) == Some(id)) && before.len() > OWN_MAPS.len()
+        };
+        let now = pinned(&busy.cluster.topology.nodes[0], own.layout)?;
+        ensure!(is_kept(&begin, &now), "{begin:?}, then {now:?}");
+        // A layout in which every entry means the same: the maps only have another name.
+        let next = Build { layout: own.layout + 1, ..own };
+        let third = busy.upgrade(&options, &next)?;
+        check_others(&second, &third, false)?;
+        check_others(&first, &third, true)?;
+        for node in &busy.cluster.topology.nodes {
+            ensure!(pinned(node, own.layout).is_err(), "the old layout's names are still there");
+        }
+        let now = pinned(&busy.cluster.topology.nodes[0], next.layout)?;
+        ensure!(is_kept(&begin, &now), "{begin:?}, then {now:?}");
+        busy.finish()?;
+        // A layout that has only what sockets noted in common with the one before: what it means to packets that the table of
+        // connections is another one is not looked at.
+        busy.clients_in_pods(1)?;
+        busy.load.go_on(20)?;
+        for node in &busy.cluster.topology.nodes {
+            let root = node.bpffs.join("pagurus");
+            fs::rename(root.join(format!("maps-v{}", next.layout)), root.join("maps-v1"))?;
+        }
+        let fourth = busy.upgrade(&options, &other)?;
+        check_others(&third, &fourth, false)?;
+        let last = pinned(&busy.cluster.topology.nodes[0], own.layout)?;
+        let common: Vec<_> = last.iter().filter(|(name, id)| now.get(*name) == Some(*id)).collect();
+        ensure!(common == [(&maps::REVERSE.to_owned(), &now[maps::REVERSE])], "{now:?}, then {last:?}");
+        busy.finish()
     });
 }

@@ -30,7 +30,7 @@ mod memory;
 mod sys;
 mod tables;
 
-pub use load::{Datapath, LoadError, Parts};
+pub use load::{Build, Datapath, LoadError, Parts};
 pub use services::{Failed, MapError, ServiceMaps};
 
 use std::ops::RangeInclusive;

@@ -77,6 +77,22 @@ pub enum LoadError {
     Lacks(&'static str),
 }
 
+/// Programs, and the version of the layout of their maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Build<'a> {
+    /// The object file.
+    pub object: &'a [u8],
+    /// The version of the layout.
+    pub layout: u32,
+}
+
+impl Build<'static> {
+    /// What this binary carries.
+    pub fn own() -> Self {
+        Self { object: OBJECT, layout: abi::LAYOUT_VERSION }
+    }
+}
+
 /// How many CPUs there may be.
 fn cpus() -> Result<u32, LoadError> {
     let count = aya::util::nr_cpus().map_err(|(file, source)| LoadError::Cpus { file, source })?;
@@ -110,16 +126,16 @@ impl Parts {
         if !Datapath::is_built() {
             return Err(LoadError::NoObject);
         }
-        Self::open_object(config, OBJECT)
+        Self::open_build(config, &Build::own())
     }
 
-    /// As [`open`](Self::open), with the programs of another object file.
-    pub fn open_object(config: &Config, object: &[u8]) -> Result<Self, LoadError> {
+    /// As [`open`](Self::open), with other programs.
+    pub fn open_build(config: &Config, build: &Build<'_>) -> Result<Self, LoadError> {
         let missing = features::missing(config);
         if !missing.is_empty() {
             return Err(LoadError::Missing(missing));
         }
-        let pins = Pins::new(config);
+        let pins = Pins::new(config).of_layout(build.layout);
         let places = pins.prepare(&config.capacity)?;
         let mut loader = EbpfLoader::new();
         for place in &places {
@@ -132,7 +148,7 @@ impl Parts {
         loader.map_max_entries(maps::WARM, buckets * cpus);
         loader.map_max_entries(maps::HOPS, abi::HOPS_PER_CPU * cpus);
         loader.override_global(maps::WARM_BUCKETS, &buckets, true);
-        let mut ebpf = loader.load(object).map_err(|error| LoadError::Object(Box::new(error)))?;
+        let mut ebpf = loader.load(build.object).map_err(|error| LoadError::Object(Box::new(error)))?;
         reading::publish(&ebpf, &pins)?;
         let services = tables(config, |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
         let conntrack = ebpf.take_map(maps::CONNTRACK).ok_or(LoadError::Lacks(maps::CONNTRACK))?;
@@ -221,9 +237,9 @@ impl Datapath {
         Self::verify(Parts::open(config)?)
     }
 
-    /// As [`load`](Self::load), with the programs of another object file.
-    pub fn load_object(config: &Config, object: &[u8]) -> Result<Self, LoadError> {
-        Self::verify(Parts::open_object(config, object)?)
+    /// As [`load`](Self::load), with other programs.
+    pub fn load_build(config: &Config, build: &Build<'_>) -> Result<Self, LoadError> {
+        Self::verify(Parts::open_build(config, build)?)
     }
 
     fn verify(parts: Parts) -> Result<Self, LoadError> {

@@ -2,7 +2,8 @@
 //!
 //! A map whose shape or capacity is not what is wanted is made anew beside the old one (`<MAP>-next`) and takes its
 //! place once the new programs are attached: until then the old programs keep using the old map. The tables that refer to
-//! each other are kept or replaced together. Must not know: what is in the maps.
+//! each other are kept or replaced together. A map of an older layout in which its entries mean the same is this layout's map, too:
+//! it gets a second name. Must not know: what is in the maps.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -43,36 +44,37 @@ pub(crate) struct Shape {
     pub(crate) capacity: u32,
     /// Refers to, or is referred to by, other maps.
     pub(crate) linked: bool,
+    /// The first layout in which its entries mean what they mean now.
+    since: u32,
 }
 
 /// The shapes of all pinned maps. Of those that grow it is the outer one's; the inner one has room of its own.
+///
+/// Whoever raises the layout's version raises `since` of the maps whose entries change, and of all that are linked if it is one of them.
 pub(crate) fn shapes(capacity: &MapCapacity) -> Vec<Shape> {
-    let shape = |name, key, value, capacity, linked| Shape { name, key, value, capacity, linked };
+    let shape = |name, key, value, capacity| Shape { name, key, value, capacity, linked: false, since: 2 };
     let word = size_of::<u32>();
-    let growing = |name| shape(name, word, word, 1, true);
+    let linked = |shape| Shape { linked: true, ..shape };
+    let growing = |name| linked(shape(name, word, word, 1));
     // A key of a trie has the length of its prefix before it.
     let range = word + size_of::<SourceRange>();
+    let reverse = shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse);
+    let (fragment, ports) = (size_of::<FragmentKey>(), size_of::<FragmentValue>());
     vec![
         growing(maps::SERVICES),
         growing(maps::SLOTS),
         growing(maps::BACKENDS),
         growing(maps::BACKEND_STATS),
         growing(maps::SERVICE_STATS),
-        shape(maps::SOURCE_RANGES, range, word, capacity.source_ranges, true),
-        shape(maps::CONNTRACK, word, word, 2, false),
-        shape(maps::NODES, size_of::<Address>(), word, capacity.nodes, false),
-        shape(maps::ENDPOINTS, size_of::<Address>(), size_of::<Endpoint>(), capacity.endpoints, false),
-        shape(maps::ANNOUNCED, size_of::<AnnouncedKey>(), size_of::<Announced>(), capacity.announced, false),
-        shape(maps::REVERSE, size_of::<ReverseKey>(), size_of::<ReverseValue>(), capacity.reverse, false),
-        shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows, false),
-        shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients, false),
-        shape(
-            maps::FRAGMENTS,
-            size_of::<FragmentKey>(),
-            size_of::<FragmentValue>(),
-            capacity.fragments,
-            false,
-        ),
+        linked(shape(maps::SOURCE_RANGES, range, word, capacity.source_ranges)),
+        shape(maps::CONNTRACK, word, word, 2),
+        shape(maps::NODES, size_of::<Address>(), word, capacity.nodes),
+        shape(maps::ENDPOINTS, size_of::<Address>(), size_of::<Endpoint>(), capacity.endpoints),
+        shape(maps::ANNOUNCED, size_of::<AnnouncedKey>(), size_of::<Announced>(), capacity.announced),
+        Shape { since: 1, ..reverse },
+        shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows),
+        shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients),
+        shape(maps::FRAGMENTS, fragment, ports, capacity.fragments),
     ]
 }
 
@@ -97,6 +99,7 @@ impl Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
+    layout: u32,
 }
 
 impl Pins {
@@ -106,11 +109,20 @@ impl Pins {
 
     /// Below this BPF file system.
     pub(crate) fn at(bpffs: &Path) -> Self {
-        Self { root: bpffs.join("pagurus") }
+        Self { root: bpffs.join("pagurus"), layout: LAYOUT_VERSION }
+    }
+
+    /// The same folders, with maps of another layout.
+    pub(crate) fn of_layout(self, layout: u32) -> Self {
+        Self { layout, ..self }
     }
 
     fn maps(&self) -> PathBuf {
-        self.root.join(format!("maps-v{LAYOUT_VERSION}"))
+        self.maps_of(self.layout)
+    }
+
+    fn maps_of(&self, layout: u32) -> PathBuf {
+        self.root.join(format!("maps-v{layout}"))
     }
 
     fn links(&self) -> PathBuf {
@@ -138,6 +150,7 @@ impl Pins {
             }
         }
         let shapes = shapes(capacity);
+        self.take_over(&shapes)?;
         let fits: Vec<bool> = shapes.iter().map(|shape| fits(&self.maps().join(shape.name), shape)).collect();
         let linked_fit = shapes.iter().zip(&fits).all(|(shape, fits)| *fits || !shape.linked);
         let place = |(shape, fits): (&Shape, &bool)| {
@@ -164,11 +177,21 @@ impl Pins {
         Ok(())
     }
 
-    /// Where older layouts have a map of this name, the newest first; `since` is the first whose entries mean the same.
-    pub(crate) fn older(&self, name: &str, since: u32) -> Vec<PathBuf> {
-        let versions = (since..LAYOUT_VERSION).rev();
-        let paths = versions.map(|version| self.root.join(format!("maps-v{version}")).join(name));
-        paths.filter(|path| path.exists()).collect()
+    /// Names maps of older layouts as this layout's, where there are none yet and their entries mean the same. The programs that use them
+    /// go on with them.
+    fn take_over(&self, shapes: &[Shape]) -> Result<(), PinError> {
+        for shape in shapes {
+            let own = self.map(shape.name);
+            if own.exists() {
+                continue;
+            }
+            let mut older =
+                (shape.since..self.layout).rev().map(|layout| self.maps_of(layout).join(shape.name));
+            if let Some(older) = older.find(|path| path.exists()) {
+                fs::hard_link(&older, &own).map_err(|error| PinError::new("link", &older, error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a map of this layout is pinned.

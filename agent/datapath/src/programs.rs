@@ -55,33 +55,28 @@ impl Programs {
         programs::SOCKET.into_iter().map(of).collect()
     }
 
-    /// Copies what sockets and clients remember from maps that are about to be replaced, of this layout or an older one. What is known
-    /// already stays: it may be newer.
+    /// Copies what sockets and clients remember from maps that are about to be replaced. What is known already stays: it may be newer.
     pub(crate) fn carry_over(&mut self) -> Result<(), LoadError> {
-        self.carry::<abi::ReverseKey, abi::ReverseValue>(maps::REVERSE, 1)?;
-        self.carry::<abi::FlowKey, abi::FlowValue>(maps::FLOWS, 2)?;
-        self.carry::<abi::ClientKey, abi::ClientValue>(maps::CLIENTS, 2)
+        self.carry::<abi::ReverseKey, abi::ReverseValue>(maps::REVERSE)?;
+        self.carry::<abi::FlowKey, abi::FlowValue>(maps::FLOWS)?;
+        self.carry::<abi::ClientKey, abi::ClientValue>(maps::CLIENTS)
     }
 
-    /// Copies the entries of one map; `since` is the first layout in which they mean the same.
-    fn carry<K: Pod, V: Pod>(&mut self, name: &'static str, since: u32) -> Result<(), LoadError> {
-        let mut from = self.pins.older(name, since);
-        if let Some(place) = self.places.iter().find(|place| place.shape.name == name && place.replaces()) {
-            from.insert(0, place.path.clone());
-        }
+    /// Copies the entries of one map.
+    fn carry<K: Pod, V: Pod>(&mut self, name: &'static str) -> Result<(), LoadError> {
+        let place = self.places.iter().find(|place| place.shape.name == name && place.replaces());
+        let Some(path) = place.map(|place| &place.path) else { return Ok(()) };
         let error = |source| map_error(name, source);
-        for path in from {
-            let old = Map::LruHashMap(MapData::from_pin(&path).map_err(error)?);
-            // Another shape than this layout's: nothing that could be copied.
-            let Ok(old) = BpfHashMap::<_, K, V>::try_from(old) else { continue };
-            let new = self.ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
-            let mut new = BpfHashMap::<_, K, V>::try_from(new).map_err(error)?;
-            // An entry that goes away while we look is one that nobody needs; one that is there already is newer.
-            for (key, value) in old.iter().flatten() {
-                let inserted = new.insert(key, value, NO_REPLACE);
-                if inserted.as_ref().is_err_and(|error| !is_there(error)) {
-                    inserted.map_err(error)?;
-                }
+        let old = Map::LruHashMap(MapData::from_pin(path).map_err(error)?);
+        // Another shape than this layout's: nothing that could be copied.
+        let Ok(old) = BpfHashMap::<_, K, V>::try_from(old) else { return Ok(()) };
+        let new = self.ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
+        let mut new = BpfHashMap::<_, K, V>::try_from(new).map_err(error)?;
+        // An entry that goes away while we look is one that nobody needs; one that is there already is newer.
+        for (key, value) in old.iter().flatten() {
+            let inserted = new.insert(key, value, NO_REPLACE);
+            if inserted.as_ref().is_err_and(|error| !is_there(error)) {
+                inserted.map_err(error)?;
             }
         }
         Ok(())

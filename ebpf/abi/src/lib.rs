@@ -26,8 +26,8 @@ pub use sctp::{sctp_checksum, sctp_checksum_change};
 pub use service::*;
 pub use warm::*;
 
-/// Version of the layout of every map here. A change of any type above raises it; pins of another version are
-/// never reused.
+/// Version of the layout of every map here. A change of any type above raises it; a pinned map of an older version is used again only
+/// where the loader knows that its entries mean the same.
 pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as the programs declare them and as user space looks them up and pins them. (BPF names have 15 letters.)

@@ -1,36 +1,17 @@
 //! What the kernel refuses: programs, and entries for which there is no room. Connections to everything else go on all the while.
 
-use std::path::Path;
-
-use pagurus_agent_datapath::LoadError;
+use pagurus_agent_datapath::{Build, LoadError};
 use pagurus_tests::dataplane::{With as _, service};
+use pagurus_tests::object::broken;
 
 use super::kills::{Agent, steady_client, steady_servers};
 use super::*;
 
 /// The programs with nonsense where a section of them begins.
-fn broken(section: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/pagurus-ebpf.o");
-    let mut object = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let number = |object: &[u8], at: usize, bytes: usize| -> Result<usize> {
-        let found = object.get(at..at + bytes).context("the object ends")?;
-        Ok(found.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
-    };
-    // The ELF header: where the table of sections is, the size of a row, how many, which has the names.
-    let (table, row) = (number(&object, 0x28, 8)?, number(&object, 0x3a, 2)?);
-    let (count, names) = (number(&object, 0x3c, 2)?, number(&object, 0x3e, 2)?);
-    let names = number(&object, table + names * row + 0x18, 8)?;
-    for at in (0..count).map(|place| table + place * row) {
-        let name = names + number(&object, at, 4)?;
-        let wanted = format!("{section}\0");
-        if object.get(name..name + wanted.len()) == Some(wanted.as_bytes()) {
-            let code = number(&object, at + 0x18, 8)?;
-            // `exit`, with no value to return.
-            object[code..code + 8].copy_from_slice(&[0x95, 0, 0, 0, 0, 0, 0, 0]);
-            return Ok(object);
-        }
-    }
-    anyhow::bail!("{} has no section {section}", path.display())
+fn load_broken(config: &Config, section: &str) -> Result<Datapath> {
+    let own = Build::own();
+    let object = broken(own.object, section)?;
+    Ok(Datapath::load_build(config, &Build { object: &object, ..own })?)
 }
 
 /// The verifier's own words are in an error about this program.
@@ -56,12 +37,12 @@ fn programs_that_are_refused_leave_the_old_ones_in_place() {
             greeting(&mut old)?;
             let before = node.datapath.observe()?;
             drop(node);
-            let Err(error) = Datapath::load_object(config, &broken("cgroup/connect4")?) else {
+            let Err(error) = load_broken(config, "cgroup/connect4") else {
                 anyhow::bail!("the kernel took a program that returns nothing");
             };
-            check_refusal(&error, &["connect4"])?;
+            check_refusal(error.downcast_ref().context("another error")?, &["connect4"])?;
             check_spread(&spread(vip, 100)?, &backends, 100)?;
-            let mut datapath = Datapath::load_object(config, &broken("classifier")?)?;
+            let mut datapath = load_broken(config, "classifier")?;
             let Err(error) = datapath.packet_programs(true) else {
                 anyhow::bail!("the kernel took a program that returns nothing");
             };
