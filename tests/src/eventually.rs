@@ -1,5 +1,6 @@
 //! Waiting for a condition, with a time-out: the only way tests wait.
 
+use crate::pace::patience;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,12 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_millis(50);
 
 /// Repeats `look` until it gives a value. An error of `look` is a reason to look again; the last one is told at the end.
+/// The limit is an ordinary machine's: a slow one is given longer ([`patience`]).
 ///
 /// # Errors
 /// Nothing within `limit`.
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience(limit));
     let mut last = String::from("not yet");
     loop {
         match look() {

@@ -7,6 +7,7 @@ pub mod eventually;
 pub mod load;
 pub mod netns;
 pub mod object;
+pub mod pace;
 pub mod packet;
 pub mod sctp;
 pub mod test_run;

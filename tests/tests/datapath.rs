@@ -23,6 +23,7 @@ use pagurus_agent_datapath::attach::{self, Attached};
 use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::{Sandbox, ip, isolated};
+use pagurus_tests::pace::{patience, repetitions};
 
 const V4: &str = "10.96.0.10";
 const V6: &str = "fd00:96::10";
@@ -169,7 +170,7 @@ fn udp_servers(ips: &[&str]) -> Result<Vec<SocketAddr>> {
 
 /// The line a TCP server answers with.
 fn greeting(stream: &mut TcpStream) -> Result<SocketAddr> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(patience(Duration::from_secs(5))))?;
     let mut line = Vec::new();
     let mut byte = [0];
     while byte != *b"\n" {
@@ -260,7 +261,7 @@ fn ipv6_sockets_reach_ipv4_services() {
 }
 
 fn answer(socket: &UdpSocket) -> Result<(SocketAddr, SocketAddr)> {
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(patience(Duration::from_secs(5))))?;
     let mut buffer = [0; 128];
     let (length, from) = socket.recv_from(&mut buffer).context("no answer")?;
     Ok((std::str::from_utf8(&buffer[..length])?.parse()?, from))
@@ -391,7 +392,7 @@ fn a_service_without_endpoints_refuses_at_once() {
             ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
             let refused = socket.connect(SocketAddr::new(ip, 53)).expect_err("no endpoint");
             ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
-            ensure!(start.elapsed() < Duration::from_secs(1));
+            ensure!(start.elapsed() < patience(Duration::from_secs(1)));
             // The first endpoint makes it work.
             let backends = tcp_servers(&[if ip.is_ipv4() { "127.0.1.1" } else { "::1" }])?;
             node.serve(&[tcp], &backends)?;
@@ -563,7 +564,7 @@ fn services_that_come_and_go_never_mix() {
         };
         let start = Instant::now();
         let mut changes = 0;
-        while start.elapsed() < Duration::from_secs(2) && !client.is_finished() {
+        while start.elapsed() < patience(Duration::from_secs(2)) && !client.is_finished() {
             for host in 1..40 {
                 let other = frontend(&format!("10.96.1.{host}"), 80, Protocol::Tcp)?;
                 changes += node.serve(&[other], &strangers[..1 + host % 3])?;

@@ -16,6 +16,7 @@ use pagurus_agent_core::services::Service;
 use pagurus_agent_datapath::Datapath;
 use pagurus_tests::dataplane::{Cluster, Options, Target, With as _, service};
 use pagurus_tests::netns::isolated;
+use pagurus_tests::pace::patience;
 use pagurus_tests::sctp::{AnyServer, any_ask, any_server};
 use pagurus_tests::topology::{
     Answer, Host, PATIENCE, Pod, Server, tcp_ask, tcp_server, udp_ask, udp_server, udp_socket,
@@ -202,7 +203,7 @@ fn refused(host: &Host, protocol: Protocol, to: SocketAddr) -> Result<()> {
     match protocol {
         Protocol::Tcp => {
             let result =
-                host.run(|| Ok(TcpStream::connect_timeout(&to, PATIENCE).err().map(|e| e.kind())))?;
+                host.run(|| Ok(TcpStream::connect_timeout(&to, patience(PATIENCE)).err().map(|e| e.kind())))?;
             ensure!(result == Some(ErrorKind::ConnectionRefused), "{}: {result:?}", what());
         }
         Protocol::Udp => {
@@ -221,7 +222,12 @@ fn refused(host: &Host, protocol: Protocol, to: SocketAddr) -> Result<()> {
             ensure!(result.is_err(), "{}: {result:?}", what());
         }
     }
-    ensure!(start.elapsed() < Duration::from_secs(1), "{}: refused after {:?}", what(), start.elapsed());
+    ensure!(
+        start.elapsed() < patience(Duration::from_secs(1)),
+        "{}: refused after {:?}",
+        what(),
+        start.elapsed()
+    );
     Ok(())
 }
 

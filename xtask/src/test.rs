@@ -1,7 +1,9 @@
 //! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
 
+mod guest;
+
 use crate::cluster::{Cluster, checks, down, up};
-use crate::{build, ebpf, process, setup, vm, workspace};
+use crate::{build, process, setup, workspace};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -63,7 +65,7 @@ impl Count {
 /// Runs the tests.
 pub fn run(options: &Options) -> Result<()> {
     if options.vm {
-        return elsewhere(options);
+        return guest::run(options.filter.as_deref());
     }
     let mut count = Count::default();
     let mut failures = Vec::new();
@@ -136,53 +138,6 @@ fn cargo_test(options: &Options) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast"]).args(&options.filter);
     command
-}
-
-/// The suites that try the dataplane and need no cluster.
-const DATAPLANE: &[&str] = &["datapath", "packets::", "sctp::", "topology::", "features::"];
-
-/// Runs the suites of the dataplane on another kernel.
-fn elsewhere(options: &Options) -> Result<()> {
-    setup::run(&setup::Options::default())?;
-    ebpf::build()?;
-    let binary = suites()?;
-    let filters = options.filter.as_deref().map_or_else(|| DATAPLANE.join(" "), str::to_owned);
-    let script = format!(
-        "uname -r\nmodprobe sctp\nRUST_BACKTRACE=0 {binary} --test-threads=1 --nocapture {filters} 2>&1"
-    );
-    let mut count = Count::default();
-    let result = vm::run(&script, |line| {
-        count.hear(line);
-        println!("{line}");
-    });
-    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-    result?;
-    if count.failed > 0 || count.passed == 0 {
-        bail!("failed on another kernel");
-    }
-    Ok(())
-}
-
-/// Builds the suites; where they are.
-fn suites() -> Result<String> {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace::root()).args([
-        "test",
-        "--locked",
-        "--no-run",
-        "--package",
-        "pagurus-tests",
-    ]);
-    command.args(["--test", "main", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("cannot start `{}`", process::line(&command)))?;
-    if !output.status.success() {
-        bail!("`{}` failed", process::line(&command));
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut tests = artifacts.filter(|artifact| artifact["target"]["kind"][0] == "test");
-    let binary = tests.find_map(|artifact| artifact["executable"].as_str().map(str::to_owned));
-    binary.context("cargo named no binary of the suites")
 }
 
 /// Runs one call of cargo, passes its output on and counts; true if something failed.

@@ -7,17 +7,19 @@ mod kernel;
 
 use crate::{process, setup, workspace};
 use anyhow::{Context as _, Result, bail};
-use kernel::Kernel;
+pub use kernel::Kernel;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// Before the exit code, on the last line that the guest writes.
 const END: &str = "PAGURUS-VM-END ";
-/// The guest is given up when it has been silent for so long.
-const SILENCE: Duration = Duration::from_secs(300);
+/// What the guest writes now and then, only to show that it lives.
+const ALIVE: &str = "PAGURUS-VM-ALIVE";
+/// The guest is given up when it has been silent for so long: many times longer than it takes for a sign of life.
+const SILENCE: Duration = Duration::from_secs(600);
 /// The guest's memory.
 const MEMORY: &str = "4G";
 
@@ -32,18 +34,36 @@ impl Drop for Ours {
     }
 }
 
-/// Runs a shell script as root in the guest, with our environment's PATH; each line of its output goes to `line`.
+/// Where what the guest needs is kept.
 ///
 /// # Errors
-/// The guest cannot be started, hangs, or the script fails.
-pub fn run(script: &str, mut line: impl FnMut(&str)) -> Result<()> {
-    setup::run(&setup::Options::for_vm())?;
-    let kernel = Kernel::get()?;
+/// It cannot be made.
+pub fn folder() -> Result<PathBuf> {
+    let folder = workspace::target().join("vm");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The script came to its end, with this exit code.
+    Code(i32),
+    /// The guest did not get there; why.
+    Died(String),
+}
+
+/// Runs a shell script as root in the guest, with our environment's PATH; each line of its output goes to `line`, with those that the
+/// kernel writes.
+///
+/// # Errors
+/// The guest cannot be started.
+pub fn run(kernel: &Kernel, script: &str, mut line: impl FnMut(&str)) -> Result<End> {
     let folder = tempfile::tempdir()?;
-    let initramfs = kernel.initramfs(folder.path(), &stage(&kernel, script))?;
+    let initramfs = kernel.initramfs(folder.path(), &stage(kernel, script))?;
     let socket = folder.path().join("virtiofsd.sock");
     let _files = share_root(&socket)?;
-    let mut guest = boot(&kernel, &initramfs, &socket)?;
+    let mut guest = boot(kernel, &initramfs, &socket)?;
     let output = guest.0.stdout.take().context("the guest has no console")?;
     let (send, lines) = mpsc::sync_channel(1024);
     // Ends with the guest, whose output it reads.
@@ -54,25 +74,25 @@ pub fn run(script: &str, mut line: impl FnMut(&str)) -> Result<()> {
             }
         }
     });
-    let mut code = None;
+    let mut end = End::Died("it stopped before the script came to its end".to_owned());
     loop {
         match lines.recv_timeout(SILENCE) {
-            Ok(text) => match text.split_once(END) {
-                Some((_, number)) => code = number.trim().parse::<i32>().ok(),
+            Ok(text) if text.contains(ALIVE) => {}
+            Ok(text) => match text.split_once(END).and_then(|(_, number)| number.trim().parse().ok()) {
+                Some(code) => end = End::Code(code),
                 None => line(&text),
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("the guest has said nothing for {} s", SILENCE.as_secs())
+                end = End::Died(format!("it said nothing for {} s", SILENCE.as_secs()));
+                break;
             }
         }
     }
+    // The reader ends with the guest.
+    drop((lines, guest));
     let _ = reader.join();
-    match code {
-        Some(0) => Ok(()),
-        Some(code) => bail!("exit code {code} in the guest"),
-        None => bail!("the guest stopped before the script came to its end"),
-    }
+    Ok(end)
 }
 
 /// The script of the guest's first process, once its root is there.
@@ -82,6 +102,7 @@ fn stage(kernel: &Kernel, script: &str) -> String {
         "export PATH='{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin' HOME=/root\n\
          mkdir -p /lib/modules && mount --bind {}/lib/modules /lib/modules\n\
          cd {}\n\
+         while sleep 15; do echo {ALIVE}; done &\n\
          (\n{script}\n)\n\
          echo \"{END}$?\"\n\
          sync; echo o > /proc/sysrq-trigger; sleep 60\n",

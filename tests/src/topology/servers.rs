@@ -18,8 +18,9 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::Host;
+use crate::pace::patience;
 
-/// How long clients wait: much longer than anything takes that works.
+/// How long clients wait on an ordinary machine: much longer than anything takes that works.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a server of datagrams looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -136,9 +137,10 @@ pub fn udp_server(host: &Host, ip: IpAddr, port: u16, name: &str) -> Result<Serv
 /// # Errors
 /// Refused, or nobody answers.
 pub fn tcp_connect(to: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream =
+        TcpStream::connect_timeout(&to, patience(PATIENCE)).with_context(|| format!("connect to {to}"))?;
+    stream.set_read_timeout(Some(patience(PATIENCE)))?;
+    stream.set_write_timeout(Some(patience(PATIENCE)))?;
     Ok(stream)
 }
 
@@ -151,7 +153,7 @@ pub fn tcp_connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // Also while an earlier connection from there is being forgotten.
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    let limit = TimeVal::seconds(PATIENCE.as_secs() as i64);
+    let limit = TimeVal::seconds(patience(PATIENCE).as_secs() as i64);
     setsockopt(&socket, sockopt::SendTimeout, &limit)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u8; 16].into() };
@@ -197,7 +199,7 @@ pub fn tcp_ask_on(stream: &mut TcpStream) -> Result<()> {
 pub fn udp_socket(host: &Host, like: SocketAddr) -> Result<UdpSocket> {
     host.run(|| {
         let socket = UdpSocket::bind(if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience(PATIENCE)))?;
         Ok(socket)
     })
 }

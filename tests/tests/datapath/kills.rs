@@ -21,7 +21,7 @@ const NAME: &str = "datapath::kills::the_next_agent_makes_the_maps_those_of_a_fr
 const KILLED: &str = "PAGURUS_KILLED_AGENT";
 /// The frontend of the Service that nothing is changed of.
 const STEADY: &str = "10.97.0.10";
-/// How many agents are killed.
+/// How many agents are killed on an ordinary machine.
 const AGENTS: u64 = 24;
 
 /// The Service whose clients must not notice anything.
@@ -262,7 +262,7 @@ fn kill_one(config: &Config, seed: u64, random: &mut Random) -> Result<()> {
         .spawn()?;
     if limit == 0 {
         // No condition to wait for: it is any moment that is wanted.
-        thread::sleep(Duration::from_millis(random.below(1500) as u64));
+        thread::sleep(patience(Duration::from_millis(random.below(1500) as u64)));
         kill(Pid::from_raw(i32::try_from(agent.id())?), Signal::SIGKILL)?;
     }
     let status = agent.wait()?;
@@ -292,7 +292,8 @@ fn the_next_agent_makes_the_maps_those_of_a_fresh_start() {
         drop(agent);
         let stop = Arc::new(AtomicBool::new(false));
         let client = steady_client(stop.clone());
-        for round in 0..AGENTS {
+        let agents = repetitions(AGENTS, 6);
+        for round in 0..agents {
             kill_one(config, seed + round * 10_000, &mut random)?;
             // Every few, one that lives.
             if round % 6 == 5 {
@@ -316,8 +317,8 @@ fn the_next_agent_makes_the_maps_those_of_a_fresh_start() {
         }
         stop.store(true, Ordering::Relaxed);
         let count = client.join().expect("the client does not panic")?;
-        println!("{count} turns of the client while {AGENTS} agents were killed");
-        ensure!(count > 20);
+        println!("{count} turns of the client while {agents} agents were killed");
+        ensure!(count as u64 > agents, "the client hardly came to its turn");
         Ok(())
     });
 }

@@ -12,6 +12,7 @@ use pagurus_cni::overlay::{self, Mode};
 use pagurus_ebpf_abi::{FLOW_OUTSIDE, NODE_DELIVER, NODE_FORWARD, SERVICE_DSR, SERVICE_EXTERNAL};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::isolated;
+use pagurus_tests::pace::patience;
 use pagurus_tests::packet::{Body, Packet, protocol, tcp, time_exceeded, udp};
 use pagurus_tests::topology::{CLIENT, Host, Node, PATIENCE, Pod, Topology, udp_server};
 
@@ -136,7 +137,7 @@ fn tracer(client: &Host, to: SocketAddr, hops: u8) -> Result<UdpSocket> {
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
             setsockopt(&socket, sockopt::Ipv6Ttl, &i32::from(hops))?;
         }
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience(PATIENCE)))?;
         socket.connect(to)?;
         socket.send(b"how far?")?;
         Ok(socket)
@@ -211,7 +212,7 @@ fn divisible(host: &Host) -> Result<()> {
 fn send_once(what: &str, client: &Host, server: &Pod, to: SocketAddr, length: usize) -> Result<()> {
     let listen = SocketAddr::new(server.ips.like(to.ip()), 8080);
     let socket = server.host.run(|| Ok(UdpSocket::bind(listen)?))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience(PATIENCE)))?;
     client.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         Ok(socket.send_to(&vec![b'x'; length], to)?)
@@ -300,7 +301,7 @@ fn through_the_overlay() {
         let to = SocketAddr::new(topology.nodes[0].ips.both()[0], 30_080);
         let told = topology.client.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.set_read_timeout(Some(patience(Duration::from_secs(1))))?;
             socket.connect(to)?;
             socket.send(&[b'x'; 1472])?;
             Ok(socket.recv(&mut [0; 16]).map_err(|error| error.kind()))

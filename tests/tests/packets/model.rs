@@ -17,12 +17,13 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use pagurus_tests::netns::isolated;
+use pagurus_tests::pace::repetitions;
 
 use super::random::{self, Random};
 use connection::Run;
 use node::Node;
 
-/// How many clusters, and how many connections in each.
+/// How many clusters on an ordinary machine, and how many connections in each.
 const CLUSTERS: u64 = 300;
 const CONNECTIONS: usize = 40;
 
@@ -39,7 +40,7 @@ fn packets_go_where_the_rules_say() {
         let Some(mut node) = Node::new(sandbox)? else { return Ok(()) };
         let any = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         let first = number("PAGURUS_SEED")?.unwrap_or(any);
-        let clusters = number("PAGURUS_CLUSTERS")?.unwrap_or(CLUSTERS);
+        let clusters = number("PAGURUS_CLUSTERS")?.unwrap_or_else(|| repetitions(CLUSTERS, 1));
         println!("PAGURUS_SEED={first} PAGURUS_CLUSTERS={clusters} is this run");
         let begun = Instant::now();
         let mut seen = connection::Seen::default();

@@ -3,7 +3,7 @@
 //!
 //! Must not know: how the machine is started.
 
-use crate::{process, workspace};
+use crate::process;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,7 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel, fetched if it is not there yet.
     pub fn get() -> Result<Self> {
-        let folder = workspace::target().join("vm");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let folder = super::folder()?;
         let package = package()?;
         let root = folder.join(&package);
         if !root.join("unpacked").exists() {
@@ -61,6 +60,11 @@ impl Kernel {
     /// Where it is unpacked.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Its release, as `uname -r` says it there.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The kernel itself.
