@@ -55,13 +55,13 @@ const AT_XDP: u32 = 37;
 const LIVE_FRAMES: u32 = 1 << 1;
 
 /// Makes a call; `attr` is the beginning of `union bpf_attr`.
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i64> {
+pub fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i64> {
     // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attr`, and the buffers that it names live during the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn descriptor(result: i64) -> OwnedFd {
+pub fn descriptor(result: i64) -> OwnedFd {
     // SAFETY: the kernel has just made it for us, and nobody else has it.
     unsafe { OwnedFd::from_raw_fd(result as i32) }
 }

@@ -1,4 +1,4 @@
-//! Connections and requests through Services: direct to the pod, through kube-proxy's rules in both modes, and through ours.
+//! Short connections through Services: direct to the pod, through kube-proxy's rules in both modes, and through ours.
 //!
 //! Each has a node of its own with the same pods; they are measured in turn. Must not know: how programs and rules are made.
 
@@ -14,14 +14,12 @@ use pagurus_tests::topology::{Host, Node, Pair, Pod, Topology};
 
 use crate::Effort;
 use crate::bpf::attach_verdict;
-use crate::load::{requests, serve_long, serve_short, short_connections};
+use crate::load::{LONG, serve_long, serve_short, short_connections};
 use crate::rivals::{self, Service, service_address};
 use crate::row::{Row, Series, alternate};
 
 /// Where pods serve short connections.
 const SHORT: u16 = 8080;
-/// Where they serve long ones.
-const LONG: u16 = 8081;
 /// The NodePort of the Service of short connections.
 const NODE_PORT: u16 = 30_080;
 /// Clients at once: enough that no processor waits.
@@ -33,20 +31,29 @@ const FEW: u32 = 10;
 const MANY: u32 = 50_000;
 
 /// One way to a server.
-struct Way {
-    name: &'static str,
-    client: Host,
-    to: SocketAddr,
+pub struct Way {
+    /// What it is called in notes.
+    pub name: &'static str,
+    /// Who asks.
+    pub client: Host,
+    /// Where.
+    pub to: SocketAddr,
 }
 
 /// A node's client and the endpoints of the Services that are measured.
-struct Pods {
-    client: Pod,
-    servers: Vec<Pod>,
+pub struct Pods {
+    /// The client.
+    pub client: Pod,
+    /// The endpoints.
+    pub servers: Vec<Pod>,
 }
 
 impl Pods {
-    fn new(node: &mut Node) -> Result<Self> {
+    /// On a node; the servers serve.
+    ///
+    /// # Errors
+    /// The kernel refused something.
+    pub fn new(node: &mut Node) -> Result<Self> {
         let client = node.pod()?;
         let mut servers = Vec::new();
         for _ in 0..ENDPOINTS {
@@ -82,7 +89,10 @@ fn measured(count: u32) -> SocketAddr {
 }
 
 /// Our dataplane on a node, with so many Services, as many of them real as are measured.
-fn ours(node: &Node, pods: &Pods, count: u32, early: Early) -> Result<Plane> {
+///
+/// # Errors
+/// The kernel refused something.
+pub fn ours(node: &Node, pods: &Pods, count: u32, early: Early) -> Result<Plane> {
     let options = Options { own_network: true, early, ..Options::default() };
     let mut plane = Plane::start(node, &options, &node.ips.both())?;
     plane.add_pod(&pods.client)?;
@@ -108,27 +118,27 @@ fn ours(node: &Node, pods: &Pods, count: u32, early: Early) -> Result<Plane> {
 }
 
 /// An endpoint at an IPv4 address.
-fn target(at: SocketAddrV4) -> Target {
+pub fn target(at: SocketAddrV4) -> Target {
     Target::new(Pair { v4: *at.ip(), v6: at.ip().to_ipv6_mapped() }, &[("http", at.port())])
 }
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
-    let mut topology = Topology::new(sandbox, 7)?;
+    let mut topology = Topology::new(sandbox, 6)?;
     let client = topology.client.clone();
-    let [direct, far, iptables, nftables, few, many, early] = topology.nodes.as_mut_slice() else {
-        unreachable!("seven nodes were asked for")
+    let [direct, iptables, nftables, few, many, early] = topology.nodes.as_mut_slice() else {
+        unreachable!("six nodes were asked for")
     };
     let mut all = Vec::new();
     for node in [&mut *direct, &mut *iptables, &mut *nftables, &mut *few, &mut *many, &mut *early] {
         all.push(Pods::new(node)?);
     }
     let [on_direct, on_iptables, on_nftables, on_few, on_many, on_early] = all.as_slice() else {
-        unreachable!("six of them have pods")
+        unreachable!("each of them has pods")
     };
     rivals::install_iptables(&iptables.host, &services(FEW, on_iptables))?;
     rivals::install_nftables(&nftables.host, &services(FEW, on_nftables), nftables.ips.v4)?;
-    let mut plane = ours(few, on_few, FEW, Early::Off)?;
+    let _few = ours(few, on_few, FEW, Early::Off)?;
     let _many = ours(many, on_many, MANY, Early::Off)?;
     let way = |name, pods: &Pods, to: SocketAddr| Way { name, client: pods.client.host.clone(), to };
 
@@ -152,47 +162,8 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
             .noted(&note),
         Row::ratio("the same at 50,000 Services: of its own at 10", ratio(4, 3), 0.97).noted(&note),
     ];
-    rows.extend(between_nodes(direct, far, on_few, on_many, &mut plane, effort)?);
     let here = Early::Native;
     rows.extend(from_outside(&client, [nftables, few, early], on_early, here, effort)?);
-    Ok(rows)
-}
-
-/// Requests from a pod to one of another node through its Service, beside requests from node to node.
-fn between_nodes(
-    direct: &Node,
-    far: &Node,
-    here: &Pods,
-    there: &Pods,
-    plane: &mut Plane,
-    effort: Effort,
-) -> Result<Vec<Row>> {
-    serve_long(&far.host, far.ips.v4.into(), LONG)?;
-    let remote = service("far", &["10.99.0.1"]).port("http", Protocol::Tcp, 80);
-    let at = SocketAddrV4::new(there.servers[0].ips.v4, LONG);
-    plane.change(|desired| {
-        for (name, slice) in slices(&remote, &[target(at)], |_| false) {
-            desired.set_slice(&name, slice);
-        }
-        desired.set_service(remote.clone());
-    })?;
-    let ways = [
-        Way {
-            name: "node to node",
-            client: direct.host.unhooked(),
-            to: SocketAddr::new(far.ips.v4.into(), LONG),
-        },
-        Way { name: "ours, pod to pod", client: here.client.host.clone(), to: "10.99.0.1:80".parse()? },
-    ];
-    let mut rows = Vec::new();
-    for (at_once, target) in [(1, 0.98), (32, 0.93)] {
-        let measure = |way: &Way| requests(&way.client, way.to, at_once, effort.time);
-        let series = alternate(&ways, effort.rounds, measure)?;
-        let name = format!("requests/s over {at_once} at once: of node to node without us");
-        rows.push(
-            Row::ratio(&name, series[1].over(&series[0]).median(), target).noted(&said(&ways, &series)),
-        );
-    }
     Ok(rows)
 }
 
@@ -227,7 +198,7 @@ fn from_outside(
 }
 
 /// What each way did, and how much of the first that is.
-fn said(ways: &[Way], series: &[Series]) -> String {
+pub fn said(ways: &[Way], series: &[Series]) -> String {
     let said = ways
         .iter()
         .zip(series)

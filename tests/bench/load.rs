@@ -15,6 +15,8 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use pagurus_tests::topology::Host;
 
+/// Where long connections are served.
+pub const LONG: u16 = 8081;
 /// Threads that accept, each serving one connection at a time.
 const ACCEPTING: usize = 8;
 

@@ -8,9 +8,11 @@ mod conntrack;
 mod load;
 mod packets;
 mod programming;
+mod requests;
 mod restart;
 mod rivals;
 mod row;
+mod times;
 
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ type Part = fn(&pagurus_tests::netns::Sandbox, Effort) -> Result<Vec<Row>>;
 /// The parts, in the order of the table.
 const PARTS: &[(&str, Part)] = &[
     ("connections", connections::run),
+    ("requests", requests::run),
     ("packets", packets::run),
     ("programming", programming::run),
     ("agent", agent::run),

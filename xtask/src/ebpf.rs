@@ -132,8 +132,13 @@ pub fn build() -> Result<()> {
     if let Some(rustc) = &chain.rustc {
         command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
     }
+    // Copies and zeros become loads and stores: as bpf-linker has it by itself, most become calls of functions that go byte by byte,
+    // which takes longer than everything else that a program does.
+    let copies = "--disable-expand-memcpy-in-order";
+    let flags =
+        format!("-C linker={} -C link-arg=--btf -C link-arg={copies} -C debuginfo=2", chain.linker.display());
     command
-        .env("RUSTFLAGS", format!("-C linker={} -C link-arg=--btf -C debuginfo=2", chain.linker.display()))
+        .env("RUSTFLAGS", flags)
         .args([
             "build",
             "--quiet",

@@ -26,12 +26,16 @@ fn now() -> u64 {
 /// The backend of the endpoint that this client had last, with its id, if it is in the extent still and the Service wants that. The
 /// time begins anew.
 #[inline(always)]
-pub(crate) fn last(service: &ServiceValue, extent: &Extent, client: &Address) -> Option<(u32, Backend)> {
+pub(crate) fn last(
+    service: &ServiceValue,
+    extent: &Extent,
+    client: &Address,
+) -> Option<(u32, &'static Backend)> {
     if service.flags & SERVICE_AFFINITY == 0 {
         return None;
     }
-    // SAFETY: the value is copied at once.
-    let last = unsafe { CLIENTS.get(key(service, client)) }.copied()?;
+    // SAFETY: its memory may become another client's meanwhile: an endpoint that is none of this Service's is not found below.
+    let last = unsafe { CLIENTS.get(key(service, client)) }?;
     if now().wrapping_sub(last.last) > u64::from(service.affinity_seconds) * NANOSECONDS {
         return None;
     }

@@ -40,7 +40,7 @@ fn service_of(key: &ServiceKey) -> Option<ServiceValue> {
 
 /// Any of a Service's backends.
 #[inline(always)]
-fn any(service: &ServiceValue) -> Option<(u32, Backend)> {
+fn any(service: &ServiceValue) -> Option<(u32, &'static Backend)> {
     // SAFETY: plain helper.
     let random = unsafe { bpf_get_prandom_u32() };
     table::backend_at(&service.inside, place(random, service.inside.count))
@@ -50,11 +50,11 @@ fn any(service: &ServiceValue) -> Option<(u32, Backend)> {
 #[inline(always)]
 fn choose(service: &ServiceValue, client: &Address) -> Option<Backend> {
     if let Some((_, backend)) = affinity::last(service, &service.inside, client) {
-        return Some(backend);
+        return Some(*backend);
     }
     let (_, backend) = any(service)?;
     affinity::note(service, client, &backend.address);
-    Some(backend)
+    Some(*backend)
 }
 
 /// Chooses a backend anew for each call.
@@ -89,7 +89,7 @@ pub(crate) fn stay(key: &ServiceKey, cookie: u64, client: &Address) -> Route {
             reserved: 0,
             flags: 0,
         }),
-        Some(known) => table::find(&service.inside, &known.address).map(|(_, backend)| backend),
+        Some(known) => table::find(&service.inside, &known.address).map(|(_, backend)| *backend),
         None => None,
     };
     let is_news = known.is_none_or(|known| known.generation != service.generation);

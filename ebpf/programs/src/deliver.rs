@@ -224,9 +224,9 @@ pub(crate) fn refusal<P: Stages>(
     }
 }
 
-/// Sends a packet along its route.
+/// Sends a packet along its route. `is_decided`: on its way out there is nothing left to do with it.
 #[inline(always)]
-pub(crate) fn send<P: Packet>(packet: &P, work: &mut Work, route: Route) -> Verdict {
+pub(crate) fn send<P: Packet>(packet: &P, work: &mut Work, route: Route, is_decided: bool) -> Verdict {
     if route.kind == Kind::Kernel {
         return Verdict::Pass;
     }
@@ -235,7 +235,12 @@ pub(crate) fn send<P: Packet>(packet: &P, work: &mut Work, route: Route) -> Verd
     }
     match route.endpoint {
         Some(endpoint) => into_pod(packet, work, endpoint),
-        None => to_next_hop(packet, work),
+        None => {
+            if is_decided && !packet.is_egress() {
+                packet.set_decided();
+            }
+            to_next_hop(packet, work)
+        }
     }
 }
 

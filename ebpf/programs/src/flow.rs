@@ -154,11 +154,10 @@ fn confirm(work: &mut Work, entry: &mut FlowState) -> bool {
     true
 }
 
-/// Begins a flow, if it is one of ours.
+/// A flow that is as it is, for the beginning.
 #[inline(always)]
-fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
-    let tuple = &work.tuple;
-    work.state = FlowState {
+fn untranslated(tuple: &FlowTuple) -> FlowState {
+    FlowState {
         source: tuple.source,
         destination: tuple.destination,
         source_port: tuple.source_port,
@@ -168,7 +167,13 @@ fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hoo
         backend: 0,
         service: 0,
         since: 0,
-    };
+    }
+}
+
+/// Begins a flow, if it is one of ours.
+#[inline(always)]
+fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+    let tuple = &work.tuple;
     // A reset of a connection that is not known has nothing to reset.
     if tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0 {
         return Step::LEAVE;
@@ -228,6 +233,7 @@ fn straight<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
     if hook == Hook::ToOutside {
         return Step::LEAVE;
     }
+    work.state = untranslated(&work.tuple);
     work.state.flags = FLOW_APART;
     match packet.track(false) {
         nat::TRACKED => Step::TRANSLATE,
@@ -273,7 +279,7 @@ fn is_in_networks(config: &NodeConfig, address: &Address) -> bool {
 
 /// Whether pods reach an address with this node's and not with their own. Nodes know the way to each other's pods.
 #[inline(always)]
-fn is_masked(config: &NodeConfig, address: &Address) -> bool {
+pub(crate) fn is_masked(config: &NodeConfig, address: &Address) -> bool {
     config.flags & NODE_MASQUERADE != 0 && !is_in_networks(config, address) && !table::is_node(address)
 }
 
@@ -299,6 +305,7 @@ fn masquerade<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, anew
     {
         return Step::LEAVE;
     }
+    work.state = untranslated(&work.tuple);
     if !nat::replace_source(work, config, FLOW_SNAT | FLOW_MASQUERADE) {
         return Step::drop(DROP_NO_NAT_PORT);
     }
@@ -311,6 +318,7 @@ fn masquerade<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, anew
 /// A flow to the backend that was chosen.
 #[inline(always)]
 fn to_backend<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
+    work.state = untranslated(&work.tuple);
     work.state.destination = work.backend.address;
     work.state.destination_port = work.backend.port;
     work.state.backend = work.id;

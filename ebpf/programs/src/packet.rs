@@ -23,8 +23,8 @@ mod xdp;
 pub(crate) use skb::Skb;
 pub(crate) use xdp::Xdp;
 
-/// Bytes that are made readable before a packet is looked at: Ethernet, an IPv6 header with some extensions or an IPv4 header with
-/// options, TCP.
+/// Bytes of packets whose headers are not all of fixed length that are made readable: Ethernet, an IPv6 header with some extensions,
+/// the transport's.
 pub(crate) const HEADERS: u32 = 128;
 /// Largest offset that may be asked for.
 const REACH: u32 = 2047;
@@ -107,6 +107,10 @@ pub(crate) trait Packet {
     fn is_ours(&self) -> bool;
     /// The device the packet is at.
     fn ifindex(&self) -> u32;
+    /// Whether a program decided on it where it came in to this node. Asked once, when the packet comes to a program.
+    fn was_decided(&self) -> bool;
+    /// Says so to the programs on its way out.
+    fn set_decided(&self);
     /// Makes that many bytes readable, or as many as there are.
     fn pull(&self, length: u32);
     /// Replaces bytes; false if that cannot be. `summed`: a checksum that the device made over the packet follows (needed where no

@@ -65,6 +65,9 @@ impl Step {
 #[inline(always)]
 pub(crate) fn run<P: Stages>(packet: &P) -> Verdict {
     let hook = packet.hook();
+    if packet.was_decided() {
+        return Verdict::Pass;
+    }
     let Some(work) = work() else { return Verdict::Pass };
     let kind = parse::packet(packet, &mut work.parsed);
     match kind {
@@ -141,7 +144,7 @@ pub(crate) fn error<P: Stages>(packet: &P) -> Verdict {
             let route = deliver::route(packet, work, config, &source, &destination, true);
             match deliver::refusal(packet, work, &route, true) {
                 Some(verdict) => verdict,
-                None => deliver::send(packet, work, route),
+                None => deliver::send(packet, work, route, true),
             }
         }
     }
@@ -163,10 +166,12 @@ pub(crate) fn leave<P: Stages>(packet: &P) -> Verdict {
     let forward = hook == Hook::FromPod && config.flags & NODE_FORWARD != 0;
     let (source, destination) = (work.tuple.source, work.tuple.destination);
     let route = deliver::route(packet, work, config, &source, &destination, forward);
-    match deliver::refusal(packet, work, &route, false) {
-        Some(verdict) => verdict,
-        None => deliver::send(packet, work, route),
+    if let Some(verdict) = deliver::refusal(packet, work, &route, false) {
+        return verdict;
     }
+    // On its way out it may still be given the node's address.
+    let is_decided = !flow::is_masked(config, &destination);
+    deliver::send(packet, work, route, is_decided)
 }
 
 /// A packet that becomes what `work.state` says.
@@ -195,7 +200,7 @@ pub(crate) fn translate<P: Stages>(packet: &P) -> Verdict {
     if !clamp(packet, work, config, flags) || !rewrite::apply(packet, &mut work.parsed, &work.state) {
         return drop::packet(packet, work, DROP_REWRITE);
     }
-    deliver::send(packet, work, route)
+    deliver::send(packet, work, route, true)
 }
 
 /// Connections from outside must fit into packets between nodes, whichever node's backend they have.
@@ -217,7 +222,7 @@ pub(crate) fn hand_on<P: Stages>(packet: &P) -> Verdict {
     let route = deliver::way(packet, work, &source, &destination, is_v6);
     match deliver::refusal(packet, work, &route, true) {
         Some(verdict) => verdict,
-        None => deliver::send(packet, work, route),
+        None => deliver::send(packet, work, route, true),
     }
 }
 

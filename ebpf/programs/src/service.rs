@@ -6,7 +6,7 @@ use core::arch::asm;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_get_prandom_u32};
 use pagurus_ebpf_abi::{
-    DROP_NO_ENDPOINT, DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY,
+    Backend, DROP_NO_ENDPOINT, DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY,
     SERVICE_DSR, SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM,
     SERVICE_SOURCE_RANGES, ServiceKey, ServiceStats, SourceRange, client_hash, flow_hash, place,
 };
@@ -121,7 +121,7 @@ pub(crate) fn choose(side: Side) -> Choice {
     let remembers = !hands_on(flags) || side == Side::Inside;
     if remembers && let Some((id, backend)) = affinity::last(&work.service, &extent, &client) {
         work.id = id;
-        work.backend = backend;
+        work.backend = *backend;
         return Choice::BACKEND;
     }
     let is_random = flags & (SERVICE_RANDOM | SERVICE_AFFINITY) == SERVICE_RANDOM;
@@ -140,7 +140,7 @@ pub(crate) fn choose(side: Side) -> Choice {
     };
     let Some((id, backend)) = at(&table, hash) else { return Choice::REFUSE };
     work.id = id;
-    work.backend = backend;
+    work.backend = *backend;
     if remembers {
         affinity::note(&work.service, &client, &backend.address);
     }
@@ -148,7 +148,7 @@ pub(crate) fn choose(side: Side) -> Choice {
 }
 
 #[inline(always)]
-fn at(extent: &Extent, hash: u32) -> Option<(u32, pagurus_ebpf_abi::Backend)> {
+fn at(extent: &Extent, hash: u32) -> Option<(u32, &'static Backend)> {
     table::backend_at(extent, place(hash, extent.count))
 }
 

@@ -107,11 +107,12 @@ pub(crate) fn is_node(address: &Address) -> bool {
     NODES.get_ptr(address).is_some()
 }
 
-/// The backend in a place of an extent, with its id.
+/// The backend in a place of an extent, with its id. Where it lies: a copy takes room on the stack, and its place is not given to
+/// another one while packets may still read of it.
 #[inline(always)]
-pub(crate) fn backend_at(extent: &Extent, place: u32) -> Option<(u32, Backend)> {
+pub(crate) fn backend_at(extent: &Extent, place: u32) -> Option<(u32, &'static Backend)> {
     let id = id_at(extent, place)?;
-    Some((id, *backend(id)?))
+    Some((id, backend(id)?))
 }
 
 /// Whether a backend comes before this address and port, as backends are ordered in extents.
@@ -137,7 +138,7 @@ pub(crate) fn unknown_zero() -> u32 {
 
 /// The first backend of an extent that has this address, with its id.
 #[inline(always)]
-pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, Backend)> {
+pub(crate) fn find(extent: &Extent, address: &Address) -> Option<(u32, &'static Backend)> {
     first(extent, address, 0).filter(|(_, backend)| backend.address == *address)
 }
 
@@ -150,7 +151,7 @@ pub(crate) fn contains(extent: &Extent, address: &Address, port: Port) -> bool {
 
 /// The first backend of an extent that does not come before this address and port, with its id.
 #[inline(always)]
-fn first(extent: &Extent, address: &Address, port: u16) -> Option<(u32, Backend)> {
+fn first(extent: &Extent, address: &Address, port: u16) -> Option<(u32, &'static Backend)> {
     let zero = unknown_zero();
     let (mut low, mut high) = (0u32, extent.count);
     for _ in 0..STEPS {

@@ -8,7 +8,7 @@
 use pagurus_ebpf_abi::{Address, Announced, AnnouncedKey, PROTOCOL_ICMPV6};
 
 use super::{
-    Packet, Verdict,
+    HEADERS, Packet, Verdict,
     checksum::{self, Sum},
     headers::{ETHERNET, ETHERTYPE_ARP, ETHERTYPE_V6, Ethernet, V6, V6Addresses},
 };
@@ -85,6 +85,7 @@ const SHORTEST_FRAME: u32 = 60;
 /// Looks at an ARP packet or a neighbour solicitation; answers it if it asks for one of ours.
 #[inline(always)]
 pub(crate) fn answer<P: Packet>(packet: &P) -> Verdict {
+    packet.pull(HEADERS);
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
     match ethernet.kind {
         ETHERTYPE_ARP => arp(packet, &ethernet),

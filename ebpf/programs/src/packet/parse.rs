@@ -24,6 +24,14 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// An IPv4 header without options.
+const V4_HEADER: u32 = 20;
+const V6_HEADER: u32 = 40;
+/// A TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// The most of other transports' headers that is looked at: SCTP's, and the type of its first chunk.
+const OTHER_HEADER: u32 = 16;
+
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 const V6_ECHO_REQUEST: u8 = 128;
@@ -46,9 +54,12 @@ pub(crate) enum Kind {
 }
 
 /// Reads the headers of a packet, from Ethernet on.
+///
+/// No more is made readable than is read: what a socket sends has its headers apart from its data, and to bring these together costs as
+/// much as everything else that is done with it here (the kernel gives the packet memory of its own).
 #[inline(always)]
 pub(crate) fn packet<P: Packet>(packet: &P, parsed: &mut Parsed) -> Kind {
-    packet.pull(HEADERS);
+    packet.pull(ETHERNET + V4_HEADER);
     let Some(ethertype) = packet.read::<u16>(12) else { return Kind::Other };
     match ethertype {
         ETHERTYPE_V4 => v4(packet, parsed, ETHERNET),
@@ -96,9 +107,10 @@ pub(crate) fn v4<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
 /// Reads an IPv6 packet that begins at this offset: the packet itself, or one quoted in an ICMP error.
 #[inline(always)]
 pub(crate) fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
+    packet.pull(l3 + V6_HEADER);
     let Some(header) = packet.read::<V6>(l3) else { return Kind::Malformed };
     parsed.l3 = l3;
-    parsed.end = l3 + 40 + u32::from(u16::from_be(header.length));
+    parsed.end = l3 + V6_HEADER + u32::from(u16::from_be(header.length));
     parsed.ttl = header.hops;
     parsed.tos = (u32::from_be(header.word) >> 20) as u8;
     parsed.flags = PARSED_V6;
@@ -111,11 +123,12 @@ pub(crate) fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, l3: u32) -> Kind {
         protocol: header.next,
         reserved: [0; 3],
     };
-    parsed.l4 = l3 + 40;
-    if matches!(header.next, HOP_BY_HOP | ROUTING | V6_FRAGMENT | DESTINATION_OPTIONS)
-        && !extensions(packet, parsed)
-    {
-        return Kind::Malformed;
+    parsed.l4 = l3 + V6_HEADER;
+    if matches!(header.next, HOP_BY_HOP | ROUTING | V6_FRAGMENT | DESTINATION_OPTIONS) {
+        packet.pull(HEADERS);
+        if !extensions(packet, parsed) {
+            return Kind::Malformed;
+        }
     }
     transport(packet, parsed)
 }
@@ -159,6 +172,7 @@ fn transport<P: Packet>(packet: &P, parsed: &mut Parsed) -> Kind {
         return Kind::Ip;
     }
     let l4 = parsed.l4;
+    packet.pull(l4 + if parsed.tuple.protocol == PROTOCOL_TCP { TCP_HEADER } else { OTHER_HEADER });
     match parsed.tuple.protocol {
         PROTOCOL_TCP => {
             let Some(flags) = packet.read::<u8>(l4 + 13) else { return Kind::Malformed };

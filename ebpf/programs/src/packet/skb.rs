@@ -22,6 +22,10 @@ const NEXT: i32 = -1;
 /// `PACKET_HOST`.
 const PACKET_HOST: u32 = 0;
 
+/// `skb->tc_index` of a packet that was decided on where it came in: the kernel has no use for it any more (it was that of the traffic
+/// control's old classifiers) and keeps it until the packet leaves, through the queue of a neighbour whose address is asked for too.
+const DECIDED: u32 = 0x5047;
+
 /// A packet at a device's ingress, or at its egress.
 pub(crate) struct Skb {
     skb: SkBuff,
@@ -91,11 +95,30 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn was_decided(&self) -> bool {
+        // SAFETY: the kernel hands a valid context; tc programs may read and write this field.
+        let index = unsafe { &mut (*self.skb.skb).tc_index };
+        if *index == 0 {
+            return false;
+        }
+        let is_ours = *index == DECIDED;
+        // Whoever sent it may have said so as well, and the next node is to decide for itself.
+        *index = 0;
+        is_ours && self.is_egress()
+    }
+
+    #[inline(always)]
+    fn set_decided(&self) {
+        // SAFETY: as above.
+        unsafe { (*self.skb.skb).tc_index = DECIDED };
+    }
+
+    #[inline(always)]
     fn pull(&self, length: u32) {
-        let length = if length > self.length() { self.length() } else { length };
-        if self.start() + length as usize > self.end() {
+        let (readable, whole) = ((self.end() - self.start()) as u32, self.length());
+        if readable < length && readable < whole {
             // SAFETY: plain helper. Failing leaves as much readable as there was, which readers check.
-            unsafe { bpf_skb_pull_data(self.skb.skb, length) };
+            unsafe { bpf_skb_pull_data(self.skb.skb, if length < whole { length } else { whole }) };
         }
     }
 

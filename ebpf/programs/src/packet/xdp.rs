@@ -76,6 +76,14 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn was_decided(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn set_decided(&self) {}
+
+    #[inline(always)]
     fn pull(&self, _length: u32) {}
 
     #[inline(always)]
