@@ -9,7 +9,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -18,6 +18,9 @@ use super::server::{Attempt, Server};
 
 /// Datagrams taken at once.
 const BATCH: usize = 32;
+/// How long a thread stays awake for a client's next question. Programs ask for a name in several steps (each family, each domain of the
+/// search path), one as soon as the last is answered; to wake a sleeping CPU for each takes longer than to answer it.
+const AWAKE: Duration = Duration::from_micros(100);
 /// The longest question: a name, and EDNS with some options.
 const LONGEST: usize = 2048;
 
@@ -71,6 +74,35 @@ pub(super) fn stop() -> io::Result<(Stop, Stopped)> {
     Ok((Stop { is_time: is_time.clone(), _write: write }, Stopped { is_time, read }))
 }
 
+/// Whether a thread waits for the next question awake: where the last one came soon after the answer before it. Questions that come one
+/// by one cost no more than their answers.
+#[derive(Default)]
+struct Awake {
+    answered: Option<Instant>,
+    is_worth: bool,
+}
+
+impl Awake {
+    /// Questions came.
+    fn asked(&mut self, now: Instant) {
+        self.is_worth = self.is_soon(now);
+    }
+
+    /// They are answered.
+    fn answered(&mut self, now: Instant) {
+        self.answered = Some(now);
+    }
+
+    /// Whether to look for the next one without sleeping.
+    fn stays(&self, now: impl Fn() -> Instant) -> bool {
+        self.is_worth && self.is_soon(now())
+    }
+
+    fn is_soon(&self, now: Instant) -> bool {
+        self.answered.is_some_and(|answered| now.saturating_duration_since(answered) < AWAKE)
+    }
+}
+
 /// Answers until told to stop; what has been taken from the socket by then is answered.
 pub(super) fn serve(
     socket: &Arc<UdpSocket>,
@@ -80,17 +112,23 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     let mut own = server.memory();
     let mut batch = Batch::new();
+    let mut awake = Awake::default();
     while !stop.is_time.load(Ordering::Relaxed) {
         let count = match batch.receive(socket) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait(socket, &stop.read)?;
+                if awake.stays(Instant::now) {
+                    std::thread::yield_now();
+                } else {
+                    wait(socket, &stop.read)?;
+                }
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         let arrived = Instant::now();
+        awake.asked(arrived);
         let mut answers = 0;
         for number in 0..count {
             let Some(from) = batch.sender(number) else { continue };
@@ -114,6 +152,7 @@ pub(super) fn serve(
             }
         }
         batch.send(socket, answers);
+        awake.answered(Instant::now());
         let elapsed = arrived.elapsed().as_secs_f64();
         for _ in 0..answers {
             server.metrics.latency.observe(elapsed);
@@ -244,6 +283,36 @@ impl Batch {
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                 _ => sent += 1,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stays_awake_for_those_who_ask_on() {
+        let start = Instant::now();
+        let at = |micros: u64| start + Duration::from_micros(micros);
+        // When questions came and were answered, and whether the thread waits awake so long after the last answer.
+        let cases: &[(&[(u64, u64)], u64, bool)] = &[
+            (&[], 0, false),
+            (&[(0, 10)], 20, false),
+            (&[(0, 10), (50, 60)], 70, true),
+            (&[(0, 10), (50, 60)], 159, true),
+            (&[(0, 10), (50, 60)], 160, false),
+            // The last one came late.
+            (&[(0, 10), (50, 60), (500, 510)], 520, false),
+            (&[(0, 10), (500, 510), (520, 530)], 540, true),
+        ];
+        for (questions, now, expected) in cases {
+            let mut awake = Awake::default();
+            for (asked, answered) in *questions {
+                awake.asked(at(*asked));
+                awake.answered(at(*answered));
+            }
+            assert_eq!(awake.stays(|| at(*now)), *expected, "{questions:?} at {now}");
         }
     }
 }
