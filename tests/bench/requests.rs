@@ -13,10 +13,10 @@ use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Node, Topology};
 
 use crate::Effort;
-use crate::times;
 use crate::connections::{Pods, Way, ours, said, target};
 use crate::load::{LONG, requests, serve_long};
 use crate::row::{Row, alternate};
+use crate::times;
 
 /// Services on our nodes.
 const SERVICES: u32 = 10;
