@@ -1,5 +1,6 @@
 //! IN: what the API server wants of this node. Kubernetes types stop here.
 
+pub mod balanced;
 pub mod dns;
 pub mod endpoint_slices;
 pub mod feed;
@@ -10,3 +11,4 @@ pub mod pods;
 pub(crate) mod scripted;
 pub mod service_links;
 pub mod services;
+pub mod wire;

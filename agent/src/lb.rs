@@ -167,12 +167,16 @@ impl Loop {
                 }
                 change = next_slice(&mut self.slices) => self.known.take_slice(change),
                 Ok(()) = self.nodes.changed() => drop(self.nodes.borrow_and_update()),
-                () = tokio::time::sleep_until(look) => self.pass(&mut look).await,
+                () = tokio::time::sleep_until(look) => {
+                    self.pass(&mut look).await;
+                    continue;
+                }
                 () = cancel.cancelled() => {
                     self.ipam.resign().await;
                     return Ok(());
                 }
             }
+            // Something has changed.
             look = look.min(tokio::time::Instant::now() + TOGETHER);
         }
     }

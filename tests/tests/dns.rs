@@ -19,6 +19,8 @@ use pagurus_agent::dns::{Dns, SERVICE, Settings, Source, address, keeper};
 use pagurus_agent::index::services;
 use pagurus_agent::process::debug_state::DebugState;
 use pagurus_agent::process::metrics::Metrics;
+use pagurus_agent_core::addr::Protocol;
+use pagurus_agent_core::dns as names;
 use pagurus_agent_core::services::plan::Table;
 use pagurus_agent_core::services::{Desired, LocalDns, ServiceName};
 use pagurus_agent_datapath::{Datapath, LIMITS, MapCapacity, ServiceMaps as _};
@@ -65,21 +67,25 @@ fn serve(upstreams: Source) -> Result<()> {
     let dns = Dns::open(settings)?;
     let table = dns.table();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let service = |name: &str, spec: serde_json::Value| {
-        serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec}))
+    let service = |name: &str, kind, ports| {
+        let (namespace, name) = ("ns".to_owned(), name.to_owned());
+        table.set_service(names::Service { namespace, name, kind, ports });
     };
-    table.set_service(&service(
-        "web",
-        json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}),
-    )?);
-    table.set_service(&service("out", json!({"type": "ExternalName", "externalName": "www.example.com"}))?);
-    table.set_service(&service("db", json!({"clusterIP": "None"}))?);
-    let endpoints: Vec<_> =
-        (0..200).map(|host| json!({"addresses": [Ipv4Addr::from(0x0a01_0000 + host)]})).collect();
-    table.set_slice(&serde_json::from_value(json!({
-        "metadata": {"namespace": "ns", "name": "db-1", "labels": {"kubernetes.io/service-name": "db"}},
-        "addressType": "IPv4", "ports": [], "endpoints": endpoints,
-    }))?);
+    let http = names::Port { name: "http".to_owned(), protocol: Protocol::Tcp, port: 80 };
+    service("web", names::Kind::ClusterIp(Some([10, 96, 0, 7].into()), None), vec![http]);
+    service("out", names::Kind::External("www.example.com".to_owned()), Vec::new());
+    service("db", names::Kind::Headless { not_ready_too: false }, Vec::new());
+    let endpoint = |host: u32| {
+        let ip = Ipv4Addr::from(0x0a01_0000 + host).into();
+        names::Endpoint { ip, ready: true, hostname: None }
+    };
+    let slice = names::Slice {
+        namespace: "ns".to_owned(),
+        service: "db".to_owned(),
+        ports: Vec::new(),
+        endpoints: (0..200).map(endpoint).collect(),
+    };
+    table.set_slice("db-1", &slice);
     table.set_complete();
     runtime.block_on(async {
         let cancel = CancellationToken::new();
@@ -436,13 +442,15 @@ fn clients_ask_at_the_address_of_the_service() {
             node_ports: 30_000..=32_767,
         };
         let name = ServiceName::new(SERVICE.0, SERVICE.1);
-        let object = serde_json::from_value(json!({
+        let object = json!({
             "metadata": {"namespace": SERVICE.0, "name": SERVICE.1},
             "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ports": [
                 {"name": "dns", "protocol": "UDP", "port": 53},
                 {"name": "dns-tcp", "protocol": "TCP", "port": 53},
             ]},
-        }))?;
+        })
+        .to_string();
+        let object = serde_json::from_str(&object)?;
         let mut desired = Desired::default();
         desired.set_service(
             services::service(&object, &services::Defaults::default(), &mut Vec::new())

@@ -91,10 +91,14 @@ pub fn wanted_capacity(entries: u64, capacity: u32, limit: u32) -> Option<u32> {
 }
 
 /// How long to rest after a slice that took this long: the whole takes less than a hundredth of a core, unless the table is so full
-/// that room must be found.
-pub fn rest(took: Duration, estimate: u64, capacity: u32) -> Duration {
-    let is_filling = estimate.saturating_mul(8) >= u64::from(capacity) * 7;
-    took.saturating_mul(if is_filling { 4 } else { 150 })
+/// that room must be found; and a thousandth as long as there is more room than anybody needs.
+pub fn rest(took: Duration, entries: u64, capacity: u32) -> Duration {
+    let has = |eighths: u64| entries.saturating_mul(8) >= u64::from(capacity) * eighths;
+    took.saturating_mul(match () {
+        () if has(7) => 4,
+        () if has(1) => 150,
+        () => 1000,
+    })
 }
 
 #[cfg(test)]
@@ -159,6 +163,12 @@ mod tests {
     fn clocks_that_differ_a_little_end_nothing() {
         let recent = state(FLOW_ESTABLISHED, 101);
         assert!(!is_over(PROTOCOL_UDP, &recent, None, 100, &Timeouts::default()));
+    }
+
+    #[test]
+    fn rests() {
+        let rest = |entries| rest(Duration::from_millis(1), entries, 8000).as_millis();
+        assert_eq!([0, 999, 1000, 6999, 7000, 8000].map(rest), [1000, 1000, 150, 150, 4, 4]);
     }
 
     #[test]

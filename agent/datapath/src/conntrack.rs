@@ -8,8 +8,9 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::MapData;
 use pagurus_agent_core::conntrack::{self, Timeouts};
-use pagurus_ebpf_abi::{self as abi, FlowState, FlowTuple};
+use pagurus_ebpf_abi::{self as abi, Address, FlowState, FlowTuple, Port};
 
+use crate::fill::Scale;
 use crate::services::MapError;
 use crate::sys::{self, Cursor};
 use crate::tables::Growing;
@@ -20,6 +21,27 @@ const NAME: &str = abi::maps::CONNTRACK;
 const NO_REPLACE: u64 = 1;
 /// The place of the smaller table while it is being copied.
 const OLD: u32 = 1;
+
+/// An entry that there never is.
+const NOBODY: FlowTuple = FlowTuple {
+    source: Address::ANY_V4,
+    destination: Address::ANY_V4,
+    source_port: Port::new(0),
+    destination_port: Port::new(0),
+    protocol: 0,
+    reserved: [0; 3],
+};
+const NOTHING: FlowState = FlowState {
+    source: Address::ANY_V4,
+    destination: Address::ANY_V4,
+    source_port: Port::new(0),
+    destination_port: Port::new(0),
+    last: 0,
+    flags: 0,
+    backend: 0,
+    service: 0,
+    since: 0,
+};
 
 /// What looking at a slice found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +60,8 @@ pub struct Slice {
 #[derive(Debug)]
 pub struct Conntrack {
     table: Growing,
+    /// How its entries are counted; none: they cannot be.
+    scale: Option<Scale>,
     cursor: Cursor,
     /// Entries from the beginning to the cursor.
     seen: u64,
@@ -53,7 +77,9 @@ impl Conntrack {
     pub(crate) fn new(table: Growing) -> Result<Self, MapError> {
         let old = table.at(OLD)?.map(|old| (old, Cursor::default()));
         let (keys, states, over) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { table, cursor: Cursor::default(), seen: 0, old, keys, states, over })
+        let scale = Scale::measure(&NOBODY, &NOTHING)
+            .map_err(|error| MapError::new("measure the entries of", NAME, error))?;
+        Ok(Self { table, scale, cursor: Cursor::default(), seen: 0, old, keys, states, over })
     }
 
     /// The table of a running agent, to be listed.
@@ -68,6 +94,14 @@ impl Conntrack {
     /// How many entries it has room for.
     pub fn capacity(&self) -> u32 {
         self.table.capacity()
+    }
+
+    /// How many entries it has, if the kernel counts them.
+    pub fn entries(&self) -> Result<Option<u64>, MapError> {
+        let Some(scale) = &self.scale else { return Ok(None) };
+        scale
+            .entries(self.table.fd(), self.table.capacity())
+            .map_err(|error| MapError::new("count the entries of", NAME, error))
     }
 
     /// Seconds since the machine was started, as entries have them.

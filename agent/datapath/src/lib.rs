@@ -26,6 +26,7 @@ pub mod values;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 
+mod fill;
 mod memory;
 mod sys;
 mod tables;

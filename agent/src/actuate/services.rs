@@ -10,7 +10,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use pagurus_agent_core::node_config::{self, Facts};
 use pagurus_agent_core::services::plan::Table;
 use pagurus_agent_core::services::{Algorithm, Desired, Forwarding, ServiceName};
@@ -29,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actuate::delivery::Handles;
 use crate::actuate::devices::Attacher;
 use crate::config::{Choice, Mode, NodeContext};
+use crate::index::balanced::{ServiceReader, SliceReader};
 use crate::index::feed::Feed;
 use crate::index::services::Defaults;
 use crate::process::memory::Burst;
@@ -249,21 +249,25 @@ impl Work {
     fn feeds(&self, sources: Sources) -> Feeds {
         let client = &self.context.client;
         let services = &self.context.config.services;
-        Feeds {
-            services: Feed::all("Service", Api::<Service>::all(client.clone())),
-            slices: Feed::all("EndpointSlice", Api::<EndpointSlice>::all(client.clone())),
-            sources,
-            node_name: self.context.node_name.clone(),
-            defaults: Defaults {
-                algorithm: match services.algorithm {
-                    Choice::Maglev => Algorithm::Maglev,
-                    Choice::Random => Algorithm::Random,
-                },
-                forwarding: match services.mode {
-                    Mode::Snat => Forwarding::Snat,
-                    Mode::Dsr => Forwarding::Dsr,
-                },
+        let dns = sources.dns.is_some();
+        let defaults = Defaults {
+            algorithm: match services.algorithm {
+                Choice::Maglev => Algorithm::Maglev,
+                Choice::Random => Algorithm::Random,
             },
+            forwarding: match services.mode {
+                Mode::Snat => Forwarding::Snat,
+                Mode::Dsr => Forwarding::Dsr,
+            },
+        };
+        let node_name = self.context.node_name.clone();
+        let services = ServiceReader { defaults, dns };
+        let slices = SliceReader { node_name: node_name.clone(), dns };
+        Feeds {
+            services: Feed::reading::<Service>("Service", client.clone(), services),
+            slices: Feed::reading::<EndpointSlice>("EndpointSlice", client.clone(), slices),
+            sources,
+            node_name,
             told: Told::new(self.context.events.clone()),
             services_complete: false,
             slices_complete: false,

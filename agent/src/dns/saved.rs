@@ -88,8 +88,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use hickory_proto::rr::RecordType;
-    use pagurus_agent_core::dns::Lookup;
-    use serde_json::json;
+    use pagurus_agent_core::dns::{Kind, Lookup, Service};
 
     use super::super::table::Known;
     use super::*;
@@ -98,9 +97,9 @@ mod tests {
         Name::from_ascii("cluster.local.").unwrap()
     }
 
-    fn service(name: &str, ip: &str) -> k8s_openapi::api::core::v1::Service {
-        let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"clusterIP": ip}});
-        serde_json::from_value(object).unwrap()
+    fn service(name: &str, ip: &str) -> Service {
+        let (namespace, name) = ("ns".to_owned(), name.to_owned());
+        Service { namespace, name, kind: Kind::ClusterIp(ip.parse().ok(), None), ports: Vec::new() }
     }
 
     /// The addresses in an answer, and where it comes from.
@@ -117,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/dns-names");
         let first = Table::new(&domain(), load(&path, &domain()));
-        first.set_service(&service("web", "10.96.0.7"));
+        first.set_service(service("web", "10.96.0.7"));
         assert_eq!(ask(&first, "web").1, Known::Partly, "nothing is known yet");
         first.set_complete();
         let cancel = CancellationToken::new();
@@ -135,7 +134,7 @@ mod tests {
         assert_eq!(ask(&next, "web"), (1, Known::Last));
         assert_eq!(ask(&next, "new"), (0, Known::Last));
         // It is back, and says part of it: only the whole counts.
-        next.set_service(&service("new", "10.96.0.8"));
+        next.set_service(service("new", "10.96.0.8"));
         assert_eq!((ask(&next, "web").0, ask(&next, "new").0), (1, 0));
         next.set_complete();
         assert_eq!((ask(&next, "web").0, ask(&next, "new").0), (0, 1));
@@ -150,7 +149,7 @@ mod tests {
         write(&path, b"nonsense").unwrap();
         assert!(load(&path, &domain()).is_none());
         let table = Table::new(&domain(), None);
-        table.set_service(&service("web", "10.96.0.7"));
+        table.set_service(service("web", "10.96.0.7"));
         let bytes = table.save();
         write(&path, &bytes).unwrap();
         assert_eq!(load(&path, &domain()).unwrap().used().services, 1);

@@ -8,14 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::{Name, RecordType};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pagurus_agent_core::dns::saved::Saving;
-use pagurus_agent_core::dns::{Generations, Index, Lookup, Used};
+use pagurus_agent_core::dns::{Generations, Index, Lookup, Service, Slice, Used};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-
-use crate::index::dns;
 
 /// Names that are saved before others get at the index.
 const TOGETHER: usize = 512;
@@ -61,14 +57,8 @@ impl Table {
     }
 
     /// A Service as it is now.
-    pub fn set_service(&self, object: &Service) {
-        match dns::service(object) {
-            Some(service) => self.index.write().set_service(service),
-            None => self.remove_service(
-                object.metadata.namespace.as_deref().unwrap_or_default(),
-                object.metadata.name.as_deref().unwrap_or_default(),
-            ),
-        }
+    pub fn set_service(&self, service: Service) {
+        self.index.write().set_service(service);
     }
 
     /// A Service is gone.
@@ -77,12 +67,8 @@ impl Table {
     }
 
     /// An EndpointSlice as it is now.
-    pub fn set_slice(&self, object: &EndpointSlice) {
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        match dns::slice(object) {
-            Some(slice) => self.index.write().set_slice(name, &slice),
-            None => self.remove_slice(object.metadata.namespace.as_deref().unwrap_or_default(), name),
-        }
+    pub fn set_slice(&self, name: &str, slice: &Slice) {
+        self.index.write().set_slice(name, slice);
     }
 
     /// An EndpointSlice is gone.

@@ -4,22 +4,20 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::dns::{Endpoint, Kind, Port, Service, Slice};
 
+use crate::index::wire::{self, Text};
+
 /// Namespace and name of the Service at whose ClusterIP pods find DNS.
 pub const SERVICE: (&str, &str) = ("kube-system", "kube-dns");
-/// Label that names the Service of a slice.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The Service, if there is anything to say about it.
-pub fn service(object: &core::Service) -> Option<Service> {
+pub fn service(object: &wire::Service<'_>) -> Option<Service> {
     let metadata = &object.metadata;
     let spec = object.spec.as_ref()?;
-    let kind = if spec.type_.as_deref() == Some("ExternalName") {
-        Kind::External(spec.external_name.clone().filter(|name| !name.is_empty())?)
+    let kind = if spec.kind.as_deref() == Some("ExternalName") {
+        Kind::External(spec.external_name.as_ref().and_then(text)?)
     } else if spec.cluster_ip.as_deref() == Some("None") {
         Kind::Headless { not_ready_too: spec.publish_not_ready_addresses.unwrap_or(false) }
     } else {
@@ -33,37 +31,41 @@ pub fn service(object: &core::Service) -> Option<Service> {
         }
         Kind::ClusterIp(v4, v6)
     };
-    let port = |port: &core::ServicePort| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port);
+    let port =
+        |port: &wire::ServicePort<'_>| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port);
     Some(Service {
-        namespace: metadata.namespace.clone()?,
-        name: metadata.name.clone()?,
+        namespace: metadata.namespace.as_deref()?.to_owned(),
+        name: metadata.name.as_deref()?.to_owned(),
         kind,
         ports: spec.ports.iter().flatten().filter_map(port).collect(),
     })
 }
 
 /// The slice, if it belongs to a Service and holds addresses.
-pub fn slice(object: &discovery::EndpointSlice) -> Option<Slice> {
+pub fn slice(object: &wire::EndpointSlice<'_>) -> Option<Slice> {
     let metadata = &object.metadata;
-    let service = metadata.labels.as_ref()?.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-    if object.address_type == "FQDN" {
+    let service = metadata.labels.as_ref()?.service_name.as_ref().and_then(text)?;
+    if object.address_type.as_deref() == Some("FQDN") {
         return None;
     }
     let port =
-        |port: &discovery::EndpointPort| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port?);
-    let endpoint = |endpoint: &discovery::Endpoint| {
+        |port: &wire::EndpointPort<'_>| port_of(port.name.as_deref(), port.protocol.as_deref(), port.port?);
+    let endpoint = |endpoint: &wire::Endpoint<'_>| {
         let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-        let hostname = endpoint.hostname.clone().filter(|name| !name.is_empty());
-        // Only the first address counts, for every consumer of the API.
-        let ip = endpoint.addresses.first()?.parse::<IpAddr>().ok()?;
-        Some(Endpoint { ip: ip.to_canonical(), ready, hostname })
+        let ip = endpoint.addresses.as_ref()?.0.as_ref()?.parse::<IpAddr>().ok()?;
+        Some(Endpoint { ip: ip.to_canonical(), ready, hostname: endpoint.hostname.as_ref().and_then(text) })
     };
     Some(Slice {
-        namespace: metadata.namespace.clone()?,
-        service: service.clone(),
+        namespace: metadata.namespace.as_deref()?.to_owned(),
+        service,
         ports: object.ports.iter().flatten().filter_map(port).collect(),
         endpoints: object.endpoints.iter().flatten().filter_map(endpoint).collect(),
     })
+}
+
+/// A copy of a text, if there is anything in it.
+fn text(text: &Text<'_>) -> Option<String> {
+    Some(text.to_string()).filter(|text| !text.is_empty())
 }
 
 fn port_of(name: Option<&str>, protocol: Option<&str>, port: i32) -> Option<Port> {
@@ -81,12 +83,14 @@ mod tests {
 
     use super::*;
 
+    const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
     #[test]
     fn kinds_of_services() {
         let check = |spec: Value, expected: Option<Kind>| {
             let metadata = json!({"namespace": "ns", "name": "web"});
-            let object: core::Service =
-                serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            let object = json!({"metadata": metadata, "spec": spec}).to_string();
+            let object: wire::Service<'_> = serde_json::from_str(&object).unwrap();
             assert_eq!(service(&object).map(|service| service.kind), expected, "{spec}");
         };
         let (v4, v6) = (Some([10, 0, 0, 1].into()), "fd00::1".parse().ok());
@@ -108,8 +112,8 @@ mod tests {
 
     #[test]
     fn endpoints_of_slices() {
-        let object = |labels: Value, kind: &str| -> discovery::EndpointSlice {
-            serde_json::from_value(json!({
+        let slice = |labels: Value, kind: &str| {
+            let object = json!({
                 "metadata": {"namespace": "ns", "name": "s", "labels": labels},
                 "addressType": kind,
                 "ports": [{"name": "http", "port": 8080}, {"name": "all"}, {"port": 0}],
@@ -119,10 +123,11 @@ mod tests {
                     {"addresses": ["bad"]},
                     {"addresses": []},
                 ],
-            }))
-            .unwrap()
+            })
+            .to_string();
+            slice(&serde_json::from_str(&object).unwrap())
         };
-        let found = slice(&object(json!({SERVICE_NAME: "web"}), "IPv4")).unwrap();
+        let found = slice(json!({SERVICE_NAME: "web"}), "IPv4").unwrap();
         assert_eq!((found.service.as_str(), found.ports.len()), ("web", 1));
         let endpoint = |last: u8, ready, hostname: Option<&str>| Endpoint {
             ip: IpAddr::from([10, 0, 0, last]),
@@ -130,7 +135,7 @@ mod tests {
             hostname: hostname.map(str::to_owned),
         };
         assert_eq!(found.endpoints, [endpoint(1, false, Some("a")), endpoint(3, true, None)]);
-        assert_eq!(slice(&object(json!({}), "IPv4")), None);
-        assert_eq!(slice(&object(json!({SERVICE_NAME: "web"}), "FQDN")), None);
+        assert_eq!(slice(json!({}), "IPv4"), None);
+        assert_eq!(slice(json!({SERVICE_NAME: "web"}), "FQDN"), None);
     }
 }

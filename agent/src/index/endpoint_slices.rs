@@ -4,27 +4,22 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1 as api;
 use pagurus_agent_core::addr::{Family, Protocol};
 use pagurus_agent_core::services::{Endpoint, ServiceName, Slice, SlicePort};
 
 use crate::index::services::Problems;
-
-/// Label that names the Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Labels that hand a slice to another load balancer, or to none.
-const OTHERS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+use crate::index::wire;
 
 /// The slice, if it belongs to a Service and holds addresses. `node_name` is this node.
-pub fn slice(object: &api::EndpointSlice, node_name: &str, problems: &mut Problems) -> Option<Slice> {
+pub fn slice(object: &wire::EndpointSlice<'_>, node_name: &str, problems: &mut Problems) -> Option<Slice> {
     let metadata = &object.metadata;
     let labels = metadata.labels.as_ref()?;
-    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-    if OTHERS.iter().any(|label| labels.contains_key(*label)) {
+    let service = labels.service_name.as_ref().filter(|name| !name.is_empty())?;
+    if labels.other_proxy.is_some() || labels.headless.is_some() {
         return None;
     }
     let service = ServiceName::new(metadata.namespace.as_deref()?, service);
-    let family = match object.address_type.as_str() {
+    let family = match object.address_type.as_deref()? {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
         _ => return None,
@@ -39,7 +34,7 @@ pub fn slice(object: &api::EndpointSlice, node_name: &str, problems: &mut Proble
     Some(Slice { service, family, ports, endpoints })
 }
 
-fn port(port: &api::EndpointPort, problems: &mut Problems) -> Option<SlicePort> {
+fn port(port: &wire::EndpointPort<'_>, problems: &mut Problems) -> Option<SlicePort> {
     // Without a number it stands for every port, which is for others than load balancers.
     let number = port.port?;
     let parsed =
@@ -54,12 +49,11 @@ fn port(port: &api::EndpointPort, problems: &mut Problems) -> Option<SlicePort> 
 
 fn endpoint(
     family: Family,
-    endpoint: &api::Endpoint,
+    endpoint: &wire::Endpoint<'_>,
     node_name: &str,
     problems: &mut Problems,
 ) -> Option<Endpoint> {
-    // Only the first address counts, for every consumer of the API.
-    let text = endpoint.addresses.first()?;
+    let text = endpoint.addresses.as_ref()?.0.as_deref()?;
     let ip = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     let Some(ip) = ip.filter(|ip| Family::of(ip) == family && can_be_reached(ip)) else {
         problems.push(format!("endpoint address {text:?} cannot be that of an endpoint; not served"));
@@ -80,8 +74,8 @@ fn endpoint(
         serving,
         terminating,
         local,
-        for_zones: zones.map(|zone| zone.name.as_str().into()).collect(),
-        for_nodes: nodes.map(|node| node.name.as_str().into()).collect(),
+        for_zones: zones.map(|zone| (*zone.name).into()).collect(),
+        for_nodes: nodes.map(|node| (*node.name).into()).collect(),
     })
 }
 
@@ -100,10 +94,14 @@ mod tests {
 
     use super::*;
 
+    const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    const HEADLESS: &str = "service.kubernetes.io/headless";
+
     /// Endpoints as text: address and the letters of what they are.
     fn check(mut object: Value, expected: Option<&[&str]>) {
         object["metadata"]["namespace"] = "ns".into();
-        let object: api::EndpointSlice = serde_json::from_value(object).expect("an EndpointSlice");
+        let object = object.to_string();
+        let object: wire::EndpointSlice<'_> = serde_json::from_str(&object).expect("an EndpointSlice");
         let slice = slice(&object, "here", &mut Vec::new());
         let text = slice.map(|slice| -> Vec<String> {
             let flag = |on, letter: &'static str| if on { letter } else { "" };
@@ -143,7 +141,7 @@ mod tests {
             ] }),
             Some(&["10.0.0.1 rsl", "10.0.0.2 ", "10.0.0.3 st", "10.0.0.4 rs", "10.0.0.5 rsz1,z2,n1"]),
         );
-        let other = json!({ "labels": { SERVICE_NAME: "web", OTHERS[1]: "" } });
+        let other = json!({ "labels": { SERVICE_NAME: "web", HEADLESS: "" } });
         check(json!({ "metadata": other, "addressType": "IPv4", "endpoints": [] }), None);
         check(json!({ "metadata": labels, "addressType": "FQDN", "endpoints": [] }), None);
         check(json!({ "metadata": {}, "addressType": "IPv4", "endpoints": [] }), None);
@@ -151,12 +149,13 @@ mod tests {
 
     #[test]
     fn ports() {
-        let object: api::EndpointSlice = serde_json::from_value(json!({
+        let object = json!({
             "metadata": { "namespace": "ns", "labels": { SERVICE_NAME: "web" } }, "addressType": "IPv6",
             "endpoints": [], "ports": [{ "name": "a", "port": 80 }, { "name": "b" }, { "port": 99999 },
                 { "name": "c", "port": 53, "protocol": "UDP" }]
-        }))
-        .expect("an EndpointSlice");
+        })
+        .to_string();
+        let object: wire::EndpointSlice<'_> = serde_json::from_str(&object).expect("an EndpointSlice");
         let slice = slice(&object, "here", &mut Vec::new()).expect("a slice");
         let ports: Vec<String> =
             slice.ports.iter().map(|port| format!("{}:{}/{}", port.name, port.port, port.protocol)).collect();

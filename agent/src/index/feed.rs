@@ -5,14 +5,22 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::runtime::WatchStreamExt as _;
 use kube::{Api, Resource};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+
+use crate::index::wire::Head;
+
+mod list;
+mod watch;
+
+use watch::Selection;
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 pub type Name = (String, String);
@@ -31,10 +39,71 @@ pub enum Change<K> {
     Complete,
 }
 
+/// An object with a name.
+pub trait Named {
+    /// Its namespace, empty for cluster-wide kinds, and its name.
+    fn name(&self) -> (&str, &str);
+}
+
+impl<K: Resource> Named for K {
+    fn name(&self) -> (&str, &str) {
+        let meta = self.meta();
+        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    }
+}
+
+/// How objects of a kind are read, and what is kept of them.
+pub trait Reader: Send + Sync + 'static {
+    /// An object as it lies in the bytes.
+    type Raw<'a>: Deserialize<'a>;
+    /// What is kept of it.
+    type Object: Named + Send + 'static;
+
+    /// Takes what is needed.
+    fn read(&self, raw: Self::Raw<'_>) -> Self::Object;
+
+    /// What is to be told of an object of which only this could be read; nothing: as if it were not there.
+    fn unreadable(&self, head: &Head<'_>, error: &serde_json::Error) -> Option<Self::Object>;
+}
+
+/// Keeps objects as they are.
+struct Whole<K>(PhantomData<fn() -> K>);
+
+impl<K> Reader for Whole<K>
+where
+    K: Resource + DeserializeOwned + Send + 'static,
+{
+    type Raw<'a> = K;
+    type Object = K;
+
+    fn read(&self, raw: K) -> K {
+        raw
+    }
+
+    fn unreadable(&self, _: &Head<'_>, _: &serde_json::Error) -> Option<K> {
+        None
+    }
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+enum Event<K> {
+    /// A list begins.
+    Init,
+    /// An object of the list.
+    InitApply(K),
+    /// That was all of it.
+    InitDone,
+    /// An object is there, and like this.
+    Apply(K),
+    /// An object has gone.
+    Delete(Joined),
+}
+
 /// The changes of one kind, without end.
 pub struct Feed<K> {
     kind: &'static str,
-    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    events: BoxStream<'static, Result<Event<K>, watch::WatchError>>,
     /// Objects that are there.
     known: HashSet<Joined>,
     /// Objects named by a list that is being read, if one is and something was known before.
@@ -48,26 +117,43 @@ pub struct Feed<K> {
 
 impl<K> Feed<K>
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource + Debug + Clone + DeserializeOwned + Send + 'static,
 {
     /// Watches all objects of a kind.
     pub fn all(kind: &'static str, api: Api<K>) -> Self {
-        Self::of(kind, watch(api, watcher::Config::default()).default_backoff())
+        Self::selected(kind, api, Selection::default())
     }
 
     /// Watches the objects of a kind whose fields are like this.
     pub fn with_fields(kind: &'static str, api: Api<K>, fields: String) -> Self {
-        Self::of(kind, watch(api, watcher::Config::default().fields(&fields)).default_backoff())
+        Self::selected(kind, api, Selection { fields: Some(fields), labels: None })
     }
 
     /// Watches the objects of a kind whose labels are like this.
     pub fn with_labels(kind: &'static str, api: Api<K>, labels: String) -> Self {
-        Self::of(kind, watch(api, watcher::Config::default().labels(&labels)).default_backoff())
+        Self::selected(kind, api, Selection { fields: None, labels: Some(labels) })
+    }
+
+    fn selected(kind: &'static str, api: Api<K>, selection: Selection) -> Self {
+        let path = api.resource_url().to_owned();
+        let events = watch::watch(api.into_client(), path, selection, Whole::<K>(PhantomData));
+        Self::of(kind, events.default_backoff())
+    }
+}
+
+impl<K: Named + Send + 'static> Feed<K> {
+    /// Watches all objects of a kind, and keeps of them what the reader does. The kind is that of the API.
+    pub fn reading<A>(kind: &'static str, client: kube::Client, reader: impl Reader<Object = K>) -> Self
+    where
+        A: Resource<DynamicType = ()>,
+    {
+        let path = A::url_path(&(), None);
+        Self::of(kind, watch::watch(client, path, Selection::default(), reader).default_backoff())
     }
 
     fn of(
         kind: &'static str,
-        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        events: impl Stream<Item = Result<Event<K>, watch::WatchError>> + Send + 'static,
     ) -> Self {
         let (known, arrived) = (HashSet::new(), Instant::now());
         Self { kind, events: events.boxed(), known, listed: None, gone: Vec::new(), complete: false, arrived }
@@ -120,7 +206,7 @@ where
             // The first list takes nothing away.
             Event::Init => self.listed = (!self.known.is_empty()).then(HashSet::new),
             Event::InitApply(object) => {
-                let name = joined(&object);
+                let name = joined_of(&object);
                 if let Some(listed) = &mut self.listed {
                     listed.insert(name.clone());
                 }
@@ -134,11 +220,10 @@ where
                 self.complete = true;
             }
             Event::Apply(object) => {
-                self.known.insert(joined(&object));
+                self.known.insert(joined_of(&object));
                 return Some(Change::Set(object));
             }
-            Event::Delete(object) => {
-                let name = joined(&object);
+            Event::Delete(name) => {
                 self.known.remove(&name);
                 return Some(Change::Gone(split(&name)));
             }
@@ -147,10 +232,13 @@ where
     }
 }
 
-fn joined<K: Resource>(object: &K) -> Joined {
-    let meta = object.meta();
-    let part = |part: &Option<String>| part.as_deref().unwrap_or_default().to_owned();
-    [part(&meta.namespace), part(&meta.name)].join("/").into()
+fn joined(namespace: &str, name: &str) -> Joined {
+    [namespace, name].join("/").into()
+}
+
+fn joined_of(object: &impl Named) -> Joined {
+    let (namespace, name) = object.name();
+    joined(namespace, name)
 }
 
 fn split(name: &str) -> Name {
@@ -179,7 +267,7 @@ mod tests {
             Event::InitApply(object("b")),
             Event::InitDone,
             Event::Apply(object("c")),
-            Event::Delete(object("a")),
+            Event::Delete(joined("ns", "a")),
             Event::Init,
             Event::InitApply(object("c")),
             Event::InitDone,

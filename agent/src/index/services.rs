@@ -5,16 +5,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as api;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::services::{Algorithm, Created, Forwarding, Service, ServiceName, ServicePort};
 
-/// Label that hands a Service to another load balancer.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
-/// Label of Services that no load balancer serves.
-const HEADLESS: &str = "service.kubernetes.io/headless";
-/// Annotation from the time before `loadBalancerSourceRanges`.
-const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+use crate::index::wire::{self, Text};
+
 /// `snat` or `dsr`.
 const MODE: &str = "service.pagurus.dev/load-balancer-mode";
 /// `maglev` or `random`.
@@ -36,12 +31,13 @@ pub struct Defaults {
 pub type Problems = Vec<String>;
 
 /// The Service, if it has addresses of its own that are ours to serve.
-pub fn service(object: &api::Service, defaults: &Defaults, problems: &mut Problems) -> Option<Service> {
+pub fn service(object: &wire::Service<'_>, defaults: &Defaults, problems: &mut Problems) -> Option<Service> {
     let metadata = &object.metadata;
     let spec = object.spec.as_ref()?;
-    let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
-    let is_labelled = |label| metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
-    if kind == "ExternalName" || is_labelled(OTHER_PROXY) || is_labelled(HEADLESS) {
+    let kind = spec.kind.as_deref().unwrap_or("ClusterIP");
+    let is_others =
+        |labels: &wire::ServiceLabels<'_>| labels.other_proxy.is_some() || labels.headless.is_some();
+    if kind == "ExternalName" || metadata.labels.as_ref().is_some_and(is_others) {
         return None;
     }
     let name = ServiceName::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?);
@@ -73,23 +69,31 @@ pub fn service(object: &api::Service, defaults: &Defaults, problems: &mut Proble
         affinity: affinity(spec),
         health_check_node_port: check.filter(|_| is_load_balancer && external_local),
         algorithm: chosen(
-            object,
-            ALGORITHM,
+            (ALGORITHM, annotation(object, |all| all.algorithm.as_ref())),
             &[("maglev", Algorithm::Maglev), ("random", Algorithm::Random)],
             problems,
         )
         .unwrap_or(defaults.algorithm),
-        forwarding: chosen(object, MODE, &[("snat", Forwarding::Snat), ("dsr", Forwarding::Dsr)], problems)
-            .unwrap_or(defaults.forwarding),
+        forwarding: chosen(
+            (MODE, annotation(object, |all| all.mode.as_ref())),
+            &[("snat", Forwarding::Snat), ("dsr", Forwarding::Dsr)],
+            problems,
+        )
+        .unwrap_or(defaults.forwarding),
         created: Created {
-            seconds: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            seconds: metadata.creation_timestamp.as_deref().map_or(0, seconds),
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
         },
     })
 }
 
+/// Seconds since 1970; 0 if it is no time.
+fn seconds(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second)
+}
+
 /// For how many seconds a client stays with its backend; 0 if it does not.
-fn affinity(spec: &api::ServiceSpec) -> u32 {
+fn affinity(spec: &wire::ServiceSpec<'_>) -> u32 {
     if spec.session_affinity.as_deref() != Some("ClientIP") {
         return 0;
     }
@@ -99,26 +103,26 @@ fn affinity(spec: &api::ServiceSpec) -> u32 {
 }
 
 /// Addresses out of texts; a headless Service has `None` in the place of one.
-fn addresses(what: &str, texts: &[String], problems: &mut Problems) -> Vec<IpAddr> {
+fn addresses(what: &str, texts: &[Text<'_>], problems: &mut Problems) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::with_capacity(texts.len());
-    for text in texts.iter().filter(|text| !matches!(text.as_str(), "" | "None")) {
+    for text in texts.iter().filter(|text| !matches!(&***text, "" | "None")) {
         match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
             Ok(ip) if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() => {
                 problems.push(format!("{what} {ip} cannot be a Service's; not served"));
             }
             Ok(ip) if ips.contains(&ip) => {}
             Ok(ip) => ips.push(ip),
-            Err(_) => problems.push(format!("{what} {text:?} is no address; not served")),
+            Err(_) => problems.push(format!("{what} {:?} is no address; not served", &**text)),
         }
     }
     ips
 }
 
 /// The load balancer's addresses that lead to the nodes as they are.
-fn ingress(object: &api::Service, problems: &mut Problems) -> Vec<IpAddr> {
+fn ingress(object: &wire::Service<'_>, problems: &mut Problems) -> Vec<IpAddr> {
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let entries = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
-    let texts: Vec<String> = entries
+    let texts: Vec<Text<'_>> = entries
         // The others end at the load balancer, and clients in the cluster have to go there, too.
         .filter(|entry| entry.ip_mode.as_deref().unwrap_or("VIP") == "VIP")
         .filter_map(|entry| entry.ip.clone())
@@ -127,12 +131,18 @@ fn ingress(object: &api::Service, problems: &mut Problems) -> Vec<IpAddr> {
 }
 
 /// Who may use the load balancer's addresses; empty: everybody.
-fn source_ranges(object: &api::Service, spec: &api::ServiceSpec, problems: &mut Problems) -> Vec<IpNet> {
-    let annotation =
-        annotation(object, SOURCE_RANGES).map(|text| text.split(',').map(str::to_owned).collect());
-    let listed: Vec<String> = match &spec.load_balancer_source_ranges {
-        Some(ranges) if !ranges.is_empty() => ranges.clone(),
-        _ => annotation.unwrap_or_default(),
+fn source_ranges(
+    object: &wire::Service<'_>,
+    spec: &wire::ServiceSpec<'_>,
+    problems: &mut Problems,
+) -> Vec<IpNet> {
+    let listed: Vec<&str> = match &spec.load_balancer_source_ranges {
+        Some(ranges) if !ranges.is_empty() => ranges.iter().map(|range| &**range).collect(),
+        // From the time before that field.
+        _ => annotation(object, |all| all.source_ranges.as_ref())
+            .into_iter()
+            .flat_map(|text| text.split(','))
+            .collect(),
     };
     let mut ranges = Vec::new();
     for text in listed.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
@@ -146,18 +156,20 @@ fn source_ranges(object: &api::Service, spec: &api::ServiceSpec, problems: &mut 
     ranges
 }
 
-fn annotation<'a>(object: &'a api::Service, key: &str) -> Option<&'a str> {
-    object.metadata.annotations.as_ref()?.get(key).map(|text| text.trim()).filter(|text| !text.is_empty())
+fn annotation<'o>(
+    object: &'o wire::Service<'_>,
+    which: impl for<'b, 'c> Fn(&'b wire::ServiceAnnotations<'c>) -> Option<&'b Text<'c>>,
+) -> Option<&'o str> {
+    which(object.metadata.annotations.as_ref()?).map(|text| text.trim()).filter(|text| !text.is_empty())
 }
 
-/// What an annotation chooses; none if it is not there or means nothing.
+/// What an annotation of this name chooses; none if it is not there or means nothing.
 fn chosen<T: Copy>(
-    object: &api::Service,
-    key: &str,
+    (key, text): (&str, Option<&str>),
     choices: &[(&str, T)],
     problems: &mut Problems,
 ) -> Option<T> {
-    let text = annotation(object, key)?;
+    let text = text?;
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     if found.is_none() {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
@@ -170,7 +182,7 @@ fn number(value: i32) -> Option<u16> {
     u16::try_from(value).ok().filter(|number| *number != 0)
 }
 
-fn port(port: &api::ServicePort, has_node_ports: bool, problems: &mut Problems) -> Option<ServicePort> {
+fn port(port: &wire::ServicePort<'_>, has_node_ports: bool, problems: &mut Problems) -> Option<ServicePort> {
     let parsed = Protocol::parse(port.protocol.as_deref()).zip(number(port.port));
     let Some((protocol, own)) = parsed else {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -191,12 +203,16 @@ mod tests {
 
     use super::*;
 
+    const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+    const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
     /// The Service as text: addresses, then ports as `name:port[/node port]/protocol`.
     fn check(spec: Value, labels: Value, expected: Option<&str>) {
-        let object: api::Service = serde_json::from_value(json!({
+        let object = json!({
             "metadata": { "namespace": "ns", "name": "web", "labels": labels }, "spec": spec
-        }))
-        .expect("a Service");
+        })
+        .to_string();
+        let object: wire::Service<'_> = serde_json::from_str(&object).expect("a Service");
         let text = service(&object, &Defaults::default(), &mut Vec::new()).map(|service| {
             let ips: Vec<String> = service.cluster_ips.iter().map(ToString::to_string).collect();
             let ports: Vec<String> = service
@@ -261,7 +277,8 @@ mod tests {
     }
 
     fn read(object: Value) -> (Service, Problems) {
-        let object: api::Service = serde_json::from_value(object).expect("a Service");
+        let object = object.to_string();
+        let object: wire::Service<'_> = serde_json::from_str(&object).expect("a Service");
         let mut problems = Vec::new();
         let service = service(&object, &Defaults::default(), &mut problems).expect("served");
         (service, problems)

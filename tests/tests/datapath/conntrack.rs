@@ -80,13 +80,16 @@ fn connections_that_are_over_go_and_others_stay_while_the_table_grows() {
                     kept.extend(pair);
                 }
             }
+            ensure!(table.entries()? == Some(0));
             table.put(&all)?;
+            ensure!(table.entries()? == Some(40_000), "the kernel counts them");
             let slice = table.expire(1000, now, &Timeouts::default())?;
             let error = slice.estimate.abs_diff(40_000);
             ensure!(error < 8000, "about 40,000 entries, not {}", slice.estimate);
             let mut removed = slice.removed;
             removed += pass(&mut table, 1000, now)?.1 + pass(&mut table, 1000, now)?.1;
             ensure!(removed == 20_000, "{removed} entries removed");
+            ensure!(table.entries()? == Some(20_000), "{:?}", table.entries()?);
             let sorted = |mut entries: Vec<(FlowTuple, FlowState)>| {
                 entries.sort_by_key(|(key, _)| *key);
                 entries

@@ -47,6 +47,7 @@ struct Done {
 /// How to go on.
 struct Next {
     rest: Duration,
+    /// Entries there are, or about so many.
     estimate: Option<u64>,
     removed: usize,
     grown: bool,
@@ -129,15 +130,20 @@ fn step(table: &mut Conntrack, timeouts: &Timeouts, limit: u32) -> Result<Next, 
         table.copy(SLICE)?;
         return Ok(Next { rest: REST, estimate: None, removed: 0, grown: false });
     }
+    let counted = table.entries()?;
+    if counted == Some(0) {
+        return Ok(Next { rest: PASS, estimate: counted, removed: 0, grown: false });
+    }
     let slice = table.expire(SLICE, Conntrack::now(), timeouts)?;
-    let rest = conntrack::rest(begun.elapsed(), slice.estimate, table.capacity());
-    let wanted = conntrack::wanted_capacity(slice.estimate, table.capacity(), limit);
+    let entries = counted.unwrap_or(slice.estimate);
+    let rest = conntrack::rest(begun.elapsed(), entries, table.capacity());
+    let wanted = conntrack::wanted_capacity(entries, table.capacity(), limit);
     if let Some(capacity) = wanted {
         table.grow(capacity)?;
     }
     Ok(Next {
         rest: if slice.is_end { rest.max(PASS) } else { rest.max(REST) },
-        estimate: Some(slice.estimate),
+        estimate: Some(entries),
         removed: slice.removed,
         grown: wanted.is_some(),
     })

@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pagurus_agent_core::services::{Desired, LocalDns, NodeAddress, ServiceName};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,10 +15,9 @@ use super::told::Told;
 use crate::actuate::network::PodsHere;
 use crate::config::ServiceConfig;
 use crate::dns;
+use crate::index::balanced::{Service, Slice};
 use crate::index::feed::{Change, Feed};
 use crate::index::node::{Nodes, Published};
-use crate::index::services::Defaults;
-use crate::index::{endpoint_slices, services};
 use crate::observe::devices::Seen;
 
 /// What other parts of the agent say. Each is the whole of it, whenever it changes.
@@ -38,10 +35,9 @@ pub struct Sources {
 /// What is listened to.
 pub(super) struct Feeds {
     pub(super) services: Feed<Service>,
-    pub(super) slices: Feed<EndpointSlice>,
+    pub(super) slices: Feed<Slice>,
     pub(super) sources: Sources,
     pub(super) node_name: String,
-    pub(super) defaults: Defaults,
     pub(super) told: Told,
     pub(super) services_complete: bool,
     pub(super) slices_complete: bool,
@@ -54,7 +50,7 @@ pub(super) struct Feeds {
 /// Something new.
 pub(super) enum News {
     Service(Box<Change<Service>>),
-    Slice(Box<Change<EndpointSlice>>),
+    Slice(Box<Change<Slice>>),
     /// Nodes, or this node's own addresses.
     Addresses,
     Pods,
@@ -89,21 +85,24 @@ impl Feeds {
 
     /// Takes a change over into what is wanted.
     pub(super) fn take(&mut self, desired: &mut Desired, config: &ServiceConfig, news: News) {
-        if let Some((names, _)) = &self.sources.dns {
-            tell(names, &news);
-        }
         match news {
             News::Service(change) => match *change {
-                Change::Set(object) => self.set_service(desired, &object),
+                Change::Set(object) => self.set_service(desired, object),
                 Change::Gone((namespace, name)) => {
+                    if let Some(names) = self.names() {
+                        names.remove_service(&namespace, &name);
+                    }
                     self.told.forget("Service", &namespace, &name);
                     desired.remove_service(&ServiceName::new(&namespace, &name));
                 }
                 Change::Complete => self.services_complete = true,
             },
             News::Slice(change) => match *change {
-                Change::Set(object) => self.set_slice(desired, &object),
+                Change::Set(object) => self.set_slice(desired, object),
                 Change::Gone((namespace, name)) => {
+                    if let Some(names) = self.names() {
+                        names.remove_slice(&namespace, &name);
+                    }
                     self.told.forget("EndpointSlice", &namespace, &name);
                     desired.remove_slice(&namespace, &name);
                 }
@@ -132,29 +131,42 @@ impl Feeds {
         Some(LocalDns { service, ips: ips.clone() })
     }
 
-    fn set_service(&mut self, desired: &mut Desired, object: &Service) {
-        let mut problems = Vec::new();
-        match services::service(object, &self.defaults, &mut problems) {
-            Some(service) => desired.set_service(service),
-            None => {
-                let (namespace, name) =
-                    (object.metadata.namespace.as_deref(), object.metadata.name.as_deref());
-                let name = ServiceName::new(namespace.unwrap_or_default(), name.unwrap_or_default());
-                desired.remove_service(&name);
-            }
-        }
-        self.told.tell(&Told::about("Service", "v1", &object.metadata), "InvalidService", problems);
+    /// Where names go, if this node answers for them: they are told before the balancer is.
+    fn names(&self) -> Option<&dns::Table> {
+        self.sources.dns.as_ref().map(|(names, _)| names)
     }
 
-    fn set_slice(&mut self, desired: &mut Desired, object: &EndpointSlice) {
-        let mut problems = Vec::new();
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        match endpoint_slices::slice(object, &self.node_name, &mut problems) {
-            Some(slice) => desired.set_slice(name, slice),
-            None => desired.remove_slice(object.metadata.namespace.as_deref().unwrap_or_default(), name),
+    fn set_service(&mut self, desired: &mut Desired, object: Service) {
+        let Service { about, balanced, named, problems } = object;
+        match (self.names(), named) {
+            (Some(names), Some(service)) => names.set_service(service),
+            (Some(names), None) => names.remove_service(&about.namespace, &about.name),
+            (None, _) => {}
         }
-        let about = Told::about("EndpointSlice", "discovery.k8s.io/v1", &object.metadata);
-        self.told.tell(&about, "InvalidEndpoints", problems);
+        match balanced {
+            Some(service) => desired.set_service(service),
+            None => desired.remove_service(&ServiceName::new(&about.namespace, &about.name)),
+        }
+        if !problems.is_empty() || !self.told.is_empty() {
+            self.told.tell(&Told::about("Service", "v1", &about), "InvalidService", problems);
+        }
+    }
+
+    fn set_slice(&mut self, desired: &mut Desired, object: Slice) {
+        let Slice { about, balanced, named, problems } = object;
+        match (self.names(), named) {
+            (Some(names), Some(slice)) => names.set_slice(&about.name, &slice),
+            (Some(names), None) => names.remove_slice(&about.namespace, &about.name),
+            (None, _) => {}
+        }
+        match balanced {
+            Some(slice) => desired.set_slice(&about.name, slice),
+            None => desired.remove_slice(&about.namespace, &about.name),
+        }
+        if !problems.is_empty() || !self.told.is_empty() {
+            let about = Told::about("EndpointSlice", "discovery.k8s.io/v1", &about);
+            self.told.tell(&about, "InvalidEndpoints", problems);
+        }
     }
 
     fn set_addresses(&mut self, desired: &mut Desired, config: &ServiceConfig) {
@@ -164,23 +176,6 @@ impl Feeds {
         let zone = nodes.get(&self.node_name).and_then(|node| node.zone.as_deref());
         desired.set_node(&self.node_name, zone);
         desired.set_addresses(addresses(&nodes, &self.node_name, &seen, config));
-    }
-}
-
-/// Tells DNS what the balancer is about to be told.
-fn tell(names: &dns::Table, news: &News) {
-    match news {
-        News::Service(change) => match &**change {
-            Change::Set(object) => names.set_service(object),
-            Change::Gone((namespace, name)) => names.remove_service(namespace, name),
-            Change::Complete => {}
-        },
-        News::Slice(change) => match &**change {
-            Change::Set(object) => names.set_slice(object),
-            Change::Gone((namespace, name)) => names.remove_slice(namespace, name),
-            Change::Complete => {}
-        },
-        News::Addresses | News::Pods => {}
     }
 }
 

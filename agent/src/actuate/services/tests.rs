@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::feeds::News;
 use super::*;
 use crate::config::ServiceConfig;
-use crate::index::feed::Change;
+use crate::index::feed::{Change, Reader as _};
 
 const ROOMY: Capacity = Capacity { services: 1000, slots: 1000, backends: 1000, numbers: 1000 };
 
@@ -36,8 +36,8 @@ fn feeds() -> Feeds {
 fn feeds_of(client: kube::Client) -> Feeds {
     let metrics = crate::process::metrics::Metrics::default();
     Feeds {
-        services: Feed::all("Service", Api::all(client.clone())),
-        slices: Feed::all("EndpointSlice", Api::all(client)),
+        services: Feed::reading::<Service>("Service", client.clone(), ServiceReader::default()),
+        slices: Feed::reading::<EndpointSlice>("EndpointSlice", client, SliceReader::default()),
         sources: Sources {
             nodes: watch::channel(None).1,
             devices: watch::channel(Arc::default()).1,
@@ -45,7 +45,6 @@ fn feeds_of(client: kube::Client) -> Feeds {
             dns: None,
         },
         node_name: "here".into(),
-        defaults: Defaults::default(),
         told: Told::new(crate::report::events::channel(&metrics).0),
         services_complete: false,
         slices_complete: false,
@@ -59,7 +58,8 @@ fn service(name: &str, ip: &str) -> News {
         "metadata": { "namespace": "ns", "name": name },
         "spec": { "clusterIPs": [ip], "ports": [{ "port": 80 }] }
     });
-    News::Service(Box::new(Change::Set(serde_json::from_value(object).unwrap())))
+    let object = ServiceReader::default().read(serde_json::from_str(&object.to_string()).unwrap());
+    News::Service(Box::new(Change::Set(object)))
 }
 
 fn slice(service: &str, ips: &[&str]) -> News {
@@ -68,7 +68,8 @@ fn slice(service: &str, ips: &[&str]) -> News {
         "metadata": { "namespace": "ns", "name": format!("{service}-1"), "labels": { "kubernetes.io/service-name": service } },
         "addressType": "IPv4", "ports": [{ "port": 8080 }], "endpoints": endpoints
     });
-    News::Slice(Box::new(Change::Set(serde_json::from_value(object).unwrap())))
+    let object = SliceReader::default().read(serde_json::from_str(&object.to_string()).unwrap());
+    News::Slice(Box::new(Change::Set(object)))
 }
 
 fn tell(balancer: &Mutex<Balancer<Recorder>>, news: Vec<News>) {

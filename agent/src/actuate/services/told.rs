@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::index::balanced::About;
 use crate::report::events::Recorder;
 
 /// So many problems of one object are told in one event.
@@ -25,15 +25,20 @@ impl Told {
     }
 
     /// Whom an event about this object is about.
-    pub(super) fn about(kind: &str, version: &str, metadata: &ObjectMeta) -> ObjectReference {
+    pub(super) fn about(kind: &str, version: &str, about: &About) -> ObjectReference {
         ObjectReference {
             api_version: Some(version.to_owned()),
             kind: Some(kind.to_owned()),
-            namespace: metadata.namespace.clone(),
-            name: metadata.name.clone(),
-            uid: metadata.uid.clone(),
+            namespace: Some(about.namespace.to_string()),
+            name: Some(about.name.to_string()),
+            uid: Some(about.uid.to_string()).filter(|uid| !uid.is_empty()),
             ..ObjectReference::default()
         }
+    }
+
+    /// Whether nothing was told of any object that is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
     }
 
     /// All problems of one sort that an object has now.
