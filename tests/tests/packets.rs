@@ -2,6 +2,7 @@
 //! namespaces through the programs at their devices. The maps are filled here, not by the agent.
 
 mod affinity;
+mod decided;
 mod events;
 mod flows;
 mod forward;
