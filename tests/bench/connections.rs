@@ -124,20 +124,18 @@ pub fn target(at: SocketAddrV4) -> Target {
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
-    let mut topology = Topology::new(sandbox, 6)?;
+    let mut topology = Topology::new(sandbox, 7)?;
     let client = topology.client.clone();
-    let [direct, iptables, nftables, few, many, early] = topology.nodes.as_mut_slice() else {
-        unreachable!("six nodes were asked for")
+    let all: Vec<Pods> = topology.nodes.iter_mut().map(Pods::new).collect::<Result<_>>()?;
+    let [on_direct, on_iptables, on_nftables, on_few, on_many, on_early, on_passing] = all.as_slice() else {
+        unreachable!("each node has pods")
     };
-    let mut all = Vec::new();
-    for node in [&mut *direct, &mut *iptables, &mut *nftables, &mut *few, &mut *many, &mut *early] {
-        all.push(Pods::new(node)?);
-    }
-    let [on_direct, on_iptables, on_nftables, on_few, on_many, on_early] = all.as_slice() else {
-        unreachable!("each of them has pods")
+    let [_, iptables, nftables, few, many, early, passing] = topology.nodes.as_slice() else {
+        unreachable!("seven nodes were asked for")
     };
     rivals::install_iptables(&iptables.host, &services(FEW, on_iptables))?;
     rivals::install_nftables(&nftables.host, &services(FEW, on_nftables), nftables.ips.v4)?;
+    rivals::install_nftables(&passing.host, &services(FEW, on_passing), passing.ips.v4)?;
     let _few = ours(few, on_few, FEW, Early::Off)?;
     let _many = ours(many, on_many, MANY, Early::Off)?;
     let way = |name, pods: &Pods, to: SocketAddr| Way { name, client: pods.client.host.clone(), to };
@@ -163,14 +161,14 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         Row::ratio("the same at 50,000 Services: of its own at 10", ratio(4, 3), 0.97).noted(&note),
     ];
     let here = Early::Native;
-    rows.extend(from_outside(&client, [nftables, few, early], on_early, here, effort)?);
+    rows.extend(from_outside(&client, [nftables, few, early, passing], on_early, here, effort)?);
     Ok(rows)
 }
 
 /// Short connections from outside to a NodePort, beside kube-proxy's.
 fn from_outside(
     client: &Host,
-    [nftables, late, early]: [&Node; 3],
+    [nftables, late, early, passing]: [&Node; 4],
     on_early: &Pods,
     mode: Early,
     effort: Effort,
@@ -184,7 +182,17 @@ fn from_outside(
     // What the node's driver sends back is dropped by a veth whose other end has no such program, and needs its checksums.
     let port = Socket::open()?.link(&format!("p-{}", early.host.name))?.context("the node's port")?.index;
     let _pass = attach_verdict(port, 2)?;
-    let ways = [way("nftables", nftables), way("ours, tcx", late), way("ours, XDP", early)];
+    // What it costs that a driver of this kind has a program at all: of what sockets send it makes other packets first.
+    let _passing = passing.host.run(|| {
+        let uplink = Socket::open()?.link("eth0")?.context("the node's uplink")?.index;
+        attach_verdict(uplink, 2)
+    })?;
+    let ways = [
+        way("nftables", nftables),
+        way("ours, tcx", late),
+        way("ours, XDP", early),
+        way("nftables behind an XDP program that passes everything", passing),
+    ];
     let measure = |way: &Way| short_connections(&way.client, way.to, AT_ONCE, effort.time);
     let series = alternate(&ways, effort.rounds, measure)?;
     let note = said(&ways, &series);
@@ -193,6 +201,7 @@ fn from_outside(
         Row::ratio("NodePort from outside, short connections/s, tcx: of nftables", ratio(1), 1.0)
             .noted(&note),
         Row::ratio("NodePort from outside, short connections/s, XDP: of nftables", ratio(2), 1.0)
+            .against(ratio(3))
             .noted(&note),
     ])
 }
