@@ -46,7 +46,9 @@ pub use upstream::Source;
 use upstream::Upstreams;
 
 /// Where the process that holds the sockets is reached.
-const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
+pub const KEEPER: &str = "/run/pagurus/dns-sockets.sock";
+/// Where the names of the cluster are kept over restarts.
+pub const NAMES: &str = "/run/pagurus/dns-names";
 /// Questions that wait for an answer of others: of all clients, and of one.
 const LATER: usize = 4096;
 const LATER_OF_ONE: usize = 512;
@@ -216,11 +218,9 @@ impl Dns {
 
 /// Takes away what serving DNS leaves on a node.
 pub fn remove() {
-    match keeper::Settings::own(PathBuf::from(KEEPER)) {
-        Ok(settings) => keeper::end(&settings),
-        Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "cannot end the process that holds DNS sockets")
-        }
+    let settings = keeper::Settings { socket: PathBuf::from(KEEPER), command: Vec::new() };
+    if let Err(error) = keeper::end(&settings) {
+        tracing::warn!(%error, "the process that holds the DNS sockets does not answer");
     }
     if let Err(error) = address::remove() {
         tracing::warn!(

@@ -1,5 +1,5 @@
 //! Subcommands that read the pinned maps and print what is in them: Services, connections, drops, and what would become of a
-//! packet. No agent need run; nothing is changed.
+//! packet. No agent need run; nothing is changed, but by `install-plugin` and `cleanup` ([`crate::cleanup`]).
 //!
 //! Must not know: how maps are read (`agent-datapath`), how a trace is made (`agent-core`).
 
@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::actuate::network::PLUGIN;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use pagurus_agent_core::addr::Protocol;
@@ -70,6 +71,8 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Takes away what agents have left on this node, when none is to come again
+    Cleanup(crate::cleanup::Options),
     /// Puts the CNI plugin that lies beside this program where runtimes look for plugins
     InstallPlugin {
         /// Directory of plugins
@@ -121,6 +124,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Drops { output, follow: false } => drops(&output, out),
         Command::Drops { output, follow: true } => follow(&output, out),
+        Command::Cleanup(options) => crate::cleanup::run(&options, out),
         Command::InstallPlugin { to } => return install_plugin(&to),
     };
     match shown {
@@ -298,8 +302,8 @@ fn follow(output: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(result?)
 }
 
-/// Becomes true with SIGINT or SIGTERM.
-fn signalled() -> anyhow::Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
+/// Becomes true with SIGINT or SIGTERM. To be called before there is another thread.
+pub(crate) fn signalled() -> anyhow::Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
     use nix::sys::signal::{SigSet, Signal};
     let ended = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
     let mut signals = SigSet::empty();
@@ -347,7 +351,6 @@ fn event_json(event: &DropEvent, service: &str) -> Value {
 
 /// Copies the plugin, whole or not at all: a runtime may start it at any moment.
 fn install_plugin(to: &std::path::Path) -> anyhow::Result<()> {
-    const PLUGIN: &str = "pagurus-cni";
     let own = std::env::current_exe().context("find this program")?;
     let from = own.with_file_name(PLUGIN);
     let (target, new) = (to.join(PLUGIN), to.join(format!(".{PLUGIN}.new")));

@@ -27,6 +27,8 @@ pub mod report;
 
 pub mod serve;
 
+pub mod cleanup;
+
 pub mod inspect;
 
 pub mod process;

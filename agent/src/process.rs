@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod debug_state;
 pub mod http;
+pub mod lock;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! The composition root: the only file that sees every subsystem. It starts them in order, keeps them, and ends them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,9 @@ use crate::actuate;
 use crate::config::{Config, NodeContext};
 use crate::observe::pods::PodTable;
 use crate::process::shutdown::{self, Outcome, Signals};
-use crate::process::{admin, logging, preflight};
+use crate::process::{admin, lock, logging, preflight};
 use crate::{dns, report, serve};
 
-/// Where the names of the cluster are kept over restarts.
-const NAMES: &str = "/run/pagurus/dns-names";
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -60,6 +58,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     for field in &config.ignored {
         tracing::warn!("the agent does not act on the field {field} of the configuration file");
     }
+    let serves = config.dataplane || config.dns_server;
+    // Until the end: nobody takes away what this agent looks after.
+    let running = serves.then(|| lock::running(Path::new(lock::FILE))).transpose()?;
     // Sockets first: a port that is taken is told before anything else happens.
     let node_api = config.kubelet.then(|| serve::bind(&config)).transpose()?;
     let dns = config.dns_server.then(|| dns_sockets(&config)).transpose()?;
@@ -97,7 +98,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
             let (context, cancel) = (context.clone(), cancel.clone());
             tasks.spawn("DNS", async move { dns.run(&context.metrics, &context.debug, cancel).await });
         }
-        None => tokio::task::spawn_blocking(dns::remove).await.context("end DNS")?,
+        // An agent that does without Services may have one beside it that does not.
+        None if running.is_some() || lock::alone(Path::new(lock::FILE))?.is_some() => {
+            tokio::task::spawn_blocking(dns::remove).await.context("end DNS")?;
+        }
+        None => {}
     }
     if let Some(address) = context.config.services.metrics.filter(|_| context.config.dataplane) {
         tasks.spawn("metrics", admin::run_metrics(context.clone(), address, cancel.clone()));
@@ -130,14 +135,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("lease", report::lease::run(context.clone(), cancel.clone()));
         tasks.spawn("node status", report::node_status::run(context.clone(), cancel.clone()));
     }
-    supervise(tasks, &mut signals).await
+    let ended = supervise(tasks, &mut signals).await;
+    drop(running);
+    ended
 }
 
 /// Opens the DNS sockets; what came for them since the last agent ended is waiting in them.
 fn dns_sockets(config: &Config) -> anyhow::Result<dns::Dns> {
     let settings = dns::Settings::of_node(&config.cluster_domain, config.dns_upstreams.clone())?;
     let dns = dns::Dns::open(settings).context("prepare the cluster's DNS")?;
-    Ok(dns.remember(PathBuf::from(NAMES)))
+    Ok(dns.remember(PathBuf::from(dns::NAMES)))
 }
 
 /// Waits for a signal or the first task that fails, then ends the others.

@@ -7,4 +7,4 @@ pub mod range;
 pub mod store;
 
 pub use host_port::HostPort;
-pub use store::{Attachment, Key, Store};
+pub use store::{Attachment, Key, PodName, Store};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ipam::{HostPort, Key, host_port};
+use crate::ipam::{HostPort, Key, PodName, host_port};
 use crate::spec::{
     DECODING_FAILURE, Error, INCOMPATIBLE_VERSION, INVALID_CONFIGURATION, INVALID_ENVIRONMENT, NetworkConfig,
     VERSIONS,
@@ -148,10 +148,11 @@ impl Request {
         Ok(Self { command, version, key, netns, args: arguments(&call.args), host_ports, config })
     }
 
-    /// The pod, for people: namespace/name.
-    pub fn pod(&self) -> String {
+    /// The pod that the container is of.
+    pub fn pod(&self) -> PodName {
         let arg = |name| self.args.get(name).map_or("", String::as_str);
-        format!("{}/{}", arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"))
+        let name = format!("{}/{}", arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"));
+        PodName { name, uid: arg("K8S_POD_UID").to_owned() }
     }
 }
 
@@ -258,7 +259,11 @@ mod tests {
 
     #[test]
     fn pods_are_named_by_arguments() {
-        assert_eq!(Request::parse(&call("ADD", "1.0.0")).expect("good").pod(), "ns/web-0");
+        let mut call = call("ADD", "1.0.0");
+        let pod = |call: &Call| Request::parse(call).expect("good").pod();
+        assert_eq!(pod(&call), PodName::from("ns/web-0"));
+        call.args.push_str(";K8S_POD_UID=1-2");
+        assert_eq!(pod(&call), PodName { name: "ns/web-0".into(), uid: "1-2".into() });
     }
 
     #[test]

@@ -176,6 +176,7 @@ mod tests {
             key,
             netns: "/run/netns/c".into(),
             pod: "ns/pod".into(),
+            pod_uid: String::new(),
             ips,
             host_ports: Vec::new(),
             boot_id: String::new(),

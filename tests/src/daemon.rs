@@ -122,12 +122,49 @@ impl Drop for ControlPlane {
     }
 }
 
-/// An agent on a node: Services only, beside pods that others have made.
+/// An agent on a node: Services only, beside pods that others have made, unless its arguments say otherwise.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
     host: Host,
     directory: PathBuf,
+}
+
+/// Where the agents of a node have what they keep: on a file system of the test's own, so that the next one finds what the last one has
+/// left. To them it is `/run/pagurus`, and `lib` in it is `/var/lib`.
+pub fn home(node: &Node) -> PathBuf {
+    PathBuf::from(format!("/run/netns/run-{}", node.host.name))
+}
+
+/// The agent's program, to be started on a node and with the files of its home, with these arguments.
+///
+/// # Errors
+/// The home cannot be made.
+pub fn tool(node: &Node, arguments: &[&str]) -> Result<Command> {
+    let directory = home(node);
+    fs::create_dir_all(directory.join("lib")).with_context(|| format!("create {}", directory.display()))?;
+    fs::create_dir_all(RUN).with_context(|| format!("create {RUN}"))?;
+    let mut command = Command::new(program("pagurus-agent")?);
+    command.args(arguments);
+    let run = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes())?;
+    let lib = std::ffi::CString::new(directory.join("lib").as_os_str().as_encoded_bytes())?;
+    // SAFETY: between fork and exec only system calls are made, on strings that were made before.
+    unsafe {
+        command.pre_exec(move || {
+            let bind = |from: &std::ffi::CStr, to: &std::ffi::CStr| {
+                let null = std::ptr::null();
+                libc::mount(from.as_ptr(), to.as_ptr(), null, libc::MS_BIND, null.cast()) == 0
+            };
+            if libc::unshare(libc::CLONE_NEWNS) != 0
+                || !bind(&lib, c"/var/lib")
+                || !bind(&run, c"/run/pagurus")
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    Ok(command)
 }
 
 impl Agent {
@@ -136,35 +173,19 @@ impl Agent {
     /// # Errors
     /// It cannot be started.
     pub fn start(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
-        // On a file system of the test's own, so that the next agent finds what this one has left.
-        let directory = PathBuf::from(format!("/run/netns/run-{}", node.host.name));
-        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        fs::create_dir_all(RUN).with_context(|| format!("create {RUN}"))?;
-        let program = program("pagurus-agent")?;
-        let log = File::options().create(true).append(true).open(directory.join("log"))?;
-        let mut command = Command::new(&program);
+        let directory = home(node);
+        let mut command = tool(node, &["--kubelet", "off"])?;
         command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", &node.host.name]);
         command.arg("--node-ip").arg(format!("{},{}", node.ips.v4, node.ips.v6));
-        command.args(["--kubelet", "off", "--pod-network", "off"]);
+        if !arguments.iter().any(|argument| argument.starts_with("--pod-network")) {
+            command.args(["--pod-network", "off"]);
+        }
         command.arg("--cgroup-root").arg(&node.cgroup).arg("--bpffs").arg(&node.bpffs);
         command.arg("--root-dir").arg(directory.join("root")).args(arguments);
+        let log = File::options().create(true).append(true).open(directory.join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let own = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes())?;
-        // SAFETY: between fork and exec only system calls are made, on strings that were made before.
-        unsafe {
-            command.pre_exec(move || {
-                let (from, to) = (own.as_ptr(), c"/run/pagurus".as_ptr());
-                let null = std::ptr::null();
-                if libc::unshare(libc::CLONE_NEWNS) != 0
-                    || libc::mount(from, to, null, libc::MS_BIND, null.cast()) != 0
-                {
-                    return Err(std::io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
         let host = node.host.unhooked();
-        let child = host.run(|| command.spawn().with_context(|| format!("start {}", program.display())))?;
+        let child = host.run(|| command.spawn().with_context(|| format!("start {command:?}")))?;
         Ok(Self { child, host, directory })
     }
 
@@ -242,9 +263,9 @@ impl Drop for Agent {
         if let Err(error) = self.end(Signal::SIGKILL) {
             eprintln!("end the agent: {error:#}");
         }
-        keeper::end(&keeper::Settings {
-            socket: self.directory.join("dns-sockets.sock"),
-            command: Vec::new(),
-        });
+        let socket = self.directory.join("dns-sockets.sock");
+        if let Err(error) = keeper::end(&keeper::Settings { socket, command: Vec::new() }) {
+            eprintln!("end who holds the DNS sockets: {error}");
+        }
     }
 }

@@ -152,12 +152,19 @@ fn installed_updated_and_taken_away() -> Result<()> {
     let report = traffic.finish()?;
     println!("{report}");
     report.nothing_lost()?;
-    // What the instructions say detaches every program.
+    // The instructions for taking it away detach every program, and leave nothing else.
     let (ip, port, _) = served.outside[0];
     let words = ["refusal", &ip.to_string(), &port.to_string()];
     ensure!(cluster.probe(&cluster.outside(), &words).is_err(), "served without an agent");
+    apply(cluster, &file("pagurus-cleanup.yaml")?, &[])?;
+    let done = ["-n", "kube-system", "rollout", "status", "daemonset/pagurus-cleanup", "--timeout=60s"];
+    cluster.ok(&done)?;
     for node in &nodes {
-        cluster.on_node(node, &["rm", "-r", "/sys/fs/bpf/pagurus"])?;
+        for path in ["/sys/fs/bpf/pagurus", "/etc/cni/net.d/10-pagurus.conflist", "/run/pagurus/dns-names"] {
+            cluster.on_node(node, &["test", "!", "-e", path])?;
+        }
+        let addresses = cluster.on_node(node, &["ip", "addr", "show", "dev", "lo"])?;
+        ensure!(!addresses.contains("169.254.53.53"), "{addresses}");
     }
     cluster.wait("nothing is served any more", 10, |c| Ok(c.probe(&c.outside(), &words)?.contains("refused")))
 }

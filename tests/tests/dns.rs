@@ -153,7 +153,10 @@ fn keeper_socket() -> PathBuf {
 fn with_namespace(name: &str, body: impl FnOnce() -> Result<()>) {
     isolated(name, |sandbox| {
         let outcome = body();
-        keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() });
+        let ended = keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() });
+        if let Err(error) = ended {
+            eprintln!("end who holds the sockets: {error}");
+        }
         outcome?;
         eventually("the process that holds the sockets ends", TIMEOUT, || {
             let processes = std::fs::read_to_string(sandbox.cgroup.join("cgroup.procs"))?;
@@ -479,7 +482,7 @@ fn clients_ask_at_the_address_of_the_service() {
             server = Server::start("")?;
         }
         drop(server);
-        keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() });
+        keeper::end(&keeper::Settings { socket: keeper_socket(), command: Vec::new() })?;
         Ok(())
     });
 }

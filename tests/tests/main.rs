@@ -1,5 +1,6 @@
 //! The suites that need root, a kernel or a cluster: one test binary. `cargo xtask test` runs it.
 
+mod agents;
 mod api;
 mod clients;
 mod clusters;

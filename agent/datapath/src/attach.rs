@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -92,7 +92,18 @@ impl Programs {
 
 /// Detaches every program of this node and removes all pins: Services are no longer served.
 pub fn remove(config: &Config) -> Result<(), PinError> {
-    Pins::new(config).remove_all()
+    pinned(&config.bpffs)?.iter().try_for_each(|path| unpin(path))
+}
+
+/// Whatever is pinned below this BPF file system, by this version or another: first the links, by which programs are attached, then
+/// maps, each folder after what is in it.
+pub fn pinned(bpffs: &Path) -> Result<Vec<PathBuf>, PinError> {
+    Pins::at(bpffs).everything()
+}
+
+/// Takes one of [`pinned`] away; a program is detached with its link.
+pub fn unpin(path: &Path) -> Result<(), PinError> {
+    pins::remove_either(path)
 }
 
 /// Whether a link of each program is pinned.

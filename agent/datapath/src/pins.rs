@@ -199,15 +199,34 @@ impl Pins {
         self.maps().join(name)
     }
 
-    /// Removes everything: the programs are detached and the maps go.
-    pub(crate) fn remove_all(&self) -> Result<(), PinError> {
+    /// Every pin, and every folder after what is in it.
+    pub(crate) fn everything(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut all = Vec::new();
         if !self.root.exists() {
-            return Ok(());
+            return Ok(all);
         }
-        for folder in entries(&self.root)? {
-            remove_folder(&folder)?;
+        // Links first: nobody uses the maps then.
+        let mut folders = entries(&self.root)?;
+        folders.sort();
+        for folder in folders {
+            let mut pins = entries(&folder)?;
+            pins.sort();
+            all.extend(pins);
+            all.push(folder);
         }
-        fs::remove_dir(&self.root).map_err(|error| PinError::new("remove", &self.root, error))
+        all.push(self.root.clone());
+        Ok(all)
+    }
+}
+
+/// Removes a pin or an empty folder of them; that it has gone already is as good.
+pub(crate) fn remove_either(path: &Path) -> Result<(), PinError> {
+    if !path.is_dir() {
+        return remove(path);
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PinError::new("remove", path, error)),
+        _ => Ok(()),
     }
 }
 

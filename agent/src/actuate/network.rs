@@ -32,8 +32,10 @@ mod server;
 /// The pods connected on this node; nothing until they are known.
 pub type PodsHere = Option<Arc<Vec<Connected>>>;
 
+pub use conflist::{FILE as CONFLIST, PLUGIN};
+
 /// Where attachments are kept.
-const STATE: &str = "/var/lib/pagurus/attachments";
+pub const STATE: &str = "/var/lib/pagurus/attachments";
 /// How often everything is compared though nothing is known to have changed, and how soon after a failure.
 const LOOK: Duration = Duration::from_secs(60);
 const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);

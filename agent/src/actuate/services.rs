@@ -5,6 +5,7 @@
 //! time; once maps are open and lists complete, changes are written, whether the programs are through or not. Must not know: how a
 //! plan is made (`agent-core`), how a map is written (`agent-datapath`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -271,6 +272,7 @@ impl Work {
             told: Told::new(self.context.events.clone()),
             services_complete: false,
             slices_complete: false,
+            pod_uids: BTreeMap::new(),
             pods_known: !self.context.config.pod_network,
             addresses_changed: false,
         }
@@ -319,7 +321,7 @@ impl Work {
         self.health.set_checks(balancer.checks());
         self.health.set_written(true);
         for (name, problems) in outcome.problems {
-            let about = about(&name, &problems.uid);
+            let about = about(&name, &problems.uid, &feeds.pod_uids);
             feeds.told.tell(&about, "AddressInUse", problems.contested);
             feeds.told.tell(&about, "ServiceNotServed", problems.unwritten.into_iter().collect());
         }
@@ -355,11 +357,15 @@ impl NodeState {
     }
 }
 
-/// The object that something with addresses comes from: a Service, or the pod whose host port it is.
-fn about(name: &ServiceName, uid: &str) -> ObjectReference {
-    let (kind, namespace, object) = match host_ports::pod(name) {
-        Some((namespace, pod)) => ("Pod", namespace, pod),
-        None => ("Service", &*name.namespace, &*name.name),
+/// The object that something with addresses comes from: a Service of this uid, or the pod whose host port it is. Who shows an object
+/// looks for its events by its uid.
+fn about(name: &ServiceName, uid: &str, pods: &BTreeMap<(String, String), String>) -> ObjectReference {
+    let (kind, namespace, object, uid) = match host_ports::pod(name) {
+        Some((namespace, pod)) => {
+            let uid = pods.get(&(namespace.to_owned(), pod.to_owned()));
+            ("Pod", namespace, pod, uid.map_or("", String::as_str))
+        }
+        None => ("Service", &*name.namespace, &*name.name, uid),
     };
     ObjectReference {
         api_version: Some("v1".to_owned()),

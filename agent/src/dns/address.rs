@@ -46,13 +46,24 @@ fn ensure_by(netlink: &mut impl Netlink, addresses: &[IpAddr]) -> anyhow::Result
     Ok(())
 }
 
+/// Those of the addresses that are there.
+pub fn present() -> anyhow::Result<Vec<IpNet>> {
+    Ok(present_by(&mut Socket::open()?)?.1)
+}
+
+/// The loopback device, and our addresses on it.
+fn present_by(netlink: &mut impl Netlink) -> anyhow::Result<(u32, Vec<IpNet>)> {
+    let Some(lo) = netlink.link("lo")? else { return Ok((0, Vec::new())) };
+    let mut present = netlink.addresses(lo.index)?;
+    let ours = [IpNet::from(IpAddr::V4(V4)), IpNet::from(IpAddr::V6(V6))];
+    present.retain(|address| ours.contains(address));
+    Ok((lo.index, present))
+}
+
 fn remove_by(netlink: &mut impl Netlink) -> anyhow::Result<()> {
-    let Some(lo) = netlink.link("lo")? else { return Ok(()) };
-    let present = netlink.addresses(lo.index)?;
-    for address in [IpNet::from(IpAddr::V4(V4)), IpNet::from(IpAddr::V6(V6))] {
-        if present.contains(&address) {
-            netlink.delete_address(lo.index, address)?;
-        }
+    let (lo, present) = present_by(netlink)?;
+    for address in present {
+        netlink.delete_address(lo, address)?;
     }
     Ok(())
 }

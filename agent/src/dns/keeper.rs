@@ -21,6 +21,8 @@ use nix::sys::socket::{
 
 /// The first argument of the process.
 pub const ARGUMENT: &str = "dns-sockets";
+/// The control group it makes for itself beside the service manager's unit.
+pub const CGROUP: &str = "pagurus-dns-sockets";
 /// How long sockets are held without an agent.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a process that was started may take until it can be reached, and an answer of it.
@@ -128,13 +130,15 @@ impl Keeper {
     }
 }
 
-/// Tells the process to end, if there is one.
-pub fn end(settings: &Settings) {
-    if let Some(keeper) = Keeper::find(settings)
-        && let Err(error) = keeper.call(END, &[])
-    {
-        tracing::warn!(%error, "the process that holds the DNS sockets does not answer");
-    }
+/// Tells the process to end; false if there is none.
+pub fn end(settings: &Settings) -> io::Result<bool> {
+    let Some(keeper) = Keeper::find(settings) else { return Ok(false) };
+    keeper.call(END, &[]).map(|_| true)
+}
+
+/// Whether there is such a process.
+pub fn is_there(settings: &Settings) -> bool {
+    Keeper::find(settings).is_some()
 }
 
 fn endpoint() -> io::Result<OwnedFd> {
@@ -263,7 +267,7 @@ fn leave_service() {
     let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return };
     let Some((slice, unit)) = own.rsplit_once('/').or(Some(("", own))) else { return };
     if unit.ends_with(".service") {
-        let group = Path::new("/sys/fs/cgroup").join(slice).join("pagurus-dns-sockets");
+        let group = Path::new("/sys/fs/cgroup").join(slice).join(CGROUP);
         if std::fs::create_dir_all(&group).is_ok() {
             let _ = std::fs::write(group.join("cgroup.procs"), "0");
         }

@@ -24,7 +24,7 @@ pub(super) fn run(network: &Network, request: &Request) -> Result<Value, Error> 
         let foreign = state.foreign.clone();
         let attachment = state
             .store
-            .reserve(&request.key, path, &request.pod(), &request.host_ports, &settings.ranges, |ip| {
+            .reserve(&request.key, path, request.pod(), &request.host_ports, &settings.ranges, |ip| {
                 foreign.contains(ip)
             })
             .map_err(|error| store_error(&error))?;

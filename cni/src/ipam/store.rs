@@ -51,6 +51,9 @@ pub struct Attachment {
     pub netns: PathBuf,
     /// The pod, for people: namespace/name.
     pub pod: String,
+    /// Its uid, if the runtime says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// Ports of the node that lead to it.
@@ -58,6 +61,21 @@ pub struct Attachment {
     pub host_ports: Vec<HostPort>,
     /// The boot it was made in.
     pub boot_id: String,
+}
+
+/// The pod that a container is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodName {
+    /// Namespace/name.
+    pub name: String,
+    /// Its uid; empty if nobody says it.
+    pub uid: String,
+}
+
+impl From<&str> for PodName {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), uid: String::new() }
+    }
 }
 
 /// Why an address cannot be given or kept.
@@ -174,7 +192,7 @@ impl Store {
         &mut self,
         key: &Key,
         netns: &Path,
-        pod: &str,
+        pod: impl Into<PodName>,
         host_ports: &[HostPort],
         ranges: &[IpNet],
         also_used: impl Fn(&IpAddr) -> bool,
@@ -201,10 +219,12 @@ impl Store {
                 range::free(range, self.last.get(range).copied(), used).ok_or(Error::Exhausted(*range))?;
             ips.push(ip);
         }
+        let pod = pod.into();
         let attachment = Attachment {
             key: key.clone(),
             netns: netns.to_owned(),
-            pod: pod.to_owned(),
+            pod: pod.name,
+            pod_uid: pod.uid,
             ips,
             host_ports: host_ports.to_vec(),
             boot_id: self.boot_id.clone(),
@@ -293,7 +313,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let reserve = |store: &mut Store, container: &str, ports: &[HostPort]| {
             let pod = format!("ns/{container}");
-            store.reserve(&key(container), Path::new(NETNS), &pod, ports, &ranges(), |_| false)
+            store.reserve(&key(container), Path::new(NETNS), &*pod, ports, &ranges(), |_| false)
         };
         let port = |port, ip: Option<&str>| HostPort {
             host_ip: ip.map(|ip| ip.parse().expect("an address")),

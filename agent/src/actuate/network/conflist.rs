@@ -12,8 +12,10 @@ use serde_json::json;
 
 use super::write_whole;
 
-/// Before other files in the order runtimes read them.
-const FILE: &str = "10-pagurus.conflist";
+/// The name of the file, before others in the order runtimes read them.
+pub const FILE: &str = "10-pagurus.conflist";
+/// The plugin.
+pub const PLUGIN: &str = "pagurus-cni";
 /// The newest version that containerd 1.6 speaks.
 const CNI_VERSION: &str = "1.0.0";
 /// Where runtimes look for plugins unless told otherwise.
@@ -25,7 +27,7 @@ pub(super) fn write(folder: &Path, socket: &Path) -> anyhow::Result<()> {
         "cniVersion": CNI_VERSION,
         "name": "pagurus",
         "plugins": [{
-            "type": "pagurus-cni",
+            "type": PLUGIN,
             "agentSocket": socket.display().to_string(),
             "capabilities": { "portMappings": true }
         }]
@@ -44,10 +46,10 @@ pub(super) fn write(folder: &Path, socket: &Path) -> anyhow::Result<()> {
 /// Our plugin is also the `loopback` plugin; it is linked under that name where there is no other.
 fn loopback(folder: &Path) -> anyhow::Result<()> {
     let link = folder.join("loopback");
-    if !folder.join("pagurus-cni").exists() || link.symlink_metadata().is_ok() {
+    if !folder.join(PLUGIN).exists() || link.symlink_metadata().is_ok() {
         return Ok(());
     }
-    match symlink("pagurus-cni", &link) {
+    match symlink(PLUGIN, &link) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("link {}", link.display()))
         }

@@ -41,6 +41,8 @@ pub(super) struct Feeds {
     pub(super) told: Told,
     pub(super) services_complete: bool,
     pub(super) slices_complete: bool,
+    /// Uids of the pods connected here, by namespace and name.
+    pub(super) pod_uids: BTreeMap<(String, String), String>,
     /// The pods connected here are known, or nobody connects any.
     pub(super) pods_known: bool,
     /// Nodes, devices or addresses are not as they were.
@@ -112,6 +114,7 @@ impl Feeds {
             News::Pods => {
                 let pods = self.sources.pods.borrow_and_update().clone();
                 if let Some(pods) = pods {
+                    self.pod_uids = host_ports::uids(&pods);
                     host_ports::set(desired, &pods);
                     self.pods_known = true;
                 }

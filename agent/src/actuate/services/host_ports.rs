@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::services::{Desired, HostPort, ServiceName};
 use pagurus_cni::commands::Connected;
+use pagurus_cni::ipam::Attachment;
 
 /// Makes the host ports those of these pods.
 pub(super) fn set(desired: &mut Desired, pods: &[Connected]) {
@@ -26,6 +27,16 @@ pub(super) fn pod(name: &ServiceName) -> Option<(&str, &str)> {
     // As `wanted` names them, which begins with the pod.
     let (pod, _) = Some(&*name.name).filter(|_| name.namespace.is_empty())?.split_once(' ')?;
     pod.split_once('/')
+}
+
+/// The uids of these pods, as far as the runtime says them, by namespace and name.
+pub(super) fn uids(pods: &[Connected]) -> BTreeMap<(String, String), String> {
+    let told = pods.iter().map(|pod| &pod.attachment).filter(|attachment| !attachment.pod_uid.is_empty());
+    let uid = |attachment: &Attachment| {
+        let (namespace, name) = attachment.pod.split_once('/')?;
+        Some(((namespace.to_owned(), name.to_owned()), attachment.pod_uid.clone()))
+    };
+    told.filter_map(uid).collect()
 }
 
 /// Each port once for each of the pod's addresses, by a name that tells which it is.
@@ -63,7 +74,7 @@ fn wanted(pods: &[Connected]) -> BTreeMap<String, HostPort> {
 
 #[cfg(test)]
 mod tests {
-    use pagurus_cni::ipam::{self, Attachment, Key};
+    use pagurus_cni::ipam::{self, Key};
     use pagurus_cni::netlink::Mac;
 
     use super::*;
@@ -79,6 +90,7 @@ mod tests {
             key: Key { container_id: name.to_owned(), ifname: "eth0".into() },
             netns: "/run/netns/x".into(),
             pod: format!("ns/{name}"),
+            pod_uid: format!("uid-of-{name}"),
             ips: ips.iter().map(|ip| ip.parse().expect("an address")).collect(),
             host_ports: host_ports.collect(),
             boot_id: String::new(),
@@ -113,5 +125,9 @@ mod tests {
         assert_eq!(super::pod(&ServiceName::of_host_port(&key)), Some(("ns", "c")));
         assert_eq!(super::pod(&ServiceName::new("ns", "c")), None);
         check(&mut desired, &[], &[]);
+        let mut nameless = pod("d", &[], &[]);
+        nameless.attachment.pod_uid.clear();
+        let known = uids(&[pod("c", &[], &[]), nameless]);
+        assert_eq!(known, [(("ns".to_owned(), "c".to_owned()), "uid-of-c".to_owned())].into());
     }
 }

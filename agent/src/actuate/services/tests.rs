@@ -48,6 +48,7 @@ fn feeds_of(client: kube::Client) -> Feeds {
         told: Told::new(crate::report::events::channel(&metrics).0),
         services_complete: false,
         slices_complete: false,
+        pod_uids: BTreeMap::new(),
         pods_known: true,
         addresses_changed: false,
     }
@@ -98,6 +99,21 @@ fn held(balancer: &Mutex<Balancer<Recorder>>) -> (usize, usize, usize) {
 fn the_table_of_connections_begins_no_larger_than_it_may_be() {
     assert_eq!(capacity(1024).conntrack, 2048);
     assert_eq!(capacity(u32::MAX).conntrack, MapCapacity::default().conntrack);
+}
+
+#[test]
+fn events_are_about_objects_by_their_uids() {
+    let pods = BTreeMap::from([(("ns".to_owned(), "web-0".to_owned()), "of-the-pod".to_owned())]);
+    let check = |name: &ServiceName, kind: &str, object: &str, uid: Option<&str>| {
+        let about = about(name, "of-the-service", &pods);
+        assert_eq!((about.kind.as_deref(), about.name.as_deref()), (Some(kind), Some(object)));
+        assert_eq!((about.namespace.as_deref(), about.uid.as_deref()), (Some("ns"), uid));
+    };
+    check(&ServiceName::new("ns", "web"), "Service", "web", Some("of-the-service"));
+    let host_port =
+        |pod: &str| ServiceName::of_host_port(&format!("ns/{pod} 8080/tcp 10.0.0.1 x@eth0"));
+    check(&host_port("web-0"), "Pod", "web-0", Some("of-the-pod"));
+    check(&host_port("web-1"), "Pod", "web-1", None);
 }
 
 #[tokio::test]
