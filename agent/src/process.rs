@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod debug_state;
+pub mod file;
 pub mod http;
 pub mod lock;
 pub mod logging;

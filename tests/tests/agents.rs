@@ -4,6 +4,8 @@
 //! Must not know: how Services are balanced.
 
 mod cleanup;
+mod http;
+mod told;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -481,9 +481,9 @@ fn removal_leaves_nothing() {
         node.serve(&[frontend("127.96.0.10", 80, Protocol::Tcp)?], &backends)?;
         spread("127.96.0.10:80".parse()?, 1)?;
         drop(node);
-        ensure!(attach::is_attached(config));
+        ensure!(attach::is_attached(&config.bpffs));
         attach::remove(config)?;
-        ensure!(!attach::is_attached(config));
+        ensure!(!attach::is_attached(&config.bpffs));
         attach::remove(config)?;
         ensure!(!sandbox.bpffs.join("pagurus").exists());
         // The kernel lets go of a link some time after its last name.

@@ -106,9 +106,9 @@ pub fn unpin(path: &Path) -> Result<(), PinError> {
     pins::remove_either(path)
 }
 
-/// Whether a link of each program is pinned.
-pub fn is_attached(config: &Config) -> bool {
-    let pins = Pins::new(config);
+/// Whether a link of each program for sockets is pinned below this BPF file system.
+pub fn is_attached(bpffs: &Path) -> bool {
+    let pins = Pins::at(bpffs);
     programs::SOCKET.iter().all(|name| pins.link(name).exists())
 }
 

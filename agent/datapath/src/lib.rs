@@ -22,6 +22,7 @@ pub mod programs;
 pub mod reading;
 pub mod services;
 pub mod values;
+pub mod warm;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -81,7 +82,8 @@ pub struct MapCapacity {
     pub clients: u32,
     /// Datagrams whose other fragments are waited for, oldest out first.
     pub fragments: u32,
-    /// Flows that XDP has at hand from a moment ago, for all CPUs together; 32 bytes for each.
+    /// Flows that XDP has at hand from a moment ago, about, for all CPUs together; 32 bytes for each, taken at once. Another agent may
+    /// have another number: nothing in there is missed.
     pub warm: u32,
     /// Bytes of the ring of events: a power of two of pages.
     pub events: u32,

@@ -3,6 +3,7 @@
 //! Must not know: what the maps will hold.
 
 use std::fmt;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
@@ -19,6 +20,7 @@ use crate::programs::Programs;
 use crate::services::{KernelMaps, MapError};
 use crate::sys::MapShape;
 use crate::tables::{Growing, SharedArray};
+use crate::warm::Warm;
 use crate::{Config, counters, reading};
 
 /// The object with all programs; empty in a build without them.
@@ -159,8 +161,11 @@ impl Parts {
             config.capacity.conntrack,
         )?;
         let conntrack = Conntrack::new(conntrack)?;
-        let counts =
-            Counts { counters: per_cpu(&mut ebpf, maps::COUNTERS)?, drops: per_cpu(&mut ebpf, maps::DROPS)? };
+        let counts = Counts {
+            counters: per_cpu(&mut ebpf, maps::COUNTERS)?,
+            drops: per_cpu(&mut ebpf, maps::DROPS)?,
+            warm: Warm::new(duplicate(&ebpf, maps::WARM)?, cpus, buckets),
+        };
         let node = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
         let mut node = NodeMap(Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?);
         let (first, last) = config.node_ports.clone().into_inner();
@@ -202,6 +207,7 @@ impl NodeMap {
 pub struct Counts {
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
+    warm: Warm,
 }
 
 impl Counts {
@@ -213,6 +219,24 @@ impl Counts {
     /// Packets dropped or refused since the programs were loaded, by reason.
     pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
         counters::read(&self.drops, &DROP_NAMES).map_err(|source| map_error(maps::DROPS, source))
+    }
+}
+
+impl Counts {
+    /// The flows that XDP has at hand.
+    pub fn warm(&self) -> &Warm {
+        &self.warm
+    }
+}
+
+/// Another descriptor of a map, which stays with the programs.
+fn duplicate(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => {
+            let copy = map.fd().as_fd().try_clone_to_owned();
+            copy.map_err(|error| LoadError::Table(MapError::new("open", name, error)))
+        }
+        _ => Err(LoadError::Lacks(name)),
     }
 }
 

@@ -15,6 +15,7 @@ use pagurus_agent_core::node_config::{self, Facts};
 use pagurus_agent_core::services::plan::Table;
 use pagurus_agent_core::services::{Algorithm, Desired, Forwarding, ServiceName};
 use pagurus_agent_datapath::conntrack::Conntrack;
+use pagurus_agent_datapath::devices::Early;
 use pagurus_agent_datapath::load::NodeMap;
 use pagurus_agent_datapath::names::Names;
 use pagurus_agent_datapath::programs::Programs;
@@ -32,6 +33,7 @@ use crate::config::{Choice, Mode, NodeContext};
 use crate::index::balanced::{ServiceReader, SliceReader};
 use crate::index::feed::Feed;
 use crate::index::services::Defaults;
+use crate::observe::machine;
 use crate::process::memory::Burst;
 use crate::process::readiness::Part;
 use crate::report::dataplane::Condition;
@@ -50,6 +52,7 @@ mod sockets;
 mod told;
 
 pub use feeds::Sources;
+pub use health::FILE as HEALTH_CHECKS;
 
 use balancer::{Balancer, Outcome};
 use feeds::Feeds;
@@ -58,6 +61,9 @@ use metrics::ServiceMetrics;
 use programs::{Attachment, RELOAD, may_be_granted, shortened};
 use sockets::Endings;
 use told::Told;
+
+/// Bytes of a flow that XDP has at hand.
+const WARM_FLOW: u64 = 32;
 
 /// Keeps the Service maps right until cancelled, and what hangs on them: health checks, sockets of backends that went.
 pub async fn run(
@@ -284,7 +290,7 @@ impl Work {
         let config = DatapathConfig {
             cgroup_root: self.context.config.cgroup_root.clone(),
             bpffs: self.context.config.bpffs.clone(),
-            capacity: capacity(self.context.config.services.conntrack_max),
+            capacity: self.capacity(),
             node_ports: self.context.config.services.node_ports.clone(),
         };
         let mut told = Told::new(self.context.events.clone());
@@ -304,12 +310,18 @@ impl Work {
             let message = shortened(&format!("{error:#}"));
             part.not_ready(format!("the maps cannot be opened: {message}"));
             self.condition.set(false, "MapsRefused", message.as_str());
+            self.health.set_refused();
             told.tell(&self.node(), "DataplaneProgramsRefused", vec![message]);
             tokio::select! {
                 () = tokio::time::sleep(RELOAD) => {}
                 () = cancel.cancelled() => return Ok(None),
             }
         }
+    }
+
+    fn capacity(&self) -> MapCapacity {
+        let services = &self.context.config.services;
+        capacity(services.conntrack_max, services.xdp, machine::resources(&self.context.config).memory)
     }
 
     fn node(&self) -> ObjectReference {
@@ -399,10 +411,17 @@ fn open(config: &DatapathConfig) -> anyhow::Result<Opened> {
     Ok(Opened { parts, table: Table::new(observed, LIMITS, 0), names })
 }
 
-/// How large maps are made; each connection has two entries, and there are never more of them than were asked for.
-fn capacity(connections: u32) -> MapCapacity {
+/// How large maps are made on a machine with so much memory; each connection has two entries, and there are never more of them than
+/// were asked for. XDP has a flow of each connection at hand as long as that is no more than a 512th of the memory, which is taken at
+/// once; without XDP it needs none.
+fn capacity(connections: u32, xdp: Early, memory: u64) -> MapCapacity {
     let default = MapCapacity::default();
-    MapCapacity { conntrack: default.conntrack.min(connections.saturating_mul(2)), ..default }
+    let share = u32::try_from(memory / 512 / WARM_FLOW).unwrap_or(u32::MAX);
+    let warm = match xdp {
+        Early::Off => 0,
+        _ => connections.min(share).max(default.warm),
+    };
+    MapCapacity { conntrack: default.conntrack.min(connections.saturating_mul(2)), warm, ..default }
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub struct ServiceArgs {
     /// Whether packets from outside are balanced in the network driver
     #[arg(long, value_name = "WHERE", default_value = "off")]
     pub xdp: XdpArg,
-    /// Most connections remembered [default: 32768 per core, at least 131072]
+    /// Most connections remembered [default: 32768 per core, at least 131072]; each takes about 300 bytes of the kernel, and with
+    /// --xdp 32 bytes at once, as far as that is no more than a 512th of the memory
     #[arg(long, value_name = "N")]
     pub conntrack_max: Option<u32>,
     /// Address of the health check of Services, for load balancers in front of the cluster; port 0 is none

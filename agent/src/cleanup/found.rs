@@ -15,6 +15,7 @@ use pagurus_cni::overlay;
 
 use super::{Found, Options};
 use crate::actuate::network::{CONFLIST, PLUGIN, STATE};
+use crate::actuate::services::HEALTH_CHECKS;
 use crate::dns::{self, address, keeper};
 
 /// The parts, in the order in which they go.
@@ -157,11 +158,13 @@ fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Files: of DNS and of the pod network.
+/// Files: of DNS, of health checks and of the pod network.
 fn files(options: &Options) -> anyhow::Result<Vec<Found>> {
     let mut paths = vec![PathBuf::from(dns::KEEPER), options.cni_socket.clone()];
-    let kept = PathBuf::from(dns::NAMES);
-    paths.extend([kept.with_extension("next"), kept]);
+    for kept in [dns::NAMES, HEALTH_CHECKS] {
+        let kept = PathBuf::from(kept);
+        paths.extend([kept.with_extension("next"), kept]);
+    }
     let plugin = options.cni_bin_dir.join(PLUGIN);
     let loopback = options.cni_bin_dir.join("loopback");
     if fs::read_link(&loopback).is_ok_and(|to| to == Path::new(PLUGIN)) {

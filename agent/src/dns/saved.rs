@@ -2,7 +2,6 @@
 //!
 //! Must not know: what is in the file (`agent-core`).
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,11 @@ use pagurus_agent_core::dns::{Index, saved};
 use tokio_util::sync::CancellationToken;
 
 use super::table::Table;
+use crate::process::file;
 
+/// The most bytes that are kept: the file lies in memory. A Service with an address takes about a hundred, one without (headless) those of
+/// its endpoints besides, about fifty for each: half a million Services.
+const MOST: usize = 64 << 20;
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -51,9 +54,18 @@ pub(super) async fn run(table: Table, path: PathBuf, cancel: CancellationToken) 
         let now = generations.of_all();
         if written != Some(now) {
             let (table, path) = (table.clone(), path.clone());
-            let job = tokio::task::spawn_blocking(move || write(&path, &table.save()));
+            let job = tokio::task::spawn_blocking(move || write(&path, &table, MOST));
             match job.await.context("save the names of the cluster")? {
-                Ok(()) => (written, told) = (Some(now), false),
+                Ok(true) => (written, told) = (Some(now), false),
+                Ok(false) => {
+                    written = Some(now);
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            "the names of the cluster take more than {} MiB: they are not kept over restarts of the agent",
+                            MOST >> 20
+                        );
+                    }
+                }
                 Err(error) if !told => {
                     tracing::warn!(
                         error = format!("{error:#}"),
@@ -71,17 +83,17 @@ pub(super) async fn run(table: Table, path: PathBuf, cancel: CancellationToken) 
     }
 }
 
-/// Puts the bytes in the file's place: all of them or none, whenever the machine stops.
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().context("a file has a folder")?;
-    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let next = path.with_extension("next");
-    let shown = next.display();
-    let mut file = std::fs::File::create(&next).with_context(|| format!("create {shown}"))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {shown}"))?;
-    std::fs::rename(&next, path).with_context(|| format!("rename {shown}"))?;
-    let folder_file = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
-    folder_file.with_context(|| format!("write {}", folder.display()))
+/// Puts the names in the file's place. False if there are too many of them: then the file goes, for it is out of date.
+fn write(path: &Path, table: &Table, most: usize) -> anyhow::Result<bool> {
+    if let Some(bytes) = table.save(most) {
+        return file::replace(path, &bytes).map(|()| true);
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(false),
+    }
 }
 
 #[cfg(test)]
@@ -146,15 +158,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dns-names");
         assert!(load(&path, &domain()).is_none());
-        write(&path, b"nonsense").unwrap();
+        file::replace(&path, b"nonsense").unwrap();
         assert!(load(&path, &domain()).is_none());
         let table = Table::new(&domain(), None);
         table.set_service(service("web", "10.96.0.7"));
-        let bytes = table.save();
-        write(&path, &bytes).unwrap();
+        assert!(write(&path, &table, MOST).unwrap());
         assert_eq!(load(&path, &domain()).unwrap().used().services, 1);
-        write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        file::replace(&path, &bytes[..bytes.len() - 3]).unwrap();
         assert!(load(&path, &domain()).is_none());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dns-names");
+        let table = Table::new(&domain(), None);
+        for number in 0..10_000 {
+            table.set_service(service(&format!("web-{number}"), "10.96.0.7"));
+        }
+        assert!(write(&path, &table, MOST).unwrap());
+        let each = std::fs::metadata(&path).unwrap().len() / 10_000;
+        assert!((20..100).contains(&each), "{each} bytes for each Service");
+        // Too many: what was there is out of date, and goes.
+        assert!(!write(&path, &table, 300_000).unwrap());
+        assert!(!path.exists());
+        assert!(!write(&path, &table, 300_000).unwrap(), "and again");
     }
 }

@@ -97,11 +97,18 @@ impl Table {
         }
     }
 
-    /// The whole index as bytes. Who changes it meanwhile waits for a small part of that.
-    pub(super) fn save(&self) -> Vec<u8> {
+    /// The whole index as bytes, if they are not more than so many. Who changes it meanwhile waits for a small part of that.
+    pub(super) fn save(&self, most: usize) -> Option<Vec<u8>> {
         let mut saving = Saving::default();
-        while saving.add(&self.index.read(), TOGETHER) {}
-        saving.finish()
+        loop {
+            let has_more = saving.add(&self.index.read(), TOGETHER);
+            if saving.length() > most {
+                return None;
+            }
+            if !has_more {
+                return Some(saving.finish());
+            }
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {

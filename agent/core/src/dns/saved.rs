@@ -68,6 +68,11 @@ impl Saving {
         self.next < index.entries.len()
     }
 
+    /// How many bytes it is so far.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// All that was added, with its checksum.
     pub fn finish(mut self) -> Vec<u8> {
         let sum = checksum(&self.bytes);

@@ -1,10 +1,12 @@
 //! What load balancers in front of the cluster ask: whether this node has endpoints of a Service (`healthCheckNodePort`), and
-//! whether it serves Services at all (`/healthz` and `/livez`, as kube-proxy answers them).
+//! whether it serves Services at all (`/healthz` and `/livez`, as kube-proxy answers them). An agent that starts answers as the one
+//! before did ([`remembered`]) until it knows better: the programs of that one are at work.
 //!
 //! Must not know: where the figures come from.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use pagurus_agent_core::services::ServiceName;
+use pagurus_agent_datapath::attach;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
@@ -24,6 +27,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::NodeContext;
 use crate::process::http::{bind, serve};
 use crate::report::events::about_node;
+
+mod remembered;
+
+pub use remembered::FILE;
+use remembered::Remembered;
 
 /// A port that is taken is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
@@ -60,23 +68,39 @@ struct State {
     attached: bool,
     /// Nobody is about to take the node away.
     eligible: bool,
+    /// The maps and programs of an agent before serve.
+    inherited: bool,
 }
 
 impl State {
     /// Whether Services are served.
     fn serving(&self) -> bool {
-        self.written && self.attached
+        self.inherited || (self.written && self.attached)
     }
 }
 
 impl Default for Health {
     fn default() -> Self {
-        let state = State { updated: Timestamp::now(), written: false, attached: false, eligible: true };
+        let (updated, eligible) = (Timestamp::now(), true);
+        let state = State { updated, written: false, attached: false, eligible, inherited: false };
         Self { checks: watch::Sender::default(), state: Mutex::new(state) }
     }
 }
 
 impl Health {
+    /// Until more is known the answers are those of an agent before, whose programs are at work.
+    fn inherit(&self, remembered: Remembered) {
+        let Remembered { checks, eligible, updated } = remembered;
+        *self.state.lock() = State { updated, written: false, attached: false, eligible, inherited: true };
+        self.set_checks(&checks);
+    }
+
+    /// What is to be known after a restart besides the checks: when the maps were last written, and whether load balancers may send.
+    fn kept(&self) -> (Timestamp, bool) {
+        let state = self.state.lock();
+        (state.updated, state.eligible)
+    }
+
     /// What is served from now on.
     pub fn set_checks(&self, checks: &Checks) {
         self.checks.send_if_modified(|now| {
@@ -96,12 +120,22 @@ impl Health {
 
     /// The programs are in place.
     pub fn set_attached(&self) {
-        self.state.lock().attached = true;
+        let mut state = self.state.lock();
+        (state.attached, state.inherited) = (true, false);
+    }
+
+    /// Maps or programs of this agent cannot be had: what an agent before has left will not be right for long.
+    pub fn set_refused(&self) {
+        self.state.lock().inherited = false;
     }
 
     /// Whether load balancers may send this node new connections.
     pub fn set_eligible(&self, eligible: bool) {
-        self.state.lock().eligible = eligible;
+        let before = std::mem::replace(&mut self.state.lock().eligible, eligible);
+        if before != eligible {
+            // It is kept with the checks.
+            self.checks.send_modify(|_| {});
+        }
     }
 
     /// The answer of kube-proxy's health check.
@@ -152,8 +186,15 @@ pub async fn run(
     health: Arc<Health>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let file = PathBuf::from(FILE);
+    if let Some(remembered) = remembered::load(&file).filter(|_| attach::is_attached(&context.config.bpffs)) {
+        tracing::info!(checks = remembered.checks.len(), "load balancers are answered as last known");
+        health.inherit(remembered);
+    }
     let mut servers = JoinSet::new();
+    servers.spawn(remembered::run(health.clone(), file, cancel.child_token()));
     let mut checks = health.checks.subscribe();
+    checks.mark_changed();
     let mut ports: BTreeMap<u16, DropGuard> = BTreeMap::new();
     let mut own = context.config.services.health;
     let mut told: BTreeMap<u16, String> = BTreeMap::new();

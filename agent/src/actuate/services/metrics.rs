@@ -153,6 +153,19 @@ impl Collector for Counted {
                 ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
             }
         }
+        let warm = self.programs.warm();
+        for (name, help, value) in [
+            (
+                "warm_fill",
+                "How full the table of flows that XDP has at hand is, from 0 to 1: those of about the last second, by a sample; when it is \
+                 full, flows drive each other out and take the longer way",
+                warm.fill().unwrap_or(f64::NAN),
+            ),
+            ("warm_capacity", "Flows that it has room for", warm.capacity() as f64),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
         let bytes = ConstGauge::new(map_bytes());
         let help = "Memory of the kernel in the maps that this agent holds";
         bytes.encode(encoder.encode_descriptor("map_bytes", help, None, bytes.metric_type())?)

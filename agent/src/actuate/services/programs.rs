@@ -101,6 +101,7 @@ impl Attachment {
                 (Err(error), _) => {
                     let message = format!("the programs cannot be loaded: {:#}", anyhow::Error::from(error));
                     self.part.not_ready(shortened(&message));
+                    self.health.set_refused();
                     Refusal { reason: "ProgramsRefused", message }
                 }
                 (Ok(()), None) => anyhow::bail!("the packet programs were not looked at"),

@@ -97,8 +97,17 @@ fn held(balancer: &Mutex<Balancer<Recorder>>) -> (usize, usize, usize) {
 
 #[test]
 fn the_table_of_connections_begins_no_larger_than_it_may_be() {
-    assert_eq!(capacity(1024).conntrack, 2048);
-    assert_eq!(capacity(u32::MAX).conntrack, MapCapacity::default().conntrack);
+    let check = |connections: u32, xdp: Early, gibibytes: u64, conntrack: u32, warm: u32| {
+        let found = capacity(connections, xdp, gibibytes << 30);
+        assert_eq!((found.conntrack, found.warm), (conntrack, warm), "{connections} {xdp:?} {gibibytes}");
+    };
+    check(1024, Early::Off, 16, 2048, 0);
+    check(u32::MAX, Early::Off, 16, 262_144, 0);
+    // XDP: as many flows at hand, within a share of the memory.
+    check(1024, Early::Native, 16, 2048, 131_072);
+    check(524_288, Early::Auto, 16, 262_144, 524_288);
+    check(4 << 20, Early::Generic, 16, 262_144, 1 << 20);
+    check(4 << 20, Early::Native, 1, 262_144, 131_072);
 }
 
 #[test]
@@ -110,8 +119,7 @@ fn events_are_about_objects_by_their_uids() {
         assert_eq!((about.namespace.as_deref(), about.uid.as_deref()), (Some("ns"), uid));
     };
     check(&ServiceName::new("ns", "web"), "Service", "web", Some("of-the-service"));
-    let host_port =
-        |pod: &str| ServiceName::of_host_port(&format!("ns/{pod} 8080/tcp 10.0.0.1 x@eth0"));
+    let host_port = |pod: &str| ServiceName::of_host_port(&format!("ns/{pod} 8080/tcp 10.0.0.1 x@eth0"));
     check(&host_port("web-0"), "Pod", "web-0", Some("of-the-pod"));
     check(&host_port("web-1"), "Pod", "web-1", None);
 }
