@@ -18,9 +18,11 @@ use crate::actuate::network::{CONFLIST, PLUGIN, STATE};
 use crate::actuate::services::HEALTH_CHECKS;
 use crate::dns::{self, address, keeper};
 
+/// Looks for one part of it.
+type Look = fn(&Options) -> anyhow::Result<Vec<Found>>;
+
 /// The parts, in the order in which they go.
-pub(super) const PARTS: [fn(&Options) -> anyhow::Result<Vec<Found>>; 6] =
-    [configuration, names, programs, network, files, folders];
+pub(super) const PARTS: [Look; 6] = [configuration, names, programs, network, files, folders];
 
 /// What makes the runtime call our plugin: first of all, so that no pod is given to it meanwhile.
 fn configuration(options: &Options) -> anyhow::Result<Vec<Found>> {
@@ -108,11 +110,10 @@ fn network(options: &Options) -> anyhow::Result<Vec<Found>> {
     for link in links {
         let name = link.name;
         let pod = attachments.get(&name).map(|(pod, _)| pod.clone());
-        if name == overlay::DEVICE {
+        let is_of_a_pod = pod.is_some() || is_of_a_pod(&name);
+        if name == overlay::DEVICE || (options.pods && is_of_a_pod) {
             all.push(device(name));
-        } else if options.pods && (pod.is_some() || is_of_a_pod(&name)) {
-            all.push(device(name));
-        } else if pod.is_some() || is_of_a_pod(&name) {
+        } else if is_of_a_pod {
             let pod = pod.unwrap_or_else(|| "a pod".to_owned());
             let why = format!("it connects {pod}, which runs; drain the node first, or give --pods");
             all.push(Found { kind: "device", name, fate: Err(why) });
