@@ -79,7 +79,11 @@ pub fn run(kernel: &Kernel, script: &str, mut line: impl FnMut(&str)) -> Result<
         match lines.recv_timeout(SILENCE) {
             Ok(text) if text.contains(ALIVE) => {}
             Ok(text) => match text.split_once(END).and_then(|(_, number)| number.trim().parse().ok()) {
-                Some(code) => end = End::Code(code),
+                Some(code) => {
+                    // What is left is thrown away with the guest.
+                    end = End::Code(code);
+                    break;
+                }
                 None => line(&text),
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
