@@ -333,6 +333,9 @@ impl Work {
         self.health.set_checks(balancer.checks());
         self.health.set_written(true);
         for (name, problems) in outcome.problems {
+            if problems.is_none() && feeds.told.is_empty() {
+                continue;
+            }
             let about = about(&name, &problems.uid, &feeds.pod_uids);
             feeds.told.tell(&about, "AddressInUse", problems.contested);
             feeds.told.tell(&about, "ServiceNotServed", problems.unwritten.into_iter().collect());

@@ -291,12 +291,14 @@ impl Batch {
 mod tests {
     use super::*;
 
+    type Case = (&'static [(u64, u64)], u64, bool);
+
     #[test]
     fn stays_awake_for_those_who_ask_on() {
         let start = Instant::now();
         let at = |micros: u64| start + Duration::from_micros(micros);
         // When questions came and were answered, and whether the thread waits awake so long after the last answer.
-        let cases: &[(&[(u64, u64)], u64, bool)] = &[
+        let cases: &[Case] = &[
             (&[], 0, false),
             (&[(0, 10)], 20, false),
             (&[(0, 10), (50, 60)], 70, true),

@@ -80,6 +80,13 @@ pub(super) struct Problems {
     pub(super) unwritten: Option<String>,
 }
 
+impl Problems {
+    /// Whether all is well.
+    pub(super) fn is_none(&self) -> bool {
+        self.contested.is_empty() && self.unwritten.is_none()
+    }
+}
+
 impl<M: ServiceMaps> Balancer<M> {
     pub(super) fn new(maps: M, table: Table, names: Option<Names>, metrics: ServiceMetrics) -> Self {
         Self {

@@ -245,17 +245,16 @@ impl<R: Reader> List<R> {
     }
 }
 
+/// An object, if there is anything to tell of it, and how long it is.
+type Read<T> = Step<(Option<T>, usize)>;
+
 /// Whether it may be only that something is not all there: a number that is cut off is no number to the parser.
 fn may_go_on(error: &serde_json::Error, is_end: bool) -> bool {
     error.is_eof() || !is_end && error.is_syntax()
 }
 
-/// The object at the beginning of these bytes, if there is anything to tell of it, and how long it is.
-fn read_one<R: Reader>(
-    reader: &R,
-    bytes: &[u8],
-    is_end: bool,
-) -> Result<Step<(Option<R::Object>, usize)>, serde_json::Error> {
+/// The object at the beginning of these bytes.
+fn read_one<R: Reader>(reader: &R, bytes: &[u8], is_end: bool) -> Result<Read<R::Object>, serde_json::Error> {
     let mut values = Deserializer::from_slice(bytes).into_iter::<R::Raw<'_>>();
     let error = match values.next() {
         Some(Ok(raw)) => {
