@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use pagurus_tests::daemon::{Agent, ControlPlane};
+use pagurus_tests::daemon::{Agent, ApiServer};
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Host, Node, Topology};
 use serde_json::{Value, json};
@@ -86,23 +86,6 @@ pub async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(
     Ok(())
 }
 
-/// What a cluster has besides: the nodes, and the Service of its DNS at [`DNS`].
-pub async fn prepare(client: &Client, nodes: &[Node]) -> Result<()> {
-    let api: Api<NodeObject> = Api::all(client.clone());
-    for node in nodes {
-        let object = json!({"metadata": {"name": node.host.name}, "spec": {"podCIDRs": node.pod_cidrs()}});
-        api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-    }
-    // The API server makes it a moment after its start.
-    let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
-    let begun = Instant::now();
-    while services.get_opt("kube-dns").await?.is_none() {
-        ensure!(begun.elapsed() < PATIENCE, "there is no Service kube-system/kube-dns");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
 /// Starts an agent on a node that has never had one; how long it took until everything was in place.
 fn started(node: &Node, kubeconfig: &Path) -> Result<(Agent, f64)> {
     let start = Instant::now();
@@ -140,17 +123,12 @@ fn maps(pid: u32) -> Result<BTreeMap<u32, f64>> {
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let mut topology = Topology::new(sandbox, 2)?;
-    let control = ControlPlane::start()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let client = runtime.block_on(async {
-        let client = control.client().await?;
-        prepare(&client, &topology.nodes).await?;
-        fill(&client, 0..SERVICES, |_| ENDPOINTS).await?;
-        anyhow::Ok(client)
-    })?;
+    let api = ApiServer::start(&topology.nodes)?;
+    let client = api.client();
+    api.complete(fill(&client, 0..SERVICES, |_| ENDPOINTS))?;
     let [first, second] = topology.nodes.as_mut_slice() else { unreachable!("two nodes were asked for") };
     let pod = first.pod()?;
-    let (agent, took) = started(first, &control.kubeconfig())?;
+    let (agent, took) = started(first, &api.kubeconfig())?;
     let frontends = agent.metric("pagurus_agent_services_frontends")?;
     ensure!(frontends > f64::from(SERVICES), "{frontends} frontends");
     let memory = resident(agent.pid())?;
@@ -164,8 +142,8 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     ];
     rows.extend(names(&pod.host, &agent, effort)?);
     drop(agent);
-    runtime.block_on(fill(&client, SERVICES..SERVICES + MORE, |number| 6 + number % 2))?;
-    let (agent, took) = started(second, &control.kubeconfig())?;
+    api.complete(fill(&client, SERVICES..SERVICES + MORE, |number| 6 + number % 2))?;
+    let (agent, took) = started(second, &api.kubeconfig())?;
     let note = format!(
         "from the start of the process until it is ready, {} frontends; API server and agent on the same machine; resident {:.0} MiB",
         agent.metric("pagurus_agent_services_frontends")?,

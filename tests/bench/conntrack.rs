@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_datapath::conntrack::Conntrack;
 use pagurus_agent_datapath::{Config, MapCapacity};
 use pagurus_ebpf_abi::{Address, FLOW_ESTABLISHED, FLOW_REPLY, FlowState, FlowTuple, PROTOCOL_TCP, Port};
-use pagurus_tests::daemon::{Agent, ControlPlane};
+use pagurus_tests::daemon::{Agent, ApiServer};
 use pagurus_tests::dataplane::NODE_PORTS;
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Node, Topology};
 
 use crate::Effort;
-use crate::agent::{PATIENCE, prepare};
+use crate::agent::PATIENCE;
 use crate::row::Row;
 
 /// Connections; each has two entries.
@@ -111,11 +111,9 @@ fn settled(agent: &Agent) -> Result<()> {
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let topology = Topology::new(sandbox, 1)?;
-    let control = ControlPlane::start()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async { prepare(&control.client().await?, &topology.nodes).await })?;
+    let api = ApiServer::start(&topology.nodes)?;
     let node = topology.nodes.first().context("one node was asked for")?;
-    let mut agent = Agent::start(node, &control.kubeconfig(), &["--conntrack-max", "4194304"])?;
+    let mut agent = Agent::start(node, &api.kubeconfig(), &["--conntrack-max", "4194304"])?;
     agent.ready(PATIENCE)?;
     let time = Duration::from_secs(3 * effort.rounds as u64);
     let share = |agent: &Agent| -> Result<f64> {

@@ -6,64 +6,28 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PostParams;
-use kube::{Api, Client};
 use nix::sys::signal::Signal;
-use pagurus_tests::daemon::{Agent, ControlPlane};
+use pagurus_tests::daemon::{Agent, ApiServer, SERVICE_PORT, TARGET};
 use pagurus_tests::load::{Kind, Load, Report};
 use pagurus_tests::netns::Sandbox;
-use pagurus_tests::topology::{Node, Pod, Topology, tcp_server, udp_server};
+use pagurus_tests::topology::{Topology, tcp_server, udp_server};
 use serde_json::json;
 
 use crate::Effort;
-use crate::agent::{PATIENCE, fill, prepare};
+use crate::agent::{PATIENCE, fill};
 use crate::row::Row;
 
 /// The address of the Service.
 const ADDRESS: &str = "10.96.7.7";
-/// Its port, its NodePort, and where its pods listen.
-const PORT: u16 = 80;
+/// Its NodePort.
 const NODE_PORT: u16 = 30_080;
-const TARGET: u16 = 8080;
 /// Services that are added so that every map grows several times.
 const GROWTH: u32 = 20_000;
-
-/// Creates the Service of all, over TCP and UDP, and its endpoints.
-async fn serve(client: &Client, pods: &[(&Node, &Pod)]) -> Result<()> {
-    let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": TARGET, "nodePort": NODE_PORT});
-    let service = json!({
-        "metadata": {"name": "web"},
-        "spec": {"type": "NodePort", "clusterIP": ADDRESS, "ports": [port("t", "TCP"), port("u", "UDP")]},
-    });
-    let endpoints: Vec<_> = pods
-        .iter()
-        .map(|(node, pod)| json!({"addresses": [pod.ips.v4], "nodeName": node.host.name, "conditions": {"ready": true}}))
-        .collect();
-    let slice = json!({
-        "metadata": {"name": "web-1", "labels": {
-            "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "bench"}},
-        "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{"name": "t", "port": TARGET, "protocol": "TCP"}, {"name": "u", "port": TARGET, "protocol": "UDP"}],
-    });
-    let services: Api<Service> = Api::namespaced(client.clone(), "default");
-    services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
-    Ok(())
-}
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let mut topology = Topology::new(sandbox, 2)?;
-    let control = ControlPlane::start()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let client = runtime.block_on(async {
-        let client = control.client().await?;
-        prepare(&client, &topology.nodes).await?;
-        anyhow::Ok(client)
-    })?;
+    let api = ApiServer::start(&topology.nodes)?;
     let mut pods = Vec::new();
     for node in &mut topology.nodes {
         pods.push(node.pod()?);
@@ -76,16 +40,16 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         servers.push(udp_server(&pod.host, ip, TARGET, &pod.host.name)?);
     }
     let backends: Vec<_> = topology.nodes.iter().zip(&pods).collect();
-    runtime.block_on(serve(&client, &backends))?;
+    api.serve("web", &[ADDRESS.parse()?], Some(NODE_PORT), &json!({}), &backends)?;
     let mut agents = Vec::new();
     for node in &topology.nodes {
-        let mut agent = Agent::start(node, &control.kubeconfig(), &[])?;
+        let mut agent = Agent::start(node, &api.kubeconfig(), &[])?;
         agent.ready(PATIENCE)?;
         agents.push(agent);
     }
     let begin = || -> Result<Load> {
         let mut load = Load::default();
-        let inside: SocketAddr = format!("{ADDRESS}:{PORT}").parse()?;
+        let inside: SocketAddr = format!("{ADDRESS}:{SERVICE_PORT}").parse()?;
         let outside = SocketAddr::new(topology.nodes[0].ips.v4.into(), NODE_PORT);
         for kind in [Kind::Connections, Kind::Stream, Kind::Datagrams] {
             load.add(&caller.host, kind, inside, Duration::ZERO)?;
@@ -104,7 +68,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         for _ in 0..times {
             for (agent, node) in agents.iter_mut().zip(&topology.nodes) {
                 agent.end(signal)?;
-                *agent = Agent::start(node, &control.kubeconfig(), &[])?;
+                *agent = Agent::start(node, &api.kubeconfig(), &[])?;
                 agent.ready(PATIENCE)?;
             }
             load.go_on(100)?;
@@ -113,7 +77,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     }
     let (load, start) = (begin()?, Instant::now());
     let before = capacity(&agents[0])?;
-    runtime.block_on(fill(&client, 0..GROWTH, |_| 4))?;
+    api.complete(fill(&api.client(), 0..GROWTH, |_| 4))?;
     load.go_on(100)?;
     let note = format!(
         "{GROWTH} Services more; places in the maps before {before}, after {}",

@@ -3,6 +3,10 @@
 //!
 //! Must not know: what is asked of them.
 
+mod api;
+
+pub use api::{ApiServer, NODES, PORT as SERVICE_PORT, SERVICES, SLICES, TARGET};
+
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -141,10 +145,15 @@ pub fn home(node: &Node) -> PathBuf {
 /// # Errors
 /// The home cannot be made.
 pub fn tool(node: &Node, arguments: &[&str]) -> Result<Command> {
+    tool_of(&program("pagurus-agent")?, node, arguments)
+}
+
+/// As [`tool`], of another program file.
+fn tool_of(program: &Path, node: &Node, arguments: &[&str]) -> Result<Command> {
     let directory = home(node);
     fs::create_dir_all(directory.join("lib")).with_context(|| format!("create {}", directory.display()))?;
     fs::create_dir_all(RUN).with_context(|| format!("create {RUN}"))?;
-    let mut command = Command::new(program("pagurus-agent")?);
+    let mut command = Command::new(program);
     command.args(arguments);
     let run = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes())?;
     let lib = std::ffi::CString::new(directory.join("lib").as_os_str().as_encoded_bytes())?;
@@ -173,8 +182,16 @@ impl Agent {
     /// # Errors
     /// It cannot be started.
     pub fn start(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_program(&program("pagurus-agent")?, node, kubeconfig, arguments)
+    }
+
+    /// As [`start`](Self::start), of another program file.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_program(program: &Path, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = home(node);
-        let mut command = tool(node, &["--kubelet", "off"])?;
+        let mut command = tool_of(program, node, &["--kubelet", "off"])?;
         command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", &node.host.name]);
         command.arg("--node-ip").arg(format!("{},{}", node.ips.v4, node.ips.v6));
         if !arguments.iter().any(|argument| argument.starts_with("--pod-network")) {

@@ -285,9 +285,18 @@ impl Cluster {
     /// # Errors
     /// The kernel refused something.
     pub fn new(sandbox: &Sandbox, nodes: u8, options: &Options) -> Result<Self> {
-        let topology = Topology::new(sandbox, nodes)?;
+        Self::of(sandbox, &vec![*options; nodes.into()])
+    }
+
+    /// A node for each of these.
+    ///
+    /// # Errors
+    /// The kernel refused something.
+    pub fn of(sandbox: &Sandbox, options: &[Options]) -> Result<Self> {
+        let topology = Topology::new(sandbox, u8::try_from(options.len())?)?;
         let addresses: Vec<IpAddr> = topology.nodes.iter().flat_map(|node| node.ips.both()).collect();
-        let planes = topology.nodes.iter().map(|node| Plane::start(node, options, &addresses));
+        let nodes = topology.nodes.iter().zip(options);
+        let planes = nodes.map(|(node, options)| Plane::start(node, options, &addresses));
         let planes = planes.collect::<Result<Vec<_>>>()?;
         Ok(Self { planes, topology })
     }

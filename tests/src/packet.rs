@@ -16,6 +16,7 @@ mod tests;
 
 pub use arp::Arp;
 pub use checksum::{crc32c, internet};
+pub use decode::joined;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

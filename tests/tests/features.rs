@@ -47,6 +47,7 @@ const PARTS: &[Part] = &[
     ("external traffic policy Local", outside::local_policy_keeps_the_clients_address),
     ("source ranges", outside::source_ranges),
     ("session affinity", policies::clients_stay_with_their_endpoint),
+    ("the time of session affinity", policies::clients_stay_for_a_time),
     ("internal traffic policy Local", policies::internal_local_policy),
     ("datagrams when their endpoint goes", live::datagrams_go_elsewhere_when_their_endpoint_goes),
     ("connections to draining endpoints", live::connections_to_draining_endpoints_live),

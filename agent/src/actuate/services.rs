@@ -174,7 +174,7 @@ impl Work {
         let debug = shared.clone();
         context.debug.register("services", move || debug.lock().explain());
         metrics::register_counters(&context.metrics, &shared, counts);
-        part.not_ready("waiting for the lists of Services and EndpointSlices");
+        part.not_ready("waiting for the lists of Services, EndpointSlices and Nodes");
         // Until everything is known.
         while !feeds.is_complete() {
             tokio::select! {
@@ -279,6 +279,7 @@ impl Work {
             services_complete: false,
             slices_complete: false,
             pod_uids: BTreeMap::new(),
+            nodes_known: false,
             pods_known: !self.context.config.pod_network,
             addresses_changed: false,
         }

@@ -163,6 +163,33 @@ fn fill(mut made: Packet, number: u8, body: &[u8]) -> Result<Packet> {
     Ok(made)
 }
 
+/// The packet that these are the fragments of, the first one first.
+///
+/// # Errors
+/// One is missing, or is not a fragment; what they are together is no packet.
+pub fn joined(parts: &[Packet]) -> Result<Packet> {
+    let first = parts.first().context("no fragments")?;
+    let mut bytes = Vec::new();
+    for part in parts {
+        let fragment = part.fragment.with_context(|| format!("{part:?} is whole"))?;
+        ensure!(usize::from(fragment.offset) == bytes.len(), "{} bytes, then {part:?}", bytes.len());
+        match &part.body {
+            Body::Cut { source_port, destination_port, rest, .. } => {
+                bytes.extend(source_port.to_be_bytes());
+                bytes.extend(destination_port.to_be_bytes());
+                bytes.extend(rest);
+            }
+            Body::Other { bytes: more, .. } => bytes.extend(more),
+            body => anyhow::bail!("a fragment with {body:?}"),
+        }
+    }
+    let ends = parts.last().and_then(|part| part.fragment).is_some_and(|last| !last.more);
+    ensure!(ends, "the last fragment is missing");
+    let body = Body::Other { protocol: first.protocol(), bytes };
+    let id = if first.is_v4() { first.id } else { 0 };
+    Packet::parse(&Packet { fragment: None, id, body, ..first.clone() }.build())
+}
+
 /// The beginning of a body.
 pub(super) fn beginning(number: u8, bytes: &[u8]) -> Body {
     if bytes.len() < 4 || ![protocol::TCP, protocol::UDP, protocol::SCTP].contains(&number) {

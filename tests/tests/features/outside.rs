@@ -15,13 +15,13 @@ const BALANCER: [&str; 2] = ["198.51.100.10", "2001:db8:51::10"];
 const EXTERNAL: [&str; 2] = ["198.51.100.20", "2001:db8:51::20"];
 
 /// The Service with all kinds of addresses.
-fn published() -> Result<Service> {
+pub(super) fn published() -> Result<Service> {
     let parse = |texts: [&str; 2]| -> Result<Vec<IpAddr>> { Ok(vec![texts[0].parse()?, texts[1].parse()?]) };
     Ok(Service { load_balancer_ips: parse(BALANCER)?, external_ips: parse(EXTERNAL)?, ..web() })
 }
 
 /// The client's way to load balancers' addresses: through a node.
-fn route_through(ground: &Ground, node: usize) -> Result<()> {
+pub(super) fn route_through(ground: &Ground, node: usize) -> Result<()> {
     for address in BALANCER.iter().chain(&EXTERNAL) {
         let ip: IpAddr = address.parse()?;
         let via = ground.node(node).ips.like(ip).to_string();
@@ -31,7 +31,7 @@ fn route_through(ground: &Ground, node: usize) -> Result<()> {
 }
 
 /// Where the Service is reached through a node.
-fn frontends(ground: &Ground, node: usize) -> Result<Vec<(Protocol, SocketAddr)>> {
+pub(super) fn frontends(ground: &Ground, node: usize) -> Result<Vec<(Protocol, SocketAddr)>> {
     let mut all = Vec::new();
     for (_, protocol, port, node_port, _) in PORTS {
         all.extend(ground.node(node).ips.both().map(|ip| (protocol, SocketAddr::new(ip, node_port))));

@@ -2,34 +2,14 @@
 
 use super::node::{FAMILIES, at, ready};
 use super::programs::{DROP, PASS, Programs, Ran, Service};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use pagurus_ebpf_abi::NODE_MASQUERADE;
 use pagurus_tests::netns::isolated;
-use pagurus_tests::packet::{Body, Packet, other, protocol, udp};
+use pagurus_tests::packet::{Packet, joined, protocol, udp};
 
 /// A datagram to a Service in fragments of this many bytes, in order.
 fn fragments(client: &str, vip: &str, id: u32) -> Vec<Packet> {
     udp().from(client).to(vip).id(id).payload(&(0..200).collect::<Vec<u8>>()).fragments(64)
-}
-
-/// The datagram that these frames are the fragments of.
-fn joined(frames: &[Ran]) -> Result<Packet> {
-    let mut bytes = Vec::new();
-    for (place, frame) in frames.iter().map(Ran::packet).enumerate() {
-        match (place, frame.body) {
-            (0, Body::Cut { source_port, destination_port, rest, .. }) => {
-                bytes.extend(source_port.to_be_bytes());
-                bytes.extend(destination_port.to_be_bytes());
-                bytes.extend(rest);
-            }
-            (1.., Body::Other { bytes: more, .. }) => bytes.extend(more),
-            (_, body) => bail!("fragment {place} is {body:?}"),
-        }
-    }
-    let first = frames[0].packet();
-    let whole =
-        other(protocol::UDP, &bytes).from(&first.source.to_string()).to(&first.destination.to_string());
-    Packet::parse(&whole.build())
 }
 
 #[test]
@@ -48,7 +28,7 @@ fn become_one_datagram_to_the_backend() {
                     .iter()
                     .map(|fragment| programs.run("from_pod", fragment))
                     .collect::<Result<Vec<_>>>()?;
-                let whole = joined(&ran)?;
+                let whole = joined(&ran.iter().map(Ran::packet).collect::<Vec<_>>())?;
                 let wanted = udp().from(client).to(server).payload(&(0..200).collect::<Vec<u8>>());
                 ensure!(whole.body == wanted.body && whole.destination == wanted.destination, "{whole:?}");
                 // And back, in fragments too.
@@ -56,7 +36,7 @@ fn become_one_datagram_to_the_backend() {
                     .iter()
                     .map(|fragment| programs.run("from_outside", fragment))
                     .collect::<Result<Vec<_>>>()?;
-                let whole = joined(&ran)?;
+                let whole = joined(&ran.iter().map(Ran::packet).collect::<Vec<_>>())?;
                 let wanted = udp().from(vip).to(client).payload(&(0..200).collect::<Vec<u8>>());
                 ensure!(whole.body == wanted.body && whole.source == wanted.source, "{whole:?}");
             }

@@ -43,6 +43,8 @@ pub(super) struct Feeds {
     pub(super) slices_complete: bool,
     /// Uids of the pods connected here, by namespace and name.
     pub(super) pod_uids: BTreeMap<(String, String), String>,
+    /// The nodes are known: without them NodePorts would be nobody's.
+    pub(super) nodes_known: bool,
     /// The pods connected here are known, or nobody connects any.
     pub(super) pods_known: bool,
     /// Nodes, devices or addresses are not as they were.
@@ -73,7 +75,7 @@ impl Feeds {
 
     /// Whether everything there is has been told.
     pub(super) fn is_complete(&self) -> bool {
-        self.services_complete && self.slices_complete && self.pods_known
+        self.services_complete && self.slices_complete && self.nodes_known && self.pods_known
     }
 
     /// When this change came, which `next` has just answered.
@@ -176,6 +178,7 @@ impl Feeds {
         self.addresses_changed = true;
         let seen = self.sources.devices.borrow_and_update().clone();
         let Some(nodes) = self.sources.nodes.borrow_and_update().clone() else { return };
+        self.nodes_known = true;
         let zone = nodes.get(&self.node_name).and_then(|node| node.zone.as_deref());
         desired.set_node(&self.node_name, zone);
         desired.set_addresses(addresses(&nodes, &self.node_name, &seen, config));

@@ -49,6 +49,7 @@ fn feeds_of(client: kube::Client) -> Feeds {
         services_complete: false,
         slices_complete: false,
         pod_uids: BTreeMap::new(),
+        nodes_known: true,
         pods_known: true,
         addresses_changed: false,
     }

@@ -183,6 +183,11 @@ impl Attempt {
         received(between(tcp().rst().numbers(7, 9), self.from(), self.to()))
     }
 
+    /// A datagram in the middle of the connection that is too long for one packet.
+    pub(super) fn long(&self, random: &mut Random, id: u32) -> Packet {
+        long(random, self.from(), self.to(), id)
+    }
+
     /// A packet in the middle of the connection.
     pub(super) fn next(&self, random: &mut Random) -> Packet {
         let packet = middle(random, self.connection.protocol);
@@ -203,6 +208,12 @@ pub(super) fn answer(
         (protocol, _) => middle(random, protocol),
     };
     shaped(random, between(packet, from, to))
+}
+
+/// A datagram between these that has to go in fragments.
+pub(super) fn long(random: &mut Random, from: SocketAddr, to: SocketAddr, id: u32) -> Packet {
+    let length = 200 + random.below(1000);
+    received(between(udp().payload(&random.bytes(length)), from, to)).id(id)
 }
 
 fn middle(random: &mut Random, protocol: Protocol) -> Packet {

@@ -11,7 +11,7 @@ use pagurus_agent_core::services::ServiceName;
 use pagurus_agent_core::services::kube_proxy::{Cluster, Holder, Verdict, is_direct};
 use pagurus_agent_datapath::reading::Reader;
 use pagurus_ebpf_abi::programs;
-use pagurus_tests::packet::Packet;
+use pagurus_tests::packet::{Packet, joined};
 
 use super::attempt::{self, Attempt, Client};
 use super::node::{GATEWAY, Node, OWN};
@@ -35,6 +35,8 @@ pub(super) struct Seen {
     errors: usize,
     begun_again: usize,
     sockets: usize,
+    fragmented: usize,
+    astray: usize,
 }
 
 impl Seen {
@@ -42,10 +44,11 @@ impl Seen {
     pub(super) fn is_everything(&self) -> bool {
         let Self { connections, elsewhere, kept, replaced, hairpins, handed_on, masqueraded, .. } = *self;
         let Self { refused, dropped, stayed, early, errors, begun_again, sockets, .. } = *self;
+        let Self { fragmented, astray, .. } = *self;
         let first = [connections, elsewhere, kept, replaced, hairpins, handed_on, masqueraded];
         first
             .into_iter()
-            .chain([refused, dropped, stayed, early, errors, begun_again, sockets])
+            .chain([refused, dropped, stayed, early, errors, begun_again, sockets, fragmented, astray])
             .all(|count| count > 0)
     }
 }
@@ -199,7 +202,8 @@ impl<'a> Run<'a> {
             said::knows(&next, &chosen)?;
         }
         if source == Source::HandedOn {
-            return self.again(attempt, mapping);
+            self.again(attempt, mapping)?;
+            return self.long(attempt, mapping);
         }
         self.middle(attempt, packet, &observed, mapping)?;
         if attempt.connection.protocol == Protocol::Tcp && self.random.once_in(4) {
@@ -321,6 +325,7 @@ impl<'a> Run<'a> {
         mapping: Mapping,
     ) -> Result<()> {
         self.again(attempt, mapping)?;
+        self.long(attempt, mapping)?;
         let Some(program) = attempt.program_of_answers(&mapping.destination.ip()) else { return Ok(()) };
         for turn in 0..2 {
             let answer = attempt::answer(self.random, mapping.destination, mapping.source, attempt, turn);
@@ -331,6 +336,15 @@ impl<'a> Run<'a> {
             self.becomes("an answer", program, &answer, back)?;
         }
         self.again(attempt, mapping)?;
+        if attempt.connection.protocol == Protocol::Udp && self.random.once_in(2) {
+            let id = self.next_id();
+            let answer = attempt::long(self.random, mapping.destination, mapping.source, id);
+            self.in_fragments(
+                program,
+                &answer,
+                Mapping { source: attempt.to(), destination: attempt.from() },
+            )?;
+        }
         if self.random.once_in(2) {
             self.error(attempt, packet, observed, program)?;
         }
@@ -344,6 +358,54 @@ impl<'a> Run<'a> {
             self.early(&packet, mapping)?;
         }
         self.becomes("a later packet", attempt.program(), &packet, mapping)
+    }
+
+    /// A long datagram, now and then.
+    fn long(&mut self, attempt: &Attempt, mapping: Mapping) -> Result<()> {
+        if attempt.connection.protocol != Protocol::Udp || self.random.once_in(2) {
+            return Ok(());
+        }
+        let id = self.next_id();
+        let packet = attempt.long(self.random, id);
+        self.in_fragments(attempt.program(), &packet, mapping)
+    }
+
+    /// Another one for each datagram in fragments.
+    fn next_id(&mut self) -> u32 {
+        self.seen.fragmented += 1;
+        self.seen.fragmented as u32 & 0xffff
+    }
+
+    /// A datagram in fragments, in order or not: behind the first one all become what the datagram should. One that comes before it is
+    /// nobody's: it goes nowhere, or on as it is.
+    fn in_fragments(&mut self, program: &str, packet: &Packet, mapping: Mapping) -> Result<()> {
+        let size = 8 * (4 + self.random.below(20));
+        let parts = packet.fragments(size);
+        let first = if self.random.once_in(2) { 0 } else { self.random.below(parts.len()) };
+        let context = |part: &Packet| format!("a fragment at {program}, to become {mapping:?}: {part:?}");
+        for part in parts.iter().skip(1).take(first) {
+            let before = self.node.drops()?;
+            let ran = self.node.run(program, part).with_context(|| context(part))?;
+            let noted = outcome::noted(&before, &self.node.drops()?);
+            outcome::is_astray(&ran, part, &noted).with_context(|| context(part))?;
+            self.seen.astray += 1;
+        }
+        let mut whole = Vec::new();
+        // Those that came too early are sent once more, and the last one may overtake others.
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        if self.random.once_in(2) {
+            order[1..].reverse();
+        }
+        for place in order {
+            let part = &parts[place];
+            let ran = self.node.run(program, part).with_context(|| context(part))?;
+            whole.push((place, outcome::sent(&ran, part).with_context(|| context(part))?));
+        }
+        whole.sort_by_key(|(place, _)| *place);
+        let whole: Vec<Packet> = whole.into_iter().map(|(_, part)| part).collect();
+        let observed = joined(&whole).with_context(|| context(packet))?;
+        let id = if packet.is_v4() { packet.id } else { 0 };
+        is_mapped(&observed, &Packet { id, ..packet.clone() }, mapping).with_context(|| context(packet))
     }
 
     fn becomes(&self, what: &str, program: &str, packet: &Packet, mapping: Mapping) -> Result<()> {

@@ -81,6 +81,15 @@ pub(super) fn is_left(ran: &Ran, original: &Packet, noted: &[&str]) -> Result<()
     Ok(())
 }
 
+/// A later fragment whose first nobody has seen: dropped as such, or it goes on with nothing of it translated.
+pub(super) fn is_astray(ran: &Ran, original: &Packet, noted: &[&str]) -> Result<()> {
+    if ran.code == DROP {
+        ensure!(*noted == ["fragment"], "dropped, and noted as {noted:?}");
+        return Ok(());
+    }
+    is_left(ran, original, noted)
+}
+
 /// It is dropped for this reason.
 pub(super) fn is_dropped(ran: &Ran, why: Why, noted: &[&str]) -> Result<()> {
     let reason = match why {
