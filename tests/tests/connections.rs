@@ -134,8 +134,7 @@ fn in_a_full_table_connections_live_and_the_hash_decides() {
         // Each of these has its two entries.
         let living = ground.load(&[Kind::Stream], [30_080, 30_053], Duration::from_millis(5))?;
         // None of these needs one: their endpoints' nodes answer themselves.
-        let stateless =
-            ground.load(&[Kind::Stream, Kind::Datagrams], [30_081, 30_054], Duration::from_millis(5))?;
+        let stateless = ground.load(&KINDS, [30_081, 30_054], Duration::from_millis(5))?;
         eventually("the table is full", PATIENCE, || {
             let counters = ground.cluster.planes[0].datapath.counters()?;
             Ok(counters.iter().any(|(name, count)| *name == "table_full" && *count > 0).then_some(()))

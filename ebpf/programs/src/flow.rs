@@ -174,9 +174,8 @@ fn untranslated(tuple: &FlowTuple) -> FlowState {
 #[inline(always)]
 fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
     let tuple = &work.tuple;
-    // A reset of a connection that is not known has nothing to reset.
     if tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0 {
-        return Step::LEAVE;
+        return reset(packet, work, hook);
     }
     let side = match hook {
         Hook::ToPod => return Step::LEAVE,
@@ -204,6 +203,24 @@ fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hoo
         Choice::BACKEND => to_backend(packet, work, config, hook, anew),
         Choice(reason) => Step::drop(reason),
     }
+}
+
+/// A reset of a connection that is not known has nothing to reset, but where the backend's node answers the client itself: that node
+/// knows it, and the tables know that node.
+#[inline(always)]
+fn reset<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
+    let is_handed_on = hook == Hook::FromOutside
+        && stages::find(Side::Outside)
+        && service::hands_on(work.service.flags)
+        && stages::choose(Side::Outside) == Choice::BACKEND
+        && work.backend.flags & BACKEND_LOCAL == 0;
+    if !is_handed_on {
+        return Step::LEAVE;
+    }
+    work.state.destination = work.backend.address;
+    work.state.destination_port = work.backend.port;
+    work.state.flags = FLOW_OUTSIDE | FLOW_DSR;
+    if packet.finds_way(work) { Step::HAND_ON } else { Step::LEAVE }
 }
 
 /// A flow that is for no Service. From a port that has one through a Service to the same place, its answers would look like those of
