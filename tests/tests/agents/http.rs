@@ -130,7 +130,9 @@ fn a_load_balancer_keeps_a_node_whose_agent_restarts_without_the_api_server() {
         let other = &cluster.topology.nodes[1];
         cluster.set_endpoints(&[other])?;
         asked(cluster, 0)?;
-        agent.end(Signal::SIGTERM)
+        // The node's last agent: with it goes who holds its DNS sockets.
+        drop(agent);
+        Ok(())
     });
 }
 
