@@ -6,23 +6,31 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::PostParams;
+use kube::{Api, Client};
 use nix::sys::signal::Signal;
 use pagurus_tests::daemon::{Agent, ApiServer, SERVICE_PORT, TARGET};
+use pagurus_tests::eventually::eventually;
 use pagurus_tests::load::{Kind, Load, Report};
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Topology, tcp_server, udp_server};
 use serde_json::json;
 
 use crate::Effort;
-use crate::agent::{PATIENCE, fill};
+use crate::agent::PATIENCE;
 use crate::row::Row;
 
 /// The address of the Service.
 const ADDRESS: &str = "10.96.7.7";
 /// Its NodePort.
 const NODE_PORT: u16 = 30_080;
-/// Services that are added so that every map grows several times.
-const GROWTH: u32 = 20_000;
+/// Services that are added, each of so many ports, so that every map grows: more frontends than there are places for at first.
+const GROWTH: u32 = 800;
+const PORTS: u16 = 100;
+/// Endpoints of each of them.
+const ENDPOINTS: u8 = 4;
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
@@ -77,14 +85,48 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     }
     let (load, start) = (begin()?, Instant::now());
     let before = capacity(&agents[0])?;
-    api.complete(fill(&api.client(), 0..GROWTH, |_| 4))?;
+    api.complete(grow(&api.client()))?;
+    let frontends = f64::from(GROWTH) * f64::from(PORTS);
+    for agent in &agents {
+        eventually("all frontends are served", PATIENCE, || {
+            Ok((agent.metric("pagurus_agent_services_frontends")? >= frontends).then_some(()))
+        })?;
+    }
     load.go_on(100)?;
     let note = format!(
-        "{GROWTH} Services more; places in the maps before {before}, after {}",
+        "{GROWTH} Services of {PORTS} ports more, {ENDPOINTS} endpoints each; places for frontends before {before}, after {}",
         capacity(&agents[0])?
     );
     rows.push(row("map growth under full load", &load.finish()?, &note, start));
     Ok(rows)
+}
+
+/// Creates the Services that are added, and their endpoints.
+async fn grow(client: &Client) -> Result<()> {
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    for number in 0..GROWTH {
+        let (high, low) = ((number / 250) as u8, (number % 250) as u8);
+        let name = format!("wide-{number}");
+        let each =
+            |port: u16| json!({"name": format!("p{port}"), "port": 1000 + port, "targetPort": 1000 + port});
+        let service = json!({"metadata": {"name": name}, "spec": {
+            "clusterIP": format!("10.96.{}.{}", 100 + high, 1 + low),
+            "ports": (0..PORTS).map(each).collect::<Vec<_>>(),
+        }});
+        let endpoints: Vec<_> = (0..ENDPOINTS)
+            .map(|place| json!({"addresses": [format!("11.{high}.{low}.{}", 1 + place)], "conditions": {"ready": true}}))
+            .collect();
+        let slice = json!({
+            "metadata": {"name": format!("{name}-1"), "labels": {
+                "kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "bench"}},
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": (0..PORTS).map(|port| json!({"name": format!("p{port}"), "port": 1000 + port, "protocol": "TCP"})).collect::<Vec<_>>(),
+        });
+        services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+        slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
+    }
+    Ok(())
 }
 
 /// Frontends divided by the fill of their map: its places.
