@@ -148,7 +148,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
         way("ours with 50,000 Services", on_many, measured(MANY)),
     ];
     let measure = |way: &Way| short_connections(&way.client, way.to, AT_ONCE, effort.time);
-    let series = alternate(&ways, effort.rounds, measure)?;
+    let series = alternate(&ways, effort.rounds * 2 + 1, measure)?;
     let note = said(&ways, &series);
     let rival = |of: usize| series[1].over(&series[of]).median().max(series[2].over(&series[of]).median());
     let ratio = |ours: usize, of: usize| series[ours].over(&series[of]).median();
@@ -194,7 +194,7 @@ fn from_outside(
         way("nftables behind an XDP program that passes everything", passing),
     ];
     let measure = |way: &Way| short_connections(&way.client, way.to, AT_ONCE, effort.time);
-    let series = alternate(&ways, effort.rounds, measure)?;
+    let series = alternate(&ways, effort.rounds * 2 + 1, measure)?;
     let note = said(&ways, &series);
     let ratio = |ours: usize| series[ours].over(&series[0]).median();
     Ok(vec![

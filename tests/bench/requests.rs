@@ -47,7 +47,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (at_once, aim) in [(1, 0.98), (32, 0.93)] {
         let measure = |way: &Way| requests(&way.client, way.to, at_once, effort.time);
-        let series = alternate(&ways, effort.rounds, measure)?;
+        let series = alternate(&ways, effort.rounds * 2 + 1, measure)?;
         let name = format!("requests/s over {at_once} at once: of node to node without us");
         let rival = series[1].over(&series[0]).median();
         let note = format!("{}; {}", said(&ways, &series), spent(&ways[2], at_once, effort)?);

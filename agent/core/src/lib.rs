@@ -4,6 +4,7 @@ pub mod addr;
 pub mod conntrack;
 pub mod devices;
 pub mod dns;
+pub mod hash;
 pub mod lb;
 pub mod names;
 pub mod node;

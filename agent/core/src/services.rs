@@ -13,7 +13,7 @@ pub mod select;
 
 mod names;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Family, Protocol};
+use crate::hash::HashMap;
 
 pub use compile::{Compiled, Member, Route};
 

@@ -2,7 +2,6 @@
 //!
 //! The programs do not know this map. Must not know: who reads it.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -13,6 +12,7 @@ use crate::Config;
 use crate::pins::{self, Pins};
 use crate::services::MapError;
 use crate::sys::{self, Cursor, MapShape};
+use pagurus_agent_core::hash::HashMap;
 
 /// The map, and its pin.
 pub(crate) const NAMES: &str = "NAMES";
@@ -71,7 +71,7 @@ impl Names {
             Err(other) => return Err(error("open")(other)),
         };
         let (mut cursor, mut keys, mut values) = (Cursor::default(), Vec::new(), Vec::new());
-        let (hasher, mut written) = (RandomState::new(), HashMap::new());
+        let (hasher, mut written) = (RandomState::new(), HashMap::default());
         while cursor.next::<u32, Text>(map.as_fd(), BATCH, &mut keys, &mut values).map_err(error("read"))? {
             let names = values.iter().map(|name| hasher.hash_one(name.to_string()));
             written.extend(keys.iter().copied().zip(names));

@@ -3,7 +3,6 @@
 //!
 //! Must not know: what is indexed.
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -20,6 +19,7 @@ use crate::index::wire::Head;
 mod list;
 mod watch;
 
+use pagurus_agent_core::hash::HashSet;
 use watch::Selection;
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
@@ -155,7 +155,7 @@ impl<K: Named + Send + 'static> Feed<K> {
         kind: &'static str,
         events: impl Stream<Item = Result<Event<K>, watch::WatchError>> + Send + 'static,
     ) -> Self {
-        let (known, arrived) = (HashSet::new(), Instant::now());
+        let (known, arrived) = (HashSet::default(), Instant::now());
         Self { kind, events: events.boxed(), known, listed: None, gone: Vec::new(), complete: false, arrived }
     }
 
@@ -204,7 +204,7 @@ impl<K: Named + Send + 'static> Feed<K> {
     fn take(&mut self, event: Event<K>) -> Option<Change<K>> {
         match event {
             // The first list takes nothing away.
-            Event::Init => self.listed = (!self.known.is_empty()).then(HashSet::new),
+            Event::Init => self.listed = (!self.known.is_empty()).then(HashSet::default),
             Event::InitApply(object) => {
                 let name = joined_of(&object);
                 if let Some(listed) = &mut self.listed {

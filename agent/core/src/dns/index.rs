@@ -2,7 +2,7 @@
 //!
 //! Must not know: what is answered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use hickory_proto::rr::Name;
 
 use super::packed::{Packed, PackedEndpoint};
 use super::{Kind, Service, Slice, Topic};
+use crate::hash::HashMap;
 
 /// How many topics are told apart; those of two names may be the same one, which only makes an answer forgotten too early.
 const TOPICS: usize = 1024;
@@ -104,9 +105,9 @@ impl Index {
             domain,
             entries: Vec::new(),
             free: Vec::new(),
-            ids: HashMap::new(),
-            namespaces: HashMap::new(),
-            slices: HashMap::new(),
+            ids: HashMap::default(),
+            namespaces: HashMap::default(),
+            slices: HashMap::default(),
             cluster_ips: BTreeSet::new(),
             endpoint_ips: BTreeSet::new(),
             hasher: RandomState::new(),

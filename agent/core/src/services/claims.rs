@@ -2,9 +2,10 @@
 //!
 //! Must not know: endpoints, maps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::Frontend;
+use crate::hash::HashMap;
 use crate::services::{Created, ServiceName};
 
 /// How good a claim is; the least wins. An address the cluster gave out itself comes first, then Services by age, then host ports.

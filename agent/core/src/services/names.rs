@@ -2,9 +2,9 @@
 //!
 //! Must not know: what a name names.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::hash::HashSet;
 use crate::services::ServiceName;
 
 /// The names in use.

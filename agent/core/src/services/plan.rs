@@ -17,7 +17,7 @@ mod ops;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -25,6 +25,7 @@ use ipnet::IpNet;
 pub use ops::{Capacity, Extent, Flags, Grown, Held, MapOp, Observed, ServiceNumber, Value};
 
 use crate::addr::{Backend, BackendId, Frontend};
+use crate::hash::HashMap;
 use crate::services::claims::Claims;
 use crate::services::{Compiled, NodeAddress, Route, ServiceName, maglev};
 use adopt::Adoption;

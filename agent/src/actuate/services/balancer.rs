@@ -2,7 +2,7 @@
 //!
 //! Must not know: watches, who is told. What is to be told is kept until it is taken.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::health::{Check, Checks};
 use super::metrics::ServiceMetrics;
+use pagurus_agent_core::hash::HashSet;
 
 /// So many Services are written at once when the agent starts.
 const TOGETHER: usize = 1024;

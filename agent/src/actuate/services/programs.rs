@@ -1,8 +1,9 @@
 //! The programs, beside the maps: verified while lists are read, attached once the maps say what they should, tried again when
 //! the kernel refuses them.
 //!
-//! All are verified before the first link gets another program: an upgrade that the kernel refuses leaves the old programs where
-//! they are, over maps that go on being written. Must not know: what the maps hold.
+//! All are verified before the first link gets another program. Programs of sockets that the kernel refuses leave every link as it is, over
+//! maps that go on being written; if it refuses only those of packets, sockets get theirs, and packets stay with the old ones, if there are
+//! any. Must not know: what the maps hold.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,11 +3,12 @@
 //! Must not know: how the maps were read. Ids, numbers and extents of Services that are still there are kept; what belongs to
 //! nobody goes once every Service has been planned.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
 use crate::addr::{Backend, BackendId, Frontend};
+use crate::hash::{HashMap, HashSet};
 use crate::services::plan::extents::Extents;
 use crate::services::plan::ids::Ids;
 use crate::services::plan::{
@@ -86,9 +87,9 @@ impl Table {
             backends[id.0 as usize] = Some(*held);
         }
         let known = |id: &u32| backends.get(*id as usize).is_some_and(Option::is_some);
-        let mut values = HashMap::with_capacity(observed.services.len());
-        let mut numbers: HashMap<ServiceNumber, Vec<Frontend>> = HashMap::new();
-        let mut led_to: HashSet<u32> = HashSet::new();
+        let mut values = HashMap::with_capacity_and_hasher(observed.services.len(), Default::default());
+        let mut numbers: HashMap<ServiceNumber, Vec<Frontend>> = HashMap::default();
+        let mut led_to: HashSet<u32> = HashSet::default();
         let mut generation = 0;
         for (frontend, value) in &observed.services {
             generation = generation.max(value.generation);
@@ -122,7 +123,7 @@ impl Table {
             extents.retire(extent, until);
             quarantine.push_back((until, Leaving::Slots(extent)));
         }
-        let mut orphans: HashMap<Backend, Vec<u32>> = HashMap::new();
+        let mut orphans: HashMap<Backend, Vec<u32>> = HashMap::default();
         for (id, held) in observed.backends.iter().filter(|(id, _)| !led_to.contains(&id.0)) {
             orphans.entry(held.backend).or_default().push(id.0);
         }
@@ -140,7 +141,7 @@ impl Table {
             orphans,
             ranges,
             slots: observed.slots,
-            right: HashSet::new(),
+            right: HashSet::default(),
         };
         Self {
             values,
@@ -149,7 +150,7 @@ impl Table {
             extents,
             ids,
             numbers: taken,
-            states: HashMap::new(),
+            states: HashMap::default(),
             generation,
             capacity: observed.capacity,
             limits,

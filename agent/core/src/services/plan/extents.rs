@@ -3,8 +3,9 @@
 //! Must not know: what the ids name. Free room is kept by place and by size; the smallest that is large enough is taken, and what
 //! is given back is joined with its neighbours. The room behind the last extent has no end.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::hash::HashMap;
 use crate::services::plan::Extent;
 
 /// What is known of an extent that is not free.
@@ -34,8 +35,13 @@ pub(super) struct Extents {
 
 impl Extents {
     pub(super) fn new(limit: u32) -> Self {
-        let mut this =
-            Self { free: BTreeMap::new(), by_size: BTreeSet::new(), kept: HashMap::new(), limit, used: 0 };
+        let mut this = Self {
+            free: BTreeMap::new(),
+            by_size: BTreeSet::new(),
+            kept: HashMap::default(),
+            limit,
+            used: 0,
+        };
         this.insert_free(0, limit);
         this
     }
