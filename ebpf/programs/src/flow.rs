@@ -111,12 +111,13 @@ fn is_first(work: &Work) -> bool {
 #[inline(always)]
 fn fitness(work: &mut Work, entry: &mut FlowState) -> Fitness {
     let is_first = is_first(work);
-    if is_first
-        && (conntrack::is_closed(entry)
-            || conntrack::find(&entry.other(work.tuple.protocol))
-                .is_some_and(|other| conntrack::is_closed(other)))
-    {
-        return Fitness::Stale;
+    if is_first {
+        work.other_key = entry.other(work.tuple.protocol);
+        if conntrack::is_closed(entry)
+            || conntrack::find(&work.other_key).is_some_and(|other| conntrack::is_closed(other))
+        {
+            return Fitness::Stale;
+        }
     }
     if entry.backend == 0 {
         return Fitness::Good;
@@ -173,9 +174,8 @@ fn untranslated(tuple: &FlowTuple) -> FlowState {
 /// Begins a flow, if it is one of ours.
 #[inline(always)]
 fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hook, anew: bool) -> Step {
-    let tuple = &work.tuple;
-    if tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0 {
-        return reset(packet, work, hook);
+    if is_reset(work) && hook != Hook::FromOutside {
+        return Step::LEAVE;
     }
     let side = match hook {
         Hook::ToPod => return Step::LEAVE,
@@ -192,35 +192,32 @@ fn begin<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook: Hoo
         }
     };
     if !stages::find(side) {
+        if is_reset(work) {
+            return Step::LEAVE;
+        }
         if anew {
             return Step::refuse(DROP_BACKEND_GONE);
         }
         // Early, only what is for Services is looked at.
         return if P::XDP { Step::LEAVE } else { straight(packet, work, hook) };
     }
+    // A reset of a connection that is not known has nothing to reset, but where the backend's node answers the client itself: that node
+    // knows it, and the tables know that node.
+    if is_reset(work) && !service::hands_on(work.service.flags) {
+        return Step::LEAVE;
+    }
     match stages::choose(side) {
-        Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
         Choice::BACKEND => to_backend(packet, work, config, hook, anew),
+        _ if is_reset(work) => Step::LEAVE,
+        Choice::REFUSE => Step::refuse(DROP_NO_ENDPOINT),
         Choice(reason) => Step::drop(reason),
     }
 }
 
-/// A reset of a connection that is not known has nothing to reset, but where the backend's node answers the client itself: that node
-/// knows it, and the tables know that node.
+/// Whether the packet is a TCP reset.
 #[inline(always)]
-fn reset<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
-    let is_handed_on = hook == Hook::FromOutside
-        && stages::find(Side::Outside)
-        && service::hands_on(work.service.flags)
-        && stages::choose(Side::Outside) == Choice::BACKEND
-        && work.backend.flags & BACKEND_LOCAL == 0;
-    if !is_handed_on {
-        return Step::LEAVE;
-    }
-    work.state.destination = work.backend.address;
-    work.state.destination_port = work.backend.port;
-    work.state.flags = FLOW_OUTSIDE | FLOW_DSR;
-    if packet.finds_way(work) { Step::HAND_ON } else { Step::LEAVE }
+fn is_reset(work: &Work) -> bool {
+    work.tuple.protocol == PROTOCOL_TCP && work.parsed.kind & TCP_RST != 0
 }
 
 /// A flow that is for no Service. From a port that has one through a Service to the same place, its answers would look like those of
@@ -228,7 +225,6 @@ fn reset<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
 /// port, as the kernel's own NAT does it.
 #[inline(always)]
 fn straight<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
-    let protocol = work.tuple.protocol;
     if !is_beginning(work) {
         return Step::LEAVE;
     }
@@ -238,11 +234,11 @@ fn straight<P: Decided>(packet: &P, work: &mut Work, hook: Hook) -> Step {
         return Step::LEAVE;
     }
     work.other = *reply;
-    let forward = work.other.other(protocol);
+    work.rival_key = work.other.other(work.tuple.protocol);
     let is_closed = conntrack::is_closed(&work.other)
-        || conntrack::find(&forward).is_some_and(|forward| conntrack::is_closed(forward));
+        || conntrack::find(&work.rival_key).is_some_and(|forward| conntrack::is_closed(forward));
     if is_closed {
-        conntrack::remove(&forward);
+        conntrack::remove(&work.rival_key);
         conntrack::remove(&work.other_key);
         return Step::LEAVE;
     }
@@ -342,7 +338,7 @@ fn to_backend<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook
     work.state.service = work.service.service;
     let is_local = work.backend.flags & BACKEND_LOCAL != 0;
     if work.parsed.is(PARSED_FRAGMENT_FIRST) && work.service.flags & SERVICE_EXTERNAL == 0 {
-        note_destination(work);
+        note_destination();
     }
     let mut is_ready = true;
     match hook {
@@ -350,6 +346,9 @@ fn to_backend<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook
             work.state.flags = FLOW_OUTSIDE;
             if !is_local && service::hands_on(work.service.flags) {
                 return to_backends_node(packet, work, anew);
+            }
+            if is_reset(work) {
+                return Step::LEAVE;
             }
             if !is_local {
                 is_ready = nat::replace_source(work, config, FLOW_SNAT);
@@ -396,8 +395,8 @@ fn to_backend<P: Decided>(packet: &P, work: &mut Work, config: &NodeConfig, hook
 /// Notes that fragments to the address of this Service are lost without their first one. Others' addresses may be those of something
 /// else besides.
 #[inline(always)]
-fn note_destination(work: &Work) {
-    if !fragment::note_destination(&work.tuple.destination) {
+fn note_destination() {
+    if !stages::note_destination() {
         conntrack::missed();
     }
 }
@@ -408,6 +407,10 @@ fn to_backends_node<P: Decided>(packet: &P, work: &mut Work, anew: bool) -> Step
     work.state.flags |= FLOW_DSR;
     if !packet.finds_way(work) {
         return Step::LEAVE;
+    }
+    // That begins nothing.
+    if is_reset(work) {
+        return Step::HAND_ON;
     }
     work.state.set_generation(work.service.generation);
     nat::stamp(work);

@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use crate::{
     flow,
     nat::{self, Reserved},
-    packet::{Hook, Packet, Skb, Verdict, Xdp, neighbour, reject},
+    packet::{Hook, Packet, Skb, Verdict, Xdp, fragment, neighbour, reject},
     path::{self, Step},
     service::{self, Choice, Side},
     work::{Work, work},
@@ -339,4 +339,16 @@ extern "C" fn reserve_port() -> u32 {
 #[inline(always)]
 pub(crate) fn reserve() -> Reserved {
     Reserved(reserve_port())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_fragments() -> u32 {
+    u32::from(work().is_some_and(|work| fragment::note_destination(&work.tuple.destination)))
+}
+
+/// [`fragment::note_destination`], of the packet's destination.
+#[inline(always)]
+pub(crate) fn note_destination() -> bool {
+    note_fragments() != 0
 }

@@ -76,6 +76,8 @@ pub(crate) struct Work {
     pub(crate) state: FlowState,
     /// Key of the other direction.
     pub(crate) other_key: FlowTuple,
+    /// Key of another flow that is in the way of this one.
+    pub(crate) rival_key: FlowTuple,
     /// What becomes of the other direction.
     pub(crate) other: FlowState,
     /// The Service it is for.
