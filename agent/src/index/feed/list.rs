@@ -25,6 +25,44 @@ pub enum ListError {
     /// There was to be more of it.
     #[error("the answer ended before the list did, after {0} bytes")]
     Ended(u64),
+    /// One object, or field, of it is too large.
+    #[error(
+        "something in the list, {at} bytes from the beginning of its page, is larger than the {limit} bytes that are read at most"
+    )]
+    LargeValue {
+        /// Where it begins.
+        at: u64,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// It is too long.
+    #[error("the list goes on after {0} bytes, the most that are read of all its pages together")]
+    LongList(u64),
+    /// There are too many objects.
+    #[error("the list goes on after {0} objects, the most that are read of all its pages together")]
+    ManyObjects(u64),
+}
+
+/// What is read at most: a server that never comes to an end must not take all memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of one object, which is what waits in memory until it is whole. API servers take requests of up to 3 MiB, and an object
+    /// may be several times as long in JSON as it was sent.
+    pub(super) value: usize,
+    /// Bytes of all pages of a list. 250,000 EndpointSlices of one endpoint each have half a gigabyte.
+    pub(super) bytes: u64,
+    /// Objects of all pages of a list: something is kept of each.
+    pub(super) objects: u64,
+}
+
+/// What is allowed to API servers.
+pub(super) const LIMITS: Limits = Limits { value: 32 << 20, bytes: 8 << 30, objects: 2_000_000 };
+
+/// What has been read of a list, in all its pages so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Total {
+    bytes: u64,
+    objects: u64,
 }
 
 /// What is said of the whole list.
@@ -64,6 +102,9 @@ pub(super) struct List<R> {
     place: Place,
     /// Nothing will be added.
     is_end: bool,
+    limits: Limits,
+    /// This page and those before it.
+    pub(super) total: Total,
     pub(super) metadata: ListMetadata,
 }
 
@@ -75,7 +116,8 @@ enum Step<T> {
 }
 
 impl<R: Reader> List<R> {
-    pub(super) fn new(reader: Arc<R>) -> Self {
+    /// A page of a list of which so much has been read before.
+    pub(super) fn new(reader: Arc<R>, limits: Limits, total: Total) -> Self {
         let metadata = ListMetadata::default();
         Self {
             reader,
@@ -85,16 +127,23 @@ impl<R: Reader> List<R> {
             wanted: 0,
             place: Place::Start,
             is_end: false,
+            limits,
+            total,
             metadata,
         }
     }
 
     /// More of the body.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), ListError> {
+        self.total.bytes += bytes.len() as u64;
+        if self.total.bytes > self.limits.bytes {
+            return Err(ListError::LongList(self.limits.bytes));
+        }
         self.buffer.drain(..self.at);
         self.passed += self.at as u64;
         self.at = 0;
         self.buffer.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Whether the whole list has been read.
@@ -114,7 +163,7 @@ impl<R: Reader> List<R> {
                 Place::Start => self.start()?,
                 Place::Field => self.field()?,
                 Place::Item => match self.item()? {
-                    Step::Done(Some(object)) => return Ok(Some(object)),
+                    Step::Done(Some(object)) => return self.counted(object).map(Some),
                     Step::Done(None) => Step::Done(()),
                     Step::More => Step::More,
                 },
@@ -124,11 +173,24 @@ impl<R: Reader> List<R> {
                 if is_end {
                     return Err(ListError::Ended(self.passed + self.buffer.len() as u64));
                 }
+                let waiting = self.buffer.len() - self.at;
+                let limit = self.limits.value;
+                if waiting >= limit {
+                    return Err(ListError::LargeValue { at: self.passed + self.at as u64, limit });
+                }
                 // What is large is not looked at again for every little piece of it.
-                self.wanted = (self.buffer.len() - self.at) * 3 / 2;
+                self.wanted = (waiting * 3 / 2).min(limit);
                 return Ok(None);
             }
         }
+    }
+
+    fn counted(&mut self, object: R::Object) -> Result<R::Object, ListError> {
+        self.total.objects += 1;
+        if self.total.objects > self.limits.objects {
+            return Err(ListError::ManyObjects(self.limits.objects));
+        }
+        Ok(object)
     }
 
     fn start(&mut self) -> Result<Step<()>, ListError> {

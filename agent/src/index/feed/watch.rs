@@ -15,7 +15,7 @@ use kube::core::{Request, Status};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::list::{List, ListError};
+use super::list::{LIMITS, List, ListError, Total};
 use super::{Event, Reader, joined};
 use crate::index::wire::{Head, Text};
 
@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 5);
 const LIST_SILENCE: Duration = Duration::from_secs(60);
 /// So much of an answer that is none is kept, to be shown.
 const SHOWN: usize = 64 << 10;
+/// A line of a watch has no more bytes: it holds one object.
+const LINE: usize = LIMITS.value;
 
 /// Why a watch has to begin anew, or go on after a pause.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,9 @@ pub enum WatchError {
     /// An event that cannot be read.
     #[error("an event of the watch cannot be read: {0}")]
     Event(#[source] serde_json::Error),
+    /// An event without an end.
+    #[error("an event of the watch is larger than the {0} bytes that are read at most")]
+    LongLine(usize),
     /// The API server said so in the watch.
     #[error("the watch was ended: {} ({})", .0.message, .0.code)]
     Told(Box<Status>),
@@ -72,8 +77,8 @@ type Answer = Body;
 enum State<R> {
     /// Nothing is known.
     Empty,
-    /// A page is to be asked for; with no token the first.
-    Page(Option<String>),
+    /// A page is to be asked for, after so much; with no token the first.
+    Page(Option<String>, Total),
     /// A page is being read.
     Listing(Answer, List<R>),
     /// Everything up to this version is known.
@@ -122,16 +127,18 @@ impl<R: Reader> Watch<R> {
     async fn step(&mut self) -> Result<Option<Event<R::Object>>, WatchError> {
         match &mut self.state {
             State::Empty => {
-                self.state = State::Page(None);
-                Ok(Some(Event::Init))
+                self.state = State::Page(None, Total::default());
+                Ok(None)
             }
-            State::Page(token) => {
-                let token = token.take();
+            State::Page(token, total) => {
+                let (token, total) = (token.take(), *total);
+                // Told once there is an answer: what is told is a success, after which failures are waited out shortly again.
+                let begun = token.is_none().then_some(Event::Init);
                 // If this fails, what is left of the list is asked for no more.
                 self.state = State::Empty;
                 let answer = self.question.list(token).await?;
-                self.state = State::Listing(answer, List::new(self.reader.clone()));
-                Ok(None)
+                self.state = State::Listing(answer, List::new(self.reader.clone(), LIMITS, total));
+                Ok(begun)
             }
             State::Listing(answer, list) => match read_list(answer, list).await {
                 Ok(Some(object)) => Ok(Some(Event::InitApply(object))),
@@ -156,27 +163,28 @@ impl<R: Reader> Watch<R> {
                 Ok(None)
             }
             State::Watching(version, answer, lines) => {
-                if let Some(line) = lines.next() {
-                    return match take(&*self.reader, &line, version) {
-                        Ok(event) => Ok(event),
-                        Err(error) => {
-                            if is_gone(&error) {
-                                self.state = State::Empty;
+                let told = match lines.next() {
+                    Ok(Some(line)) => take(&*self.reader, &line, version),
+                    Err(error) => Err(error),
+                    Ok(None) => {
+                        match frame(answer, SILENCE).await {
+                            Ok(Some(bytes)) => lines.add(&bytes),
+                            // It has ended as watches do.
+                            Ok(None) | Err(WatchError::Silent) => self.state = State::Listed(version.clone()),
+                            Err(error) => {
+                                self.state = State::Listed(version.clone());
+                                return Err(error);
                             }
-                            Err(error)
                         }
-                    };
-                }
-                match frame(answer, SILENCE).await {
-                    Ok(Some(bytes)) => lines.add(&bytes),
-                    // It has ended as watches do.
-                    Ok(None) | Err(WatchError::Silent) => self.state = State::Listed(version.clone()),
-                    Err(error) => {
-                        self.state = State::Listed(version.clone());
-                        return Err(error);
+                        return Ok(None);
                     }
+                };
+                if told.is_err() {
+                    // What could not be read may have been a change, and what the API server gives up it does not take up again:
+                    // a list tells what there is.
+                    self.state = State::Empty;
                 }
-                Ok(None)
+                told
             }
         }
     }
@@ -185,10 +193,11 @@ impl<R: Reader> Watch<R> {
         let State::Listing(_, list) = std::mem::replace(&mut self.state, State::Empty) else {
             return Ok(None);
         };
+        let total = list.total;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         match (given(list.metadata.next), given(list.metadata.resource_version)) {
             (Some(token), _) => {
-                self.state = State::Page(Some(token));
+                self.state = State::Page(Some(token), total);
                 Ok(None)
             }
             (None, Some(version)) => {
@@ -262,7 +271,7 @@ async fn read_list<R: Reader>(
             return Ok(None);
         }
         match frame(answer, LIST_SILENCE).await? {
-            Some(bytes) => list.add(&bytes),
+            Some(bytes) => list.add(&bytes)?,
             None => return Ok(list.next(true)?),
         }
     }
@@ -286,10 +295,7 @@ async fn frame(answer: &mut Answer, patience: Duration) -> Result<Option<Bytes>,
 
 /// Whether the API server no longer knows what happened since the version it was asked about.
 fn is_gone(error: &WatchError) -> bool {
-    match error {
-        WatchError::Request(kube::Error::Api(status)) | WatchError::Told(status) => status.code == 410,
-        _ => false,
-    }
+    matches!(error, WatchError::Request(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// The lines of a body.
@@ -305,18 +311,19 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let rest = self.buffer.get(self.searched..)?;
+    /// The next line; none: it is not all there.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, WatchError> {
+        let rest = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
-            return None;
+            return if self.searched > LINE { Err(WatchError::LongLine(LINE)) } else { Ok(None) };
         };
         let end = self.searched + end;
         let rest = self.buffer.split_off(end + 1);
         self.searched = 0;
         let mut line = std::mem::replace(&mut self.buffer, rest);
         line.truncate(end);
-        Some(line)
+        Ok(Some(line))
     }
 }
 

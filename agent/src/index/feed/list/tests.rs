@@ -38,10 +38,20 @@ impl Reader for Names {
 
 /// Reads a body in pieces of this length.
 fn read(body: &str, length: usize) -> Result<(Vec<String>, ListMetadata), ListError> {
-    let mut list = List::new(Arc::new(Names));
+    read_within(LIMITS, Total::default(), body, length)
+}
+
+/// The same with other limits, when so much has been read before.
+fn read_within(
+    limits: Limits,
+    before: Total,
+    body: &str,
+    length: usize,
+) -> Result<(Vec<String>, ListMetadata), ListError> {
+    let mut list = List::new(Arc::new(Names), limits, before);
     let mut names = Vec::new();
     for piece in body.as_bytes().chunks(length) {
-        list.add(piece);
+        list.add(piece)?;
         while let Some(Seen(name)) = list.next(false)? {
             names.push(name);
         }
@@ -114,4 +124,38 @@ fn what_is_no_list() {
     check(r#"{"metadata":{"resourceVersion":"1"},"items":[{]}"#, "damaged");
     check(r#"{"metadata" "x"}"#, "has no value");
     check(r#"{metadata:1}"#, "damaged");
+}
+
+#[test]
+fn limits() {
+    let long = "x".repeat(100);
+    let body = format!(
+        r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{{"metadata":{{"name":"{long}"}}}},{{"metadata":{{"name":"b"}}}}]}}"#
+    );
+    let size = body.len();
+    let check = |value: usize, bytes: usize, objects: u64, before: Total, expected: Option<&str>| {
+        let limits = Limits { value, bytes: bytes as u64, objects };
+        for length in 1..=10 {
+            let found = read_within(limits, before, &body, length).map_err(|error| error.to_string());
+            match (found, expected) {
+                (Ok((names, _)), None) => assert_eq!(names.len(), 2),
+                (Err(error), Some(expected)) => assert!(error.contains(expected), "{length}: {error}"),
+                (found, _) => panic!("{length}: {found:?}, expected {expected:?}"),
+            }
+        }
+    };
+    let none = Total::default();
+    // An object is 124 bytes long, and is seen to be whole with the byte after it.
+    check(130, size, 2, none, None);
+    check(100, size, 2, none, Some("larger than the 100 bytes"));
+    check(130, size - 1, 2, none, Some(&format!("after {} bytes", size - 1)));
+    check(130, size, 1, none, Some("after 1 objects"));
+    // Pages before it count.
+    check(130, size, 2, Total { bytes: 1, objects: 0 }, Some("of all its pages"));
+    check(130, size, 2, Total { bytes: 0, objects: 1 }, Some("after 2 objects"));
+    // What is no object, too.
+    let endless = format!(r#"{{"kind":"{long}"#);
+    let limits = Limits { value: 50, ..LIMITS };
+    let error = read_within(limits, none, &endless, 7).expect_err("too long").to_string();
+    assert!(error.contains("larger than the 50 bytes"), "{error}");
 }

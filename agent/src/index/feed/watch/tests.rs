@@ -147,12 +147,17 @@ async fn failures() {
             (200, "{\"metadata\":{},\"items\":[]}".to_owned()),
             (200, list(&["a"], "5", "")[..20].to_owned()),
             (200, list(&["a"], "5", "")),
-            // What cannot be read is passed over; what is not refused for good goes on.
-            (200, [odd, "nonsense\n".to_owned(), other, line("ADDED", "b", "7")].concat()),
+            // An object that cannot be read is passed over. What is no event may have been a change: only a list tells.
+            (200, [odd, "nonsense\n".to_owned(), line("ADDED", "b", "7")].concat()),
+            (200, list(&["b"], "7", "")),
+            // Whatever the API server says has ended the watch.
+            (200, [other, line("ADDED", "c", "8")].concat()),
+            (200, list(&["c"], "8", "")),
+            // A watch that does not begin, or breaks off in the middle of a line, leaves nothing out.
             (503, "busy".to_owned()),
+            (200, line("ADDED", "d", "9")[..20].to_owned()),
         ],
         &[
-            "init",
             "error ask the API server",
             "init",
             "=a",
@@ -165,8 +170,13 @@ async fn failures() {
             "=a",
             "done",
             "error an event of the watch ca",
+            "init",
+            "=b",
+            "done",
             "error the watch was ended: no ",
-            "+b",
+            "init",
+            "=c",
+            "done",
             "error ask the API server",
         ],
         &[
@@ -177,9 +187,24 @@ async fn failures() {
             LIST,
             LIST,
             "resourceVersion=5",
+            LIST,
             "resourceVersion=7",
-            "resourceVersion=7",
+            LIST,
+            "resourceVersion=8",
+            "resourceVersion=8",
+            "resourceVersion=8",
         ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_without_an_end() {
+    let endless = format!("{{\"type\":\"ADDED\",\"object\":{{\"data\":\"{}", "x".repeat(LINE));
+    check(
+        &[(200, list(&["a"], "5", "")), (200, endless), (200, list(&["b"], "6", ""))],
+        &["init", "=a", "done", "error an event of the watch is", "init", "=b", "done"],
+        &[LIST, "resourceVersion=5", LIST, "resourceVersion=6"],
     )
     .await;
 }
