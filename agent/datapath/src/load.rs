@@ -15,6 +15,7 @@ use crate::conntrack::Conntrack;
 use crate::devices::PacketPrograms;
 use crate::features::{self, Missing};
 use crate::handles::{Announced, Endpoints, Events};
+use crate::memory::Shared;
 use crate::pins::{PinError, Pins};
 use crate::programs::Programs;
 use crate::services::{KernelMaps, MapError};
@@ -397,7 +398,15 @@ fn tables(
     let ranges = LpmTrie::try_from(take(maps::SOURCE_RANGES)?)
         .map_err(|source| map_error(maps::SOURCE_RANGES, source))?;
     let nodes = BpfHashMap::try_from(take(maps::NODES)?).map_err(|source| map_error(maps::NODES, source))?;
-    Ok(KernelMaps { services, slots, backends, backend_stats, service_stats, ranges, nodes })
+    let taken_back = shared(maps::TAKEN_BACK, &take(maps::TAKEN_BACK)?)?;
+    Ok(KernelMaps { services, slots, backends, backend_stats, service_stats, ranges, nodes, taken_back })
+}
+
+/// The memory of an array with one word.
+fn shared(name: &'static str, map: &Map) -> Result<Shared, LoadError> {
+    let Map::Array(array) = map else { return Err(LoadError::Lacks(name)) };
+    let shared = Shared::map(array.fd().as_fd(), 1, size_of::<u32>());
+    shared.map_err(|error| LoadError::Table(MapError::new("map", name, error)))
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ pub(crate) fn shapes(capacity: &MapCapacity) -> Vec<Shape> {
         shape(maps::FLOWS, size_of::<FlowKey>(), size_of::<FlowValue>(), capacity.flows),
         shape(maps::CLIENTS, size_of::<ClientKey>(), size_of::<ClientValue>(), capacity.clients),
         shape(maps::FRAGMENTS, fragment, ports, capacity.fragments),
+        shape(maps::TAKEN_BACK, word, word, 1),
     ]
 }
 

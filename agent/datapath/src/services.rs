@@ -1,6 +1,6 @@
 //! The tables of Services: reading them whole, and carrying out operations in the order in which they were planned.
 //!
-//! Owner of `SERVICES`, `SLOTS`, `BACKENDS`, their statistics, `SOURCE_RANGES` and `NODES`. Must not know: why an operation is
+//! Owner of `SERVICES`, `SLOTS`, `BACKENDS`, their statistics, `SOURCE_RANGES`, `NODES` and `TAKEN_BACK`. Must not know: why an operation is
 //! wanted. Arrays are written through memory; frontends, which are many when an agent starts, in batches.
 
 use std::os::fd::AsFd as _;
@@ -105,6 +105,7 @@ pub struct KernelMaps {
     pub(crate) service_stats: SharedArray,
     pub(crate) ranges: LpmTrie<MapData, abi::SourceRange, u32>,
     pub(crate) nodes: BpfHashMap<MapData, abi::Address, u32>,
+    pub(crate) taken_back: Shared,
 }
 
 impl KernelMaps {
@@ -243,6 +244,15 @@ fn is_unseen(op: &MapOp) -> bool {
     }
 }
 
+/// Whether packets of flows that there are already may no longer go where they went.
+fn takes_back(op: &MapOp) -> bool {
+    match op {
+        MapOp::PutBackend(_, held) => held.draining,
+        MapOp::DeleteService(_) | MapOp::DeleteSourceRange(..) | MapOp::FreeBackend(_) => true,
+        _ => false,
+    }
+}
+
 /// Frontends that are to be written together.
 #[derive(Default)]
 struct Frontends {
@@ -299,9 +309,21 @@ impl ServiceMaps for KernelMaps {
         Ok(observed)
     }
 
+    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+        let result = self.write(ops);
+        // Also of what was only begun.
+        if ops.iter().any(takes_back) {
+            let [count] = self.taken_back.load(0).unwrap_or_default();
+            self.taken_back.store(0, &[count.wrapping_add(1)]);
+        }
+        result
+    }
+}
+
+impl KernelMaps {
     /// Frontends that follow each other are written together. What nobody sees until something leads to it may be written before them
     /// although it comes later; all else is written in the order in which it was planned.
-    fn apply(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
+    fn write(&mut self, ops: &[MapOp]) -> Result<(), Failed> {
         let mut waiting = Frontends::default();
         for (place, op) in ops.iter().enumerate() {
             match op {
@@ -346,21 +368,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_written_before_frontends() {
+    fn what_may_be_written_before_frontends_and_what_flows_lose() {
         let backend = Backend { ip: [10, 0, 0, 1].into(), port: 80, protocol: Protocol::Udp };
         let put = |draining| MapOp::PutBackend(BackendId(1), Held { backend, local: false, draining });
         let frontend =
             Frontend { ip: ServiceIp::Own([10, 96, 0, 1].into()), port: 80, protocol: Protocol::Udp };
-        for (op, expected) in [
-            (MapOp::WriteSlots(0, Box::new([1])), true),
-            (put(false), true),
-            (put(true), false),
-            (MapOp::DeleteService(frontend), false),
-            (MapOp::FreeBackend(BackendId(1)), false),
-            (MapOp::FreeSlots(Extent { first: 0, count: 1 }), false),
-            (MapOp::Grow(Grown::Slots, 8), false),
+        let range = "10.0.0.0/8".parse().expect("a network");
+        for (op, unseen, lost) in [
+            (MapOp::WriteSlots(0, Box::new([1])), true, false),
+            (put(false), true, false),
+            (put(true), false, true),
+            (MapOp::DeleteService(frontend), false, true),
+            (MapOp::PutSourceRange(ServiceNumber(1), range), true, false),
+            (MapOp::DeleteSourceRange(ServiceNumber(1), range), false, true),
+            (MapOp::FreeBackend(BackendId(1)), false, true),
+            (MapOp::FreeSlots(Extent { first: 0, count: 1 }), false, false),
+            (MapOp::Grow(Grown::Slots, 8), false, false),
         ] {
-            assert_eq!(is_unseen(&op), expected, "{op:?}");
+            assert_eq!((is_unseen(&op), takes_back(&op)), (unseen, lost), "{op:?}");
         }
     }
 }

@@ -71,6 +71,9 @@ pub mod maps {
     pub const WARM_BUCKETS: &str = "WARM_BUCKETS";
     /// For each CPU [`HOPS_PER_CPU`](crate::HOPS_PER_CPU) places with a [`Hop`](crate::Hop).
     pub const HOPS: &str = "HOPS";
+    /// The only place: how often user space has taken something back (`u32`): backends, frontends, ranges of clients. What was noted of a
+    /// flow before the last time is not believed any more.
+    pub const TAKEN_BACK: &str = "TAKEN_BACK";
     /// The only place: [`NodeConfig`](crate::NodeConfig).
     pub const CONFIG: &str = "CONFIG";
     /// Counter index to `u64`, one per CPU.

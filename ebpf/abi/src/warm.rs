@@ -21,7 +21,7 @@ pub struct WarmFlow {
     pub new_destination: u32,
     /// The new ports.
     pub new_ports: u32,
-    /// When this was copied, in [`WARM_TICK`]s.
+    /// When this was found, in [`WARM_TICK`]s and [`WARM_TAKEN_BACK`]s.
     pub stamp: u32,
     /// Place of the next hop in this processor's part of `HOPS`; [`WARM_LEFT`]: the packets are left to the other programs.
     pub hop: u16,
@@ -83,13 +83,17 @@ pub const HOPS_PER_CPU: u32 = 256;
 /// and a half, depending on the kernel. A flow is believed for at most two of these.
 pub const WARM_TICK: u32 = 8;
 
+/// So far the clock of flows is put forward when user space takes something back: no flow is believed that was noted before that. (A
+/// processor that sees a flow again only after three days and 4,095 such times would believe it for two ticks.)
+pub const WARM_TAKEN_BACK: u32 = 1 << 20;
+
 /// A next hop on the device that its packets came from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// The next hop's hardware address, then the device's own.
     pub macs: [u16; 6],
-    /// When a flow was last given this hop, in [`WARM_TICK`]s.
+    /// When a flow was last given this hop, as [`WarmFlow::stamp`].
     pub stamp: u32,
     /// The device; 0: nothing is here.
     pub ifindex: u32,

@@ -87,6 +87,10 @@ pub(crate) static WARM: Array<WarmBucket, 1, { BPF_F_MMAPABLE as usize }> = Arra
 #[btf_map]
 pub(crate) static HOPS: Array<Hop, { HOPS_PER_CPU as usize }> = Array::new();
 
+/// How often user space has taken something back that packets were sent by.
+#[btf_map]
+pub(crate) static TAKEN_BACK: Array<u32, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
 /// What the programs must know of their node.
 #[btf_map]
 pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();

@@ -90,6 +90,8 @@ pub(crate) struct Work {
     pub(crate) fib: bpf_fib_lookup,
     /// The next hop of that.
     pub(crate) next_hop: bpf_redir_neigh,
+    /// When XDP began to look for what becomes of the packet, on the clock of flows (`xdp/warm.rs`).
+    pub(crate) now: u32,
     /// The second in which events were last counted.
     pub(crate) events_second: u32,
     /// How many there were in it.

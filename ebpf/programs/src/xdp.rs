@@ -85,6 +85,8 @@ fn long_way(packet: &Xdp) -> Verdict {
         return Verdict::Pass;
     }
     work.service.service = 0;
+    // Before anything is looked up: what is taken back from here on shows in what is noted.
+    work.now = warm::now();
     match packet.step() {
         Step::LEAVE => packet.leave(),
         Step::TRANSLATE | Step::HAND_ON => packet.send(),

@@ -1,6 +1,8 @@
 //! What the kernel refuses: programs, and entries for which there is no room. Connections to everything else go on all the while.
 
+use aya::maps::{Array, Map, MapData};
 use pagurus_agent_datapath::{Build, LoadError};
+use pagurus_ebpf_abi::{LAYOUT_VERSION, maps};
 use pagurus_tests::dataplane::{With as _, service};
 use pagurus_tests::object::broken;
 
@@ -114,26 +116,41 @@ fn a_full_map_holds_what_fits() {
     });
 }
 
+/// How often something was taken back that packets were sent by.
+fn taken_back(config: &Config) -> Result<u32> {
+    let pin = config.bpffs.join(format!("pagurus/maps-v{LAYOUT_VERSION}/{}", maps::TAKEN_BACK));
+    Ok(Array::<_, u32>::try_from(Map::Array(MapData::from_pin(pin)?))?.get(&0, 0)?)
+}
+
 /// Deleted and made again at once, with other endpoints: who asks from then on never meets the old ones.
 #[test]
 fn a_service_that_is_made_again_at_once_is_the_new_one() {
-    with_node("datapath::trouble::a_service_that_is_made_again_at_once_is_the_new_one", |_, _, mut node| {
-        let sets = [tcp_servers(&["127.0.1.1", "127.0.1.2"])?, tcp_servers(&["127.0.2.1", "127.0.2.2"])?];
-        let echoes = [udp_servers(&["127.0.1.1"])?, udp_servers(&["127.0.2.1"])?];
-        let (tcp, udp) = (frontend(V4, 80, Protocol::Tcp)?, frontend(V4, 53, Protocol::Udp)?);
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        for turn in 0..200 {
-            let (own, echo) = (&sets[turn % 2], &echoes[turn % 2]);
-            node.remove(&tcp)?;
-            node.remove(&udp)?;
-            node.serve(&[tcp], own)?;
-            node.serve(&[udp], echo)?;
-            let seen = spread(format!("{V4}:80").parse()?, 3)?;
-            ensure!(seen.keys().all(|backend| own.contains(backend)), "turn {turn}: {seen:?}");
-            // A socket that has asked the old one before.
-            let who = ask(&socket, format!("{V4}:53").parse()?)?;
-            ensure!(echo.contains(&who), "turn {turn}: {who} answered");
-        }
-        Ok(())
-    });
+    with_node(
+        "datapath::trouble::a_service_that_is_made_again_at_once_is_the_new_one",
+        |_, config, mut node| {
+            let sets = [tcp_servers(&["127.0.1.1", "127.0.1.2"])?, tcp_servers(&["127.0.2.1", "127.0.2.2"])?];
+            let echoes = [udp_servers(&["127.0.1.1"])?, udp_servers(&["127.0.2.1"])?];
+            let (tcp, udp) = (frontend(V4, 80, Protocol::Tcp)?, frontend(V4, 53, Protocol::Udp)?);
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            for turn in 0..200 {
+                let (own, echo) = (&sets[turn % 2], &echoes[turn % 2]);
+                let before = taken_back(config)?;
+                node.remove(&tcp)?;
+                node.remove(&udp)?;
+                // The first time there is nothing to remove.
+                ensure!(
+                    turn == 0 || taken_back(config)? != before,
+                    "turn {turn}: XDP still believes its flows"
+                );
+                node.serve(&[tcp], own)?;
+                node.serve(&[udp], echo)?;
+                let seen = spread(format!("{V4}:80").parse()?, 3)?;
+                ensure!(seen.keys().all(|backend| own.contains(backend)), "turn {turn}: {seen:?}");
+                // A socket that has asked the old one before.
+                let who = ask(&socket, format!("{V4}:53").parse()?)?;
+                ensure!(echo.contains(&who), "turn {turn}: {who} answered");
+            }
+            Ok(())
+        },
+    );
 }

@@ -412,6 +412,14 @@ impl Programs {
         Ok(count)
     }
 
+    /// Says that something was taken back that packets were sent by.
+    pub(super) fn take_back(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(maps::TAKEN_BACK).context(maps::TAKEN_BACK)?;
+        let mut map = Array::<_, u32>::try_from(map)?;
+        let count = map.get(&0, 0)?;
+        Ok(map.set(0, count + 1, 0)?)
+    }
+
     /// Forgets what the CPUs remember from a moment ago.
     pub(super) fn cool(&mut self) -> Result<()> {
         let map = self.ebpf.map_mut(maps::WARM).context(maps::WARM)?;

@@ -1,6 +1,7 @@
 //! Packets that are sent on before they have an skb: single ones, compared with what `from_outside` makes of them.
 
 mod driver;
+mod taken_back;
 
 use std::net::SocketAddr;
 

@@ -1,16 +1,16 @@
 //! The flows that were seen a moment ago: one cache line tells all that becomes of a packet.
 //!
 //! Must not know: Services, connection tracking. An entry is believed for so short a time that the long way is taken often enough to
-//! keep the connection from being forgotten, and to notice that its backend or its next hop has gone.
+//! keep the connection from being forgotten, and to notice that its next hop has gone; and not at all once its backend may have gone.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use pagurus_ebpf_abi::{
-    Address, FLOW_DSR, FLOW_REPLY, FlowState, HOPS_PER_CPU, Hop, WARM_LEFT, WARM_TICK, WARM_V6,
-    WARM_V6_FORWARD, WARM_V6_REPLY, WARM_V6_SAME, WarmBucket, WarmFlow, WarmV6,
+    Address, FLOW_DSR, FLOW_REPLY, FlowState, HOPS_PER_CPU, Hop, WARM_LEFT, WARM_TAKEN_BACK, WARM_TICK,
+    WARM_V6, WARM_V6_FORWARD, WARM_V6_REPLY, WARM_V6_SAME, WarmBucket, WarmFlow, WarmV6,
 };
 
 use super::frame::{Frame, Ip};
-use crate::maps::{HOPS, WARM, config};
+use crate::maps::{HOPS, TAKEN_BACK, WARM, config};
 use crate::packet::headers::{V4, V6, V6Addresses};
 use crate::work::{PARSED_V6, Work};
 
@@ -37,11 +37,16 @@ pub(crate) trait Flows: Ip {
     fn forget(frame: &Frame<Self>);
 }
 
-/// Now, in ticks.
+/// Now, on the clock of flows.
 #[inline(always)]
-fn now() -> u32 {
+pub(crate) fn now() -> u32 {
+    let taken_back = TAKEN_BACK.get_ptr(0).map_or(0, |count| {
+        // SAFETY: the place of an array that lives as long as the program; user space writes it meanwhile, as one word.
+        unsafe { core::ptr::read_volatile(count) }
+    });
     // SAFETY: plain helper, for which the kernel puts in a single load.
-    (unsafe { bpf_jiffies64() } >> WARM_TICK) as u32
+    let ticks = (unsafe { bpf_jiffies64() } >> WARM_TICK) as u32;
+    ticks.wrapping_add(taken_back.wrapping_mul(WARM_TAKEN_BACK))
 }
 
 /// Whether an entry of that time is still believed.
@@ -258,7 +263,7 @@ impl Flows for V6 {
 /// Lets the next packets of this flow go the short way: by this next hop, or to the other programs.
 #[inline(always)]
 pub(crate) fn remember(work: &Work, hop: Option<&Hop>) {
-    let now = now();
+    let now = work.now;
     let place = match hop {
         None => WARM_LEFT,
         Some(hop) => match keep(hop, now) {

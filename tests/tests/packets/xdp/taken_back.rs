@@ -1,0 +1,37 @@
+//! What user space takes back shows at once, also in flows that were seen a moment ago.
+
+use super::*;
+use pagurus_ebpf_abi::BACKEND_DRAINING;
+
+#[test]
+fn datagrams_of_flows_at_hand_leave_a_backend_that_goes() {
+    isolated("packets::xdp::taken_back::datagrams_of_flows_at_hand_leave_a_backend_that_goes", |_| {
+        let Some(mut node) = Node::new()? else { return Ok(()) };
+        for family in &FAMILIES {
+            let (client, vip) = (at(family.client, 4000), at(family.vip, 53));
+            let (old, new) = (at(family.server, 5353), at(family.server, 5354));
+            let number = node.serve(&vip, protocol::UDP, &[&old], 0)?;
+            let packet = middle(protocol::UDP, &client, &vip, b"question");
+            for payload in [&b"answer"[..], b"another", b"third"] {
+                let port = node.sent(&packet)?.ports().context("no ports")?.0;
+                let own = at(family.node, port);
+                let answer = middle(protocol::UDP, &old, &own, payload);
+                expect(&node.sent(&answer)?, &answer, &vip, &client)?;
+                expect(&node.sent(&packet)?, &packet, &own, &old)?;
+            }
+            ensure!(node.programs.warm()? >= 2, "{}", node.programs.warm()?);
+
+            // As the agent does it: frontends first, then the backend, then the word that something has gone.
+            let last = node.programs.backend(&new, protocol::UDP, false)?;
+            let service = Service { flags: SERVICE_EXTERNAL, inside: &[last], outside: &[last] };
+            node.programs.change_service(&vip, protocol::UDP, number, &service)?;
+            let backend = node.programs.get_backend(last - 1)?;
+            node.programs.set_backend(last - 1, Backend { flags: BACKEND_DRAINING, ..backend })?;
+            node.programs.take_back()?;
+            let sent = node.sent(&packet)?;
+            let port = sent.ports().context("no ports")?.0;
+            expect(&sent, &packet, &at(family.node, port), &new)?;
+        }
+        Ok(())
+    });
+}
