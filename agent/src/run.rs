@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actuate;
 use crate::config::{Config, NodeContext};
+use crate::index::service_links::ServiceLinks;
 use crate::observe::pods::PodTable;
 use crate::process::shutdown::{self, Outcome, Signals};
 use crate::process::{admin, lock, logging, preflight};
@@ -114,8 +115,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    // One watch of Services for everybody.
+    let links = ServiceLinks::default();
     if context.config.dataplane {
-        tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, cancel.clone()));
+        let links = node_api.is_some().then(|| links.clone());
+        tasks.spawn("dataplane", actuate::dataplane::run(context.clone(), names, links, cancel.clone()));
+    } else if node_api.is_some() {
+        tasks.spawn("Services of pods", links.clone().run(context.client.clone(), cancel.clone()));
     }
     if let Some(listener) = node_api {
         let table = PodTable::default();
@@ -131,7 +137,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             "node API",
             serve::run(context.clone(), Arc::new(table.clone()), listener, cancel.clone()),
         );
-        tasks.spawn("pods", actuate::pods::run_node(context.clone(), table, cancel.clone()));
+        tasks.spawn("pods", actuate::pods::run_node(context.clone(), table, links, cancel.clone()));
         tasks.spawn("lease", report::lease::run(context.clone(), cancel.clone()));
         tasks.spawn("node status", report::node_status::run(context.clone(), cancel.clone()));
     }

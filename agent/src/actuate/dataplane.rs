@@ -16,13 +16,16 @@ use crate::actuate::{delivery, devices, network, services};
 use crate::config::NodeContext;
 use crate::dns;
 use crate::index::node;
+use crate::index::service_links::ServiceLinks;
 use crate::lb;
 
 /// Runs the dataplane until cancelled. When it ends, for whatever reason, programs, maps, routes and pods' devices stay
-/// as they are; the next start goes on from there. `dns` is what this node's DNS is told, and its addresses.
+/// as they are; the next start goes on from there. `dns` is what this node's DNS is told, and its addresses, `links` what its pods are
+/// told of Services.
 pub async fn run(
     context: Arc<NodeContext>,
     dns: Option<(dns::Table, Vec<IpAddr>)>,
+    links: Option<ServiceLinks>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let cancel = cancel.child_token();
@@ -39,7 +42,7 @@ pub async fn run(
     let (tell_pods, pods) = watch::channel(None);
     let (hand_over, handles) = oneshot::channel();
     let (hand_announced, announced) = oneshot::channel();
-    let sources = Sources { nodes: nodes.clone(), devices: seen, pods: pods.clone(), dns };
+    let sources = Sources { nodes: nodes.clone(), devices: seen, pods: pods.clone(), dns, links };
     let balancing = services::run(context.clone(), sources, attacher.clone(), hand_over, cancel.clone());
     parts.spawn(balancing.instrument(tracing::info_span!("services")));
     let delivery = delivery::run(handles, hand_announced, pods, cancel.clone());

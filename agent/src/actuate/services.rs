@@ -256,7 +256,7 @@ impl Work {
     fn feeds(&self, sources: Sources) -> Feeds {
         let client = &self.context.client;
         let services = &self.context.config.services;
-        let dns = sources.dns.is_some();
+        let (dns, links) = (sources.dns.is_some(), sources.links.is_some());
         let defaults = Defaults {
             algorithm: match services.algorithm {
                 Choice::Maglev => Algorithm::Maglev,
@@ -268,7 +268,7 @@ impl Work {
             },
         };
         let node_name = self.context.node_name.clone();
-        let services = ServiceReader { defaults, dns };
+        let services = ServiceReader { defaults, dns, links };
         let slices = SliceReader { node_name: node_name.clone(), dns };
         Feeds {
             services: Feed::reading::<Service>("Service", client.clone(), services),

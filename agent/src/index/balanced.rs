@@ -1,11 +1,12 @@
-//! What the watches of Services and EndpointSlices hand on: what the balancer needs of each object, what DNS needs of it, and what
-//! makes no sense in it. Everything else is left where it lay.
+//! What the watches of Services and EndpointSlices hand on: what the balancer needs of each object, what DNS needs of it, what
+//! pods are told of it, and what makes no sense in it. Everything else is left where it lay.
 //!
 //! Must not know: who takes it, what was there before.
 
 use pagurus_agent_core::{dns as names, services as balanced};
 
 use crate::index::feed::{Named, Reader};
+use crate::index::service_links::{self, Linked};
 use crate::index::services::{Defaults, Problems};
 use crate::index::{dns, endpoint_slices, services, wire};
 
@@ -21,52 +22,44 @@ pub struct About {
 }
 
 impl About {
-    fn new(namespace: Option<&str>, name: Option<&str>, uid: Option<&str>) -> Self {
-        let part = |part: Option<&str>| part.unwrap_or_default().into();
+    fn of<L, A>(metadata: &wire::Metadata<'_, L, A>) -> Self {
+        let part = |part: &Option<wire::Text<'_>>| part.as_deref().unwrap_or_default().into();
+        let wire::Metadata { namespace, name, uid, .. } = metadata;
         Self { namespace: part(namespace), name: part(name), uid: part(uid) }
-    }
-
-    fn of_head(head: &wire::Head<'_>) -> Self {
-        let wire::HeadMetadata { namespace, name, uid, .. } = &head.metadata;
-        Self::new(namespace.as_deref(), name.as_deref(), uid.as_deref())
     }
 }
 
-/// A Service.
+/// What is handed on of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct Object<B, N> {
     /// Which one.
     pub about: About,
     /// For the balancer, if it has anything to do.
-    pub balanced: Option<balanced::Service>,
+    pub balanced: Option<B>,
     /// For DNS, if there is anything to say.
-    pub named: Option<names::Service>,
+    pub named: Option<N>,
+    /// What pods are told, if it is a Service and there is anything to tell.
+    pub linked: Option<Box<Linked>>,
     /// What makes no sense.
     pub problems: Problems,
 }
+
+/// A Service.
+pub type Service = Object<balanced::Service, names::Service>;
 
 /// An EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// Which one.
-    pub about: About,
-    /// For the balancer.
-    pub balanced: Option<balanced::Slice>,
-    /// For DNS.
-    pub named: Option<names::Slice>,
-    /// What makes no sense.
-    pub problems: Problems,
-}
+pub type Slice = Object<balanced::Slice, names::Slice>;
 
-impl Named for Service {
+impl<B, N> Named for Object<B, N> {
     fn name(&self) -> (&str, &str) {
         (&self.about.namespace, &self.about.name)
     }
 }
 
-impl Named for Slice {
-    fn name(&self) -> (&str, &str) {
-        (&self.about.namespace, &self.about.name)
+impl<B, N> Object<B, N> {
+    fn unreadable(head: &wire::Head<'_>, error: &serde_json::Error) -> Self {
+        let problems = vec![format!("it is not as the API says ({error}); not served")];
+        Self { about: About::of(&head.metadata), balanced: None, named: None, linked: None, problems }
     }
 }
 
@@ -77,6 +70,8 @@ pub struct ServiceReader {
     pub defaults: Defaults,
     /// Whether DNS is to be told.
     pub dns: bool,
+    /// Whether pods are to be told.
+    pub links: bool,
 }
 
 impl Reader for ServiceReader {
@@ -84,19 +79,18 @@ impl Reader for ServiceReader {
     type Object = Service;
 
     fn read(&self, raw: wire::Service<'_>) -> Service {
-        let wire::ServiceMetadata { namespace, name, uid, .. } = &raw.metadata;
         let mut problems = Vec::new();
         Service {
-            about: About::new(namespace.as_deref(), name.as_deref(), uid.as_deref()),
+            about: About::of(&raw.metadata),
             balanced: services::service(&raw, &self.defaults, &mut problems),
             named: if self.dns { dns::service(&raw) } else { None },
+            linked: if self.links { service_links::read(&raw).map(Box::new) } else { None },
             problems,
         }
     }
 
     fn unreadable(&self, head: &wire::Head<'_>, error: &serde_json::Error) -> Option<Service> {
-        let problems = vec![unreadable(error)];
-        Some(Service { about: About::of_head(head), balanced: None, named: None, problems })
+        Some(Service::unreadable(head, error))
     }
 }
 
@@ -114,22 +108,17 @@ impl Reader for SliceReader {
     type Object = Slice;
 
     fn read(&self, raw: wire::EndpointSlice<'_>) -> Slice {
-        let wire::SliceMetadata { namespace, name, uid, .. } = &raw.metadata;
         let mut problems = Vec::new();
         Slice {
-            about: About::new(namespace.as_deref(), name.as_deref(), uid.as_deref()),
+            about: About::of(&raw.metadata),
             balanced: endpoint_slices::slice(&raw, &self.node_name, &mut problems),
             named: if self.dns { dns::slice(&raw) } else { None },
+            linked: None,
             problems,
         }
     }
 
     fn unreadable(&self, head: &wire::Head<'_>, error: &serde_json::Error) -> Option<Slice> {
-        let problems = vec![unreadable(error)];
-        Some(Slice { about: About::of_head(head), balanced: None, named: None, problems })
+        Some(Slice::unreadable(head, error))
     }
-}
-
-fn unreadable(error: &serde_json::Error) -> String {
-    format!("it is not as the API says ({error}); not served")
 }

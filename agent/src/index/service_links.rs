@@ -1,21 +1,22 @@
-//! The Services that containers are told about in their environment. Must not know endpoints.
+//! The Services that containers are told about in their environment, and where pods find the cluster's DNS.
+//!
+//! Must not know: endpoints.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use kube::api::{Api, ApiResource, DynamicObject};
-use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use k8s_openapi::api::core::v1::Service;
 use pagurus_agent_core::pods::env::ServiceLink;
 use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::index::balanced::ServiceReader;
 use crate::index::dns::SERVICE as DNS;
+use crate::index::feed::{Change, Feed};
+use crate::index::wire;
 
 /// How long the start of a container waits for the first list.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -90,97 +91,171 @@ impl ServiceLinks {
         self.known.read().links.get("default")?.get("kubernetes").map(|link| link.ip.clone())
     }
 
-    /// Follows the API server until cancelled.
-    pub async fn run(self, client: kube::Client, cancel: CancellationToken) -> anyhow::Result<()> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Service"));
-        let api: Api<DynamicObject> = Api::all_with(client, &resource);
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-        let mut listed = Known::default();
-        loop {
-            let event = tokio::select! {
-                () = cancel.cancelled() => return Ok(()),
-                event = events.next() => event,
-            };
-            match event {
-                None => anyhow::bail!("the watch of Services ended"),
-                Some(Err(error)) => tracing::warn!(%error, "watch of Services failed; trying again"),
-                Some(Ok(watcher::Event::Init)) => listed = Known::default(),
-                Some(Ok(watcher::Event::InitApply(object))) => put(&mut listed, &object, true),
-                Some(Ok(watcher::Event::InitDone)) => {
-                    *self.known.write() = std::mem::take(&mut listed);
-                    self.complete.send_replace(true);
+    /// Takes a Service over as it is now; nothing: pods are told nothing of it.
+    pub fn set(&self, namespace: &str, name: &str, linked: Option<Linked>) {
+        let Linked { link, dns } = linked.unwrap_or_default();
+        let mut known = self.known.write();
+        if (namespace, name) == DNS {
+            known.dns = dns;
+        }
+        match link {
+            Some(link) => {
+                known.links.entry(namespace.to_owned()).or_default().insert(name.to_owned(), link);
+            }
+            None => {
+                if let Some(services) = known.links.get_mut(namespace) {
+                    services.remove(name);
+                    if services.is_empty() {
+                        known.links.remove(namespace);
+                    }
                 }
-                Some(Ok(watcher::Event::Apply(object))) => put(&mut self.known.write(), &object, true),
-                Some(Ok(watcher::Event::Delete(object))) => put(&mut self.known.write(), &object, false),
+            }
+        }
+    }
+
+    /// Everything there is has been told.
+    pub fn set_complete(&self) {
+        self.complete.send_replace(true);
+    }
+
+    /// Follows the API server until cancelled: on nodes where nothing else does.
+    pub async fn run(self, client: kube::Client, cancel: CancellationToken) -> anyhow::Result<()> {
+        let reader = ServiceReader { links: true, ..ServiceReader::default() };
+        let mut services = Feed::reading::<Service>("Service", client, reader);
+        loop {
+            let change = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                change = services.next() => change,
+            };
+            match change {
+                Change::Set(object) => {
+                    let about = object.about;
+                    self.set(&about.namespace, &about.name, object.linked.map(|linked| *linked));
+                }
+                Change::Gone((namespace, name)) => self.set(&namespace, &name, None),
+                Change::Complete => self.set_complete(),
             }
         }
     }
 }
 
-fn put(known: &mut Known, object: &DynamicObject, exists: bool) {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    let name = object.metadata.name.clone().unwrap_or_default();
-    if (&*namespace, &*name) == DNS {
-        known.dns = exists.then(|| dns_service(&object.data)).filter(|service| !service.ips.is_empty());
-    }
-    let links = &mut known.links;
-    match link(&name, &object.data).filter(|_| exists) {
-        Some(link) => {
-            links.entry(namespace).or_default().insert(name, link);
-        }
-        None => {
-            if let Some(services) = links.get_mut(&namespace) {
-                services.remove(&name);
-            }
-        }
-    }
+/// What pods are told of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Linked {
+    /// In the environment of containers; nothing if it has no address.
+    link: Option<ServiceLink>,
+    /// It is that of the cluster's DNS.
+    dns: Option<DnsService>,
 }
 
-fn dns_service(object: &Value) -> DnsService {
-    let spec = &object["spec"];
-    let ips = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(|ip| ip.as_str()?.parse().ok());
-    let has_selector = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
-    DnsService { ips: ips.collect(), has_selector }
+/// What pods are told of this Service, if anything.
+pub fn read(object: &wire::Service<'_>) -> Option<Linked> {
+    let spec = object.spec.as_ref()?;
+    let (namespace, name) = (object.metadata.namespace.as_deref()?, object.metadata.name.as_deref()?);
+    let dns = if (namespace, name) == DNS { dns_service(spec) } else { None };
+    let link = link(name, spec);
+    (link.is_some() || dns.is_some()).then_some(Linked { link, dns })
 }
 
-/// What containers are told of this Service: nothing if it has no address.
-fn link(name: &str, object: &Value) -> Option<ServiceLink> {
-    let ip = object["spec"]["clusterIP"].as_str().filter(|ip| !ip.is_empty() && *ip != "None")?;
-    let port = |port: &Value| {
-        let number = i32::try_from(port["port"].as_i64()?).ok()?;
-        let text = |key: &str, default: &str| port[key].as_str().unwrap_or(default).to_owned();
-        Some((text("name", ""), number, text("protocol", "TCP")))
+fn dns_service(spec: &wire::ServiceSpec<'_>) -> Option<DnsService> {
+    let ips: Vec<IpAddr> = spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect();
+    let has_selector = spec.selector.is_some_and(|wire::HasEntries(some)| some);
+    (!ips.is_empty()).then_some(DnsService { ips, has_selector })
+}
+
+fn link(name: &str, spec: &wire::ServiceSpec<'_>) -> Option<ServiceLink> {
+    let ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")?;
+    let port = |port: &wire::ServicePort<'_>| {
+        let text =
+            |text: &Option<wire::Text<'_>>, default: &str| text.as_deref().unwrap_or(default).to_owned();
+        (text(&port.name, ""), port.port, text(&port.protocol, "TCP"))
     };
-    let ports = object["spec"]["ports"].as_array().into_iter().flatten().filter_map(port).collect();
+    let ports = spec.ports.iter().flatten().map(port).collect();
     Some(ServiceLink { name: name.to_owned(), ip: ip.to_owned(), ports })
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
-    use serde_json::json;
+    use crate::index::scripted::Scripted;
+
+    fn object(namespace: &str, name: &str, spec: &Value) -> Value {
+        json!({"metadata": {"namespace": namespace, "name": name, "resourceVersion": "2"}, "spec": spec})
+    }
+
+    fn linked(namespace: &str, name: &str, spec: &Value) -> Linked {
+        let text = object(namespace, name, spec).to_string();
+        read(&serde_json::from_str(&text).unwrap()).unwrap_or_default()
+    }
 
     #[test]
     fn headless_services_are_no_links() {
-        assert_eq!(link("a", &json!({"spec": {"clusterIP": "None"}})), None);
-        let found = link("a", &json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}}));
-        assert_eq!(found.unwrap().ports, [(String::new(), 80, "TCP".to_owned())]);
+        assert_eq!(linked("ns", "a", &json!({"clusterIP": "None"})).link, None);
+        let ports = json!([{"port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+        let found = linked("ns", "a", &json!({"clusterIP": "10.0.0.1", "ports": ports})).link.unwrap();
+        let port = |name: &str, port, protocol: &str| (name.to_owned(), port, protocol.to_owned());
+        assert_eq!((found.name.as_str(), found.ip.as_str()), ("a", "10.0.0.1"));
+        assert_eq!(found.ports, [port("", 80, "TCP"), port("dns", 53, "UDP")]);
     }
 
     #[test]
     fn the_service_of_dns() {
-        let known = |spec: Value, exists| {
-            let mut known = Known::default();
-            let object = json!({"metadata": {"namespace": "kube-system", "name": "kube-dns"}, "spec": spec});
-            put(&mut known, &serde_json::from_value(object).unwrap(), exists);
-            known.dns
+        let links = ServiceLinks::default();
+        let check = |spec: Option<Value>, expected: Option<DnsService>| {
+            let (namespace, name) = DNS;
+            links.set(namespace, name, spec.map(|spec| linked(namespace, name, &spec)));
+            assert_eq!(links.dns(), expected);
         };
         let spec = json!({"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"]});
         let ips = vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
-        assert_eq!(known(spec.clone(), true), Some(DnsService { ips: ips.clone(), has_selector: false }));
-        assert_eq!(known(spec, false), None);
+        check(Some(spec.clone()), Some(DnsService { ips: ips.clone(), has_selector: false }));
+        check(None, None);
         let pods = json!({"clusterIPs": ["10.96.0.10", "fd00::a"], "selector": {"k8s-app": "kube-dns"}});
-        assert_eq!(known(pods, true), Some(DnsService { ips, has_selector: true }));
-        assert_eq!(known(json!({"clusterIPs": ["None"]}), true), None);
+        check(Some(pods), Some(DnsService { ips: ips.clone(), has_selector: true }));
+        let nobodys = json!({"clusterIPs": ["10.96.0.10", "fd00::a"], "selector": {}});
+        check(Some(nobodys), Some(DnsService { ips, has_selector: false }));
+        check(Some(json!({"clusterIPs": ["None"]})), None);
+        assert_eq!(linked("ns", "kube-dns", &spec).dns, None);
+    }
+
+    #[tokio::test]
+    async fn what_pods_are_told() {
+        const PATH: &str = "/api/v1/services";
+        let api = Scripted::default();
+        let at = |ip: &str| json!({"clusterIP": ip, "ports": [{"port": 80}]});
+        api.set(
+            PATH,
+            vec![object("default", "kubernetes", &at("10.0.0.1")), object("ns", "a", &at("10.0.0.2"))],
+        );
+        let (links, cancel) = (ServiceLinks::default(), CancellationToken::new());
+        let names = async |wants_own| {
+            let (found, known) = links.of_pod("ns", wants_own).await;
+            (found.into_iter().map(|link| link.name).collect::<Vec<_>>(), known)
+        };
+        let follow = links.clone().run(api.client(), cancel.clone());
+        let ask = async {
+            assert_eq!(names(true).await, (vec!["a".to_owned(), "kubernetes".to_owned()], true));
+            assert_eq!(names(false).await, (vec!["kubernetes".to_owned()], true));
+            assert_eq!(links.api_server().as_deref(), Some("10.0.0.1"));
+            for (kind, spec, expected) in [
+                ("MODIFIED", json!({"clusterIP": "None"}), 1),
+                ("MODIFIED", at("10.0.0.3"), 2),
+                ("DELETED", at("10.0.0.3"), 1),
+            ] {
+                while !api.send(PATH, kind, object("ns", "a", &spec)).await {
+                    tokio::task::yield_now().await;
+                }
+                while names(true).await.0.len() != expected {
+                    tokio::task::yield_now().await;
+                }
+            }
+            cancel.cancel();
+        };
+        let both = async { tokio::join!(follow, ask) };
+        let (ended, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
+        ended.unwrap();
     }
 }

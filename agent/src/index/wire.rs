@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A string where it lies, or a copy if it is written with escapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -47,19 +47,56 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
     }
 }
 
+/// Whether there is anything in an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HasEntries(pub bool);
+
+impl<'de> Deserialize<'de> for HasEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap;
+        impl<'de> Visitor<'de> for OfMap {
+            type Value = HasEntries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HasEntries, A::Error> {
+                let mut some = false;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    some = true;
+                }
+                Ok(HasEntries(some))
+            }
+        }
+        deserializer.deserialize_map(OfMap)
+    }
+}
+
+/// Something of which nothing is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread;
+
+impl<'de> Deserialize<'de> for Unread {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Self)
+    }
+}
+
 /// What every object has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Head<'a> {
     /// `metadata`.
     #[serde(borrow)]
-    pub metadata: HeadMetadata<'a>,
+    pub metadata: Metadata<'a>,
 }
 
-/// Which object it is, and which version of it.
+/// `metadata` of an object, with labels and annotations that are read so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct HeadMetadata<'a> {
+#[serde(bound(deserialize = "L: Deserialize<'de> + Default, A: Deserialize<'de> + Default"))]
+pub struct Metadata<'a, L = Unread, A = Unread> {
     /// Namespace; none: it is of the cluster.
     #[serde(borrow)]
     pub namespace: Option<Text<'a>>,
@@ -72,6 +109,13 @@ pub struct HeadMetadata<'a> {
     /// Version.
     #[serde(borrow)]
     pub resource_version: Option<Text<'a>>,
+    /// When it was made.
+    #[serde(borrow)]
+    pub creation_timestamp: Option<Text<'a>>,
+    /// Labels.
+    pub labels: Option<L>,
+    /// Annotations.
+    pub annotations: Option<A>,
 }
 
 /// A Service.
@@ -80,32 +124,13 @@ pub struct HeadMetadata<'a> {
 pub struct Service<'a> {
     /// `metadata`.
     #[serde(borrow)]
-    pub metadata: ServiceMetadata<'a>,
+    pub metadata: Metadata<'a, ServiceLabels<'a>, ServiceAnnotations<'a>>,
     /// `spec`.
     #[serde(borrow)]
     pub spec: Option<ServiceSpec<'a>>,
     /// `status`.
     #[serde(borrow)]
     pub status: Option<ServiceStatus<'a>>,
-}
-
-/// `metadata` of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[allow(missing_docs, reason = "the fields are the API's")]
-pub struct ServiceMetadata<'a> {
-    #[serde(borrow)]
-    pub namespace: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub name: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub uid: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub creation_timestamp: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub labels: Option<ServiceLabels<'a>>,
-    #[serde(borrow)]
-    pub annotations: Option<ServiceAnnotations<'a>>,
 }
 
 /// Labels of a Service.
@@ -163,6 +188,7 @@ pub struct ServiceSpec<'a> {
     pub publish_not_ready_addresses: Option<bool>,
     #[serde(borrow)]
     pub ports: Option<Vec<ServicePort<'a>>>,
+    pub selector: Option<HasEntries>,
 }
 
 /// `spec.ports[]` of a Service.
@@ -230,28 +256,13 @@ pub struct Ingress<'a> {
 #[allow(missing_docs, reason = "the fields are the API's")]
 pub struct EndpointSlice<'a> {
     #[serde(borrow)]
-    pub metadata: SliceMetadata<'a>,
+    pub metadata: Metadata<'a, SliceLabels<'a>>,
     #[serde(borrow)]
     pub address_type: Option<Text<'a>>,
     #[serde(borrow)]
     pub ports: Option<Vec<EndpointPort<'a>>>,
     #[serde(borrow)]
     pub endpoints: Option<Vec<Endpoint<'a>>>,
-}
-
-/// `metadata` of an EndpointSlice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs, reason = "the fields are the API's")]
-pub struct SliceMetadata<'a> {
-    #[serde(borrow)]
-    pub namespace: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub name: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub uid: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub labels: Option<SliceLabels<'a>>,
 }
 
 /// Labels of an EndpointSlice.

@@ -42,10 +42,12 @@ impl ProbeSource for Prober {
     }
 }
 
-/// Runs the pods of this node until cancelled: watches, probes and workers. `table` shows how they are.
+/// Runs the pods of this node until cancelled: watches, probes and workers. `table` shows how they are; `links` is what
+/// they are told of Services.
 pub async fn run_node(
     context: Arc<NodeContext>,
     table: PodTable,
+    links: ServiceLinks,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(runtime_name) = runtime_name(&*context.runtime, &cancel).await else { return Ok(()) };
@@ -56,7 +58,6 @@ pub async fn run_node(
         move |pod: &PodUid| waker.wake(pod)
     });
     let objects = ObjectWatches::new(context.client.clone(), move |pod: &PodUid| waker.wake(pod));
-    let links = ServiceLinks::default();
     let resources = machine::resources(&context.config);
     let host = Host {
         runtime: context.runtime.clone(),
@@ -64,7 +65,7 @@ pub async fn run_node(
         observer: Observer::new(context.runtime.clone()),
         api: Arc::new(PodClient::new(context.client.clone())),
         objects,
-        links: links.clone(),
+        links,
         probes: Arc::new(probes.clone()),
         events: context.events.clone(),
         insight: Insight::register(&context.metrics, &table),
@@ -93,7 +94,6 @@ pub async fn run_node(
     };
     tokio::try_join!(
         log_rotation::run(table, context.runtime.clone(), limits, cancel.clone()),
-        links.run(context.client.clone(), cancel.clone()),
         probes.run(cancel.clone()),
         super::run(Arc::new(host), events, wakeups, cancel),
     )?;

@@ -18,6 +18,7 @@ use crate::dns;
 use crate::index::balanced::{Service, Slice};
 use crate::index::feed::{Change, Feed};
 use crate::index::node::{Nodes, Published};
+use crate::index::service_links::ServiceLinks;
 use crate::observe::devices::Seen;
 
 /// What other parts of the agent say. Each is the whole of it, whenever it changes.
@@ -30,6 +31,8 @@ pub struct Sources {
     pub pods: watch::Receiver<PodsHere>,
     /// What this node's DNS is told, and where it is reached.
     pub dns: Option<(dns::Table, Vec<IpAddr>)>,
+    /// What pods are told of Services, if this node has pods of its own.
+    pub links: Option<ServiceLinks>,
 }
 
 /// What is listened to.
@@ -96,10 +99,18 @@ impl Feeds {
                     if let Some(names) = self.names() {
                         names.remove_service(&namespace, &name);
                     }
+                    if let Some(links) = &self.sources.links {
+                        links.set(&namespace, &name, None);
+                    }
                     self.told.forget("Service", &namespace, &name);
                     desired.remove_service(&ServiceName::new(&namespace, &name));
                 }
-                Change::Complete => self.services_complete = true,
+                Change::Complete => {
+                    self.services_complete = true;
+                    if let Some(links) = &self.sources.links {
+                        links.set_complete();
+                    }
+                }
             },
             News::Slice(change) => match *change {
                 Change::Set(object) => self.set_slice(desired, object),
@@ -142,7 +153,10 @@ impl Feeds {
     }
 
     fn set_service(&mut self, desired: &mut Desired, object: Service) {
-        let Service { about, balanced, named, problems } = object;
+        let Service { about, balanced, named, linked, problems } = object;
+        if let Some(links) = &self.sources.links {
+            links.set(&about.namespace, &about.name, linked.map(|linked| *linked));
+        }
         match (self.names(), named) {
             (Some(names), Some(service)) => names.set_service(service),
             (Some(names), None) => names.remove_service(&about.namespace, &about.name),
@@ -158,7 +172,7 @@ impl Feeds {
     }
 
     fn set_slice(&mut self, desired: &mut Desired, object: Slice) {
-        let Slice { about, balanced, named, problems } = object;
+        let Slice { about, balanced, named, problems, .. } = object;
         match (self.names(), named) {
             (Some(names), Some(slice)) => names.set_slice(&about.name, &slice),
             (Some(names), None) => names.remove_slice(&about.namespace, &about.name),

@@ -43,6 +43,7 @@ fn feeds_of(client: kube::Client) -> Feeds {
             devices: watch::channel(Arc::default()).1,
             pods: watch::channel(None).1,
             dns: None,
+            links: None,
         },
         node_name: "here".into(),
         told: Told::new(crate::report::events::channel(&metrics).0),

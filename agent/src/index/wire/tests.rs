@@ -39,6 +39,7 @@ fn service(object: &Value) -> (Value, Value) {
         spec.session_affinity_config.and_then(|config| config.client_ip).and_then(|ip| ip.timeout_seconds),
         spec.health_check_node_port,
         spec.publish_not_ready_addresses,
+        spec.selector.map(|HasEntries(some)| some),
         spec.ports.map(|ports| ports.iter().map(port).collect::<Vec<_>>()),
         ingress.map(|all| all.iter().map(|i| json!([text(&i.ip), text(&i.ip_mode)])).collect::<Vec<_>>()),
     ]);
@@ -65,6 +66,7 @@ fn service(object: &Value) -> (Value, Value) {
         spec.session_affinity_config.and_then(|config| config.client_ip).and_then(|ip| ip.timeout_seconds),
         spec.health_check_node_port,
         spec.publish_not_ready_addresses,
+        spec.selector.map(|selector| !selector.is_empty()),
         spec.ports.map(|ports| ports.into_iter().map(port).collect::<Vec<_>>()),
         ingress.map(|all| all.into_iter().map(|i| json!([i.ip, i.ip_mode])).collect::<Vec<_>>()),
     ]);
@@ -241,7 +243,7 @@ impl Made {
             ("loadBalancerSourceRanges", self.strings()),
             ("publishNotReadyAddresses", self.one_of(&[json!(true), json!(false)])),
             ("ports", ports),
-            ("selector", json!({"app": "web"})),
+            ("selector", self.one_of(&[json!({"app": "web"}), json!({})])),
         ];
         let ingress = self.some(|this| {
             let fields = vec![("ip", this.string()), ("ipMode", this.string()), ("hostname", this.string())];

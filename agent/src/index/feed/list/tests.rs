@@ -18,7 +18,7 @@ impl crate::index::feed::Named for Seen {
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
-    metadata: wire::HeadMetadata<'a>,
+    metadata: wire::Metadata<'a>,
     #[serde(default)]
     number: i32,
 }
