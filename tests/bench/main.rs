@@ -14,9 +14,13 @@ mod rivals;
 mod row;
 mod times;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use pagurus_tests::netns::isolate;
 use row::Row;
 
@@ -78,7 +82,12 @@ fn each_in_a_process() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for (name, _) in PARTS {
         eprintln!("bench: {name}");
-        let mut command = std::process::Command::new(std::env::current_exe()?);
+        let mut command = Command::new(std::env::current_exe()?);
+        // SAFETY: between fork and exec only one system call is made.
+        unsafe {
+            // However we end, it does too.
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
         let status = command.args(&arguments).arg(name).status()?;
         if !status.success() {
             println!("{}", Row::failed(name, anyhow!("its process ended: {status}")).json());

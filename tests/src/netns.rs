@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,20 +28,47 @@ pub struct Sandbox {
     pub bpffs: PathBuf,
 }
 
-/// A cgroup2 directory of our own, removed at the end.
+/// A cgroup2 directory of our own. When it is dropped, and also when this process ends without that, whatever its end is, everything
+/// that is left in it is ended and it is removed: by a process that reads from a pipe of which only we have the other end.
 #[derive(Debug)]
-struct Cgroup(PathBuf);
+struct Cgroup {
+    path: PathBuf,
+    keeper: Child,
+}
+
+impl Cgroup {
+    /// Ends the processes of the directory `$1` and removes it with those below it, once nobody can write to standard input any more.
+    /// The kernel lets go of a directory a moment after its last process.
+    const KEEPER: &str = r#"cat
+        [ ! -d "$1" ] || echo 1 > "$1/cgroup.kill"
+        for try in $(seq 100); do
+            find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
+            [ -d "$1" ] || exit 0
+            sleep 0.1
+        done
+        exit 1"#;
+
+    fn create(name: &str) -> Result<Self> {
+        let path = cgroup2().context("find cgroup2")?.join(name);
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", Self::KEEPER, "sh"]).arg(&path);
+        // In a group of its own, because whoever ends ours, a terminal or timeout(1), means the test.
+        keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let keeper = keeper.spawn().context("start who removes the cgroup")?;
+        // Whatever comes now, it is removed.
+        let this = Self { path, keeper };
+        fs::create_dir(&this.path).with_context(|| format!("create {}", this.path.display()))?;
+        Ok(this)
+    }
+}
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What the test made below it, if it came to no good end.
-        for child in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let _ = fs::remove_dir(child.path());
-            }
-        }
-        if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("remove {}: {error}", self.0.display());
+        drop(self.keeper.stdin.take());
+        match self.keeper.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("remove {}: it is still there ({status})", self.path.display()),
+            Err(error) => eprintln!("remove {}: {error}", self.path.display()),
         }
     }
 }
@@ -84,10 +111,10 @@ impl Isolation {
 
 impl Drop for Isolation {
     fn drop(&mut self) {
-        // Out of its cgroup, which can then be removed.
-        let left = self.cgroup.0.parent().map(|parent| fs::write(parent.join("cgroup.procs"), "0"));
+        // Out of its cgroup, whose processes are then ended.
+        let left = self.cgroup.path.parent().map(|parent| fs::write(parent.join("cgroup.procs"), "0"));
         if let Some(Err(error)) = left {
-            eprintln!("leave {}: {error}", self.cgroup.0.display());
+            eprintln!("leave {}: {error}", self.cgroup.path.display());
         }
     }
 }
@@ -98,12 +125,11 @@ impl Drop for Isolation {
 /// The machine does not allow it.
 pub fn isolate() -> Result<Isolation> {
     possible()?;
-    let root = cgroup2().context("find cgroup2")?;
-    let cgroup = Cgroup(root.join(format!("pgr-b-{}", std::process::id())));
-    fs::create_dir(&cgroup.0).with_context(|| format!("create {}", cgroup.0.display()))?;
-    fs::write(cgroup.0.join("cgroup.procs"), "0").with_context(|| format!("join {}", cgroup.0.display()))?;
+    let cgroup = Cgroup::create(&format!("pgr-b-{}", std::process::id()))?;
+    let procs = cgroup.path.join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("join {}", cgroup.path.display()))?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("namespaces of our own")?;
-    let sandbox = inside(cgroup.0.clone())?;
+    let sandbox = inside(cgroup.path.clone())?;
     Ok(Isolation { sandbox, cgroup })
 }
 
@@ -128,13 +154,11 @@ fn possible() -> Result<()> {
 fn outside(name: &str) -> Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let root = cgroup2().context("find cgroup2")?;
-    let cgroup = Cgroup(root.join(format!("pgr-d-{}-{number}", std::process::id())));
-    fs::create_dir(&cgroup.0).with_context(|| format!("create {}", cgroup.0.display()))?;
-    let procs = cgroup.0.join("cgroup.procs");
+    let cgroup = Cgroup::create(&format!("pgr-d-{}-{number}", std::process::id()))?;
+    let procs = cgroup.path.join("cgroup.procs");
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
-    command.env(MARK, name).env(CGROUP, &cgroup.0);
+    command.env(MARK, name).env(CGROUP, &cgroup.path);
     // SAFETY: between fork and exec only system calls are made; the path was allocated before.
     unsafe {
         command.pre_exec(move || {

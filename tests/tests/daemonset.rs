@@ -112,7 +112,7 @@ fn names_and_balancers(cluster: &Cluster, namespace: &str, served: &Served) -> R
 
 #[test]
 fn installed_updated_and_taken_away() -> Result<()> {
-    let Some(own) = Own::up("daemonset", 2, &["--dataplane=off", "--cluster-dns=10.96.0.10"])? else {
+    let Some(own) = Own::up("e2e-daemonset", 2, &["--dataplane=off", "--cluster-dns=10.96.0.10"])? else {
         return Ok(());
     };
     let cluster: &Cluster = &own;

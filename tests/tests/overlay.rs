@@ -29,7 +29,7 @@ fn tunnelled(cluster: &Cluster, node: &str) -> Result<u64> {
 
 #[test]
 fn services_through_vxlan_and_within_zones() -> Result<()> {
-    let Some(own) = Own::up("overlay", 3, &["--routing=vxlan"])? else { return Ok(()) };
+    let Some(own) = Own::up("e2e-overlay", 3, &["--routing=vxlan"])? else { return Ok(()) };
     let cluster: &Cluster = &own;
     let nodes = cluster.nodes()?;
     let ns = Namespace::new(cluster, "overlay")?;

@@ -63,6 +63,12 @@ impl Cluster {
         workspace::root().join(".pagurus").join(name)
     }
 
+    /// The names of this checkout's clusters.
+    pub fn names() -> Vec<String> {
+        let entries = std::fs::read_dir(workspace::root().join(".pagurus")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// Its directory.
     pub fn directory(&self) -> PathBuf {
         Self::directory_of(&self.name)

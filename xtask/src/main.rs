@@ -61,6 +61,9 @@ enum Command {
     /// First process of a node's namespaces (started by the supervisor)
     #[command(hide = true)]
     NodeInit(cluster::node::Options),
+    /// Ends what a run of the suites has started if the run is ended (started by `test`)
+    #[command(hide = true)]
+    Guard(test::guard::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -79,6 +82,7 @@ fn main() -> std::process::ExitCode {
         Command::Tidy(options) => tidy::run(&options),
         Command::Supervise(options) => cluster::supervise::run(&options),
         Command::NodeInit(options) => cluster::node::run(&options),
+        Command::Guard(options) => test::guard::run(&options),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! Running other programs: errors name the command line and show what it said.
 
 use anyhow::{Context, Result, bail};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 /// The command line, for messages.
@@ -29,6 +30,25 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("`{}` failed ({}): {}", line(command), out.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Has the kernel end the child, at once, when the thread that starts it ends, and so however this process ends (prctl(2),
+/// PR_SET_PDEATHSIG). The child's own children are not meant.
+pub fn end_with_us(command: &mut Command) -> &mut Command {
+    let us = std::process::id();
+    // SAFETY: between fork and exec only system calls that take and return numbers.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // Had we ended before it asked, it would be somebody else's child, and never told.
+            if libc::getppid() != us as i32 {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        })
+    }
 }
 
 /// A command from words split at white space; for fixed command lines only.

@@ -1,11 +1,14 @@
 //! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
 
+pub mod guard;
 mod guest;
 
 use crate::cluster::{Cluster, checks, down, up};
 use crate::{build, process, setup, workspace};
 use anyhow::{Context, Result, bail};
+use guard::Guard;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 /// Flags of `test`.
@@ -67,11 +70,12 @@ pub fn run(options: &Options) -> Result<()> {
     if options.vm {
         return guest::run(options.filter.as_deref());
     }
+    let mut guard = Guard::start()?;
     let mut count = Count::default();
     let mut failures = Vec::new();
     if !options.system {
         let mut command = cargo_test(options);
-        if run_suite(&mut command, &mut count)? {
+        if run_suite(&mut command, &mut guard, &mut count)? {
             failures.push("unit tests");
         }
     }
@@ -85,7 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
                 setup::run(&setup::Options::default())?;
                 build::run(&build::Options::default())?;
                 crate::images::build()?;
-                if system(options, &mut count)? {
+                if system(options, &mut guard, &mut count)? {
                     failures.push("the suites of the tests package");
                 }
             }
@@ -102,9 +106,10 @@ pub fn run(options: &Options) -> Result<()> {
 const CLUSTER: &str = "e2e";
 
 /// Runs the suites of the tests package with a two-node cluster beside them, which is removed whatever comes.
-fn system(options: &Options, count: &mut Count) -> Result<bool> {
+fn system(options: &Options, guard: &mut Guard, count: &mut Count) -> Result<bool> {
     let gone = || down::run(&down::Options { name: CLUSTER.to_owned() });
     gone()?;
+    guard.cluster(Some(CLUSTER))?;
     let result = up::run(&up::Options::for_tests(CLUSTER, 2)).and_then(|()| {
         let mut command = Command::new("cargo");
         command
@@ -115,12 +120,13 @@ fn system(options: &Options, count: &mut Count) -> Result<bool> {
         command.env("PAGURUS_XTASK", std::env::current_exe()?);
         command.env("PAGURUS_BINARIES", workspace::binaries(false));
         command.env("PAGURUS_CLUSTER", Cluster::directory_of(CLUSTER));
-        run_suite(&mut command, count)
+        run_suite(&mut command, guard, count)
     });
     if !matches!(result, Ok(false)) {
         show_logs(&Cluster::directory_of(CLUSTER).join("logs"));
     }
     gone()?;
+    guard.cluster(None)?;
     result
 }
 
@@ -141,18 +147,23 @@ fn cargo_test(options: &Options) -> Command {
 }
 
 /// Runs one call of cargo, passes its output on and counts; true if something failed.
-fn run_suite(command: &mut Command, count: &mut Count) -> Result<bool> {
+fn run_suite(command: &mut Command, guard: &mut Guard, count: &mut Count) -> Result<bool> {
     let said = process::line(command);
     println!("test: {said}");
+    // What it starts is of its group, and ends with us by that.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{said}`"))?;
+        process::end_with_us(command).spawn().with_context(|| format!("cannot start `{said}`"))?;
+    guard.group(Some(&child))?;
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         count.hear(&line);
         println!("{line}");
     }
-    Ok(!child.wait()?.success())
+    let status = child.wait()?;
+    guard.group(None)?;
+    Ok(!status.success())
 }
 
 #[cfg(test)]

@@ -23,8 +23,15 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// The guest's memory.
 const MEMORY: &str = "4G";
 
-/// A process of ours that ends with us.
+/// A process of ours that ends with us, however we end.
 struct Ours(Child);
+
+impl Ours {
+    fn start(command: &mut Command) -> Result<Self> {
+        let child = process::end_with_us(command).spawn();
+        child.map(Self).with_context(|| format!("cannot start `{}`", process::line(command)))
+    }
+}
 
 impl Drop for Ours {
     fn drop(&mut self) {
@@ -54,12 +61,13 @@ pub enum End {
 }
 
 /// Runs a shell script as root in the guest, with our environment's PATH; each line of its output goes to `line`, with those that the
-/// kernel writes.
+/// kernel writes. What the machine needs while it runs is kept in a directory in `folder`.
 ///
 /// # Errors
 /// The guest cannot be started.
-pub fn run(kernel: &Kernel, script: &str, mut line: impl FnMut(&str)) -> Result<End> {
-    let folder = tempfile::tempdir()?;
+pub fn run(kernel: &Kernel, folder: &Path, script: &str, mut line: impl FnMut(&str)) -> Result<End> {
+    let folder = tempfile::tempdir_in(folder)
+        .with_context(|| format!("cannot make a directory in {}", folder.display()))?;
     let initramfs = kernel.initramfs(folder.path(), &stage(kernel, script))?;
     let socket = folder.path().join("virtiofsd.sock");
     let _files = share_root(&socket)?;
@@ -124,15 +132,14 @@ fn share_root(socket: &Path) -> Result<Ours> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let said = process::line(&command);
-    let child = Ours(command.spawn().with_context(|| format!("cannot start `{said}`"))?);
+    let child = Ours::start(&mut command)?;
     for _ in 0..100 {
         if socket.exists() {
             return Ok(child);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    bail!("`{said}` does not listen")
+    bail!("`{}` does not listen", process::line(&command))
 }
 
 /// Starts the machine; its console is our pipe.
@@ -159,8 +166,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, socket: &Path) -> Result<Ours> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let said = process::line(&command);
-    command.spawn().map(Ours).with_context(|| format!("cannot start `{said}`"))
+    Ours::start(&mut command)
 }
 
 /// Writes a file of the first file system.

@@ -22,7 +22,8 @@ pub fn run(part: Option<&str>) -> Result<Vec<Row>> {
     )?;
     let mut command = Command::new(workspace::binaries(true).join("pagurus-bench"));
     command.args(part).env("PAGURUS_BINARIES", workspace::binaries(true));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start pagurus-bench")?;
+    process::end_with_us(command.stdout(Stdio::piped()));
+    let mut child = command.spawn().context("cannot start pagurus-bench")?;
     let stdout = child.stdout.take().context("pagurus-bench has no standard output")?;
     let mut rows = Vec::new();
     for line in BufReader::new(stdout).lines() {

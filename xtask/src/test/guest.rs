@@ -5,6 +5,7 @@
 
 mod ledger;
 
+use super::guard::Guard;
 use crate::{ebpf, process, setup, vm, workspace};
 use anyhow::{Context as _, Result, bail};
 use ledger::Ledger;
@@ -33,7 +34,12 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     setup::run(&setup::Options::for_vm())?;
     ebpf::build()?;
     let folder = vm::folder()?;
+    let mut guard = Guard::start()?;
     let copies = tempfile::tempdir_in(&folder)?;
+    // Elsewhere, because the path of a socket must be short.
+    let scratch = tempfile::tempdir()?;
+    guard.directory(copies.path())?;
+    guard.directory(scratch.path())?;
     // Under a name of its own, so that a build meanwhile takes nothing away from the guest.
     let copy = copies.path().join("suites");
     let built = suites()?;
@@ -57,7 +63,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         if left.is_empty() {
             break;
         }
-        let end = vm::run(&kernel, &script(&binary, &left), |line| {
+        let end = vm::run(&kernel, scratch.path(), &script(&binary, &left), |line| {
             if let Some((_, test)) = line.split_once(BEGIN) {
                 ledger.begin(test.trim());
             } else if let Some((_, code)) = line.split_once(OVER) {
