@@ -245,11 +245,13 @@ fn cgroup2() -> Result<PathBuf> {
 pub struct Own(Cluster);
 
 impl Own {
-    /// Starts it; none (and says so) where there is no shared cluster either, which is the sign that clusters can run here.
+    /// Starts it; none (and says so) where there is no shared cluster either, which is the sign that clusters can run here. By the
+    /// beginning of its name, `e2e-`, a run of the suites that is ended finds it and removes it.
     ///
     /// # Errors
     /// It does not come up.
     pub fn up(name: &str, nodes: u8, agent_flags: &[&str]) -> Result<Option<Self>> {
+        ensure!(name.starts_with("e2e-"), "the name of a test's own cluster begins with `e2e-`: {name}");
         let Some(shared) = Cluster::shared() else { return Ok(None) };
         let directory = shared.directory.parent().context("no directory of clusters")?.join(name);
         let own = Self(Cluster { name: name.to_owned(), directory, xtask: shared.xtask });

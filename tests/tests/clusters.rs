@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use pagurus_tests::cluster::Cluster;
 use pagurus_tests::eventually::eventually;
 
-/// The commands for a cluster of a test's own, which is removed with it.
+/// The commands for a cluster of a test's own, which is removed with it. Its name begins with `e2e-`, see `pagurus_tests::cluster::Own`.
 struct Own {
     name: &'static str,
     xtask: PathBuf,

@@ -14,13 +14,54 @@ pub struct Chain {
     pub name: String,
 }
 
+/// The version of bpf-linker that links the programs: one that has the flag which [`build`] gives it, and no other, so that the
+/// verifier is shown the same instructions wherever they are built.
+const LINKER: &str = "0.13.0";
+
 /// What a usable tool chain lacks.
 #[derive(Debug)]
 pub struct Lack {
     compiler: bool,
     llvm: bool,
-    /// bpf-linker itself is missing.
-    pub linker: bool,
+    /// There is no bpf-linker of the version that is needed.
+    pub linker: Option<LinkerLack>,
+}
+
+/// Why there is none.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LinkerLack {
+    /// There is none at all.
+    Missing,
+    /// There is this one, which says that it is of this version, or does not say it.
+    Other(PathBuf, Option<String>),
+}
+
+impl LinkerLack {
+    /// What is to be done about it; `own` is where it is installed.
+    pub fn remedy(&self, own: &Path) -> String {
+        let there = match self {
+            Self::Missing => return format!("build bpf-linker {LINKER}"),
+            Self::Other(path, Some(version)) => format!("{}, which is {version}", path.display()),
+            Self::Other(path, None) => format!("{}, which does not say its version", path.display()),
+        };
+        let is_own = matches!(self, Self::Other(path, _) if path == own);
+        format!("build bpf-linker {LINKER}, {} {there}", if is_own { "in place of" } else { "beside" })
+    }
+}
+
+/// Which of these linkers, in the order in which they would be taken, with what they say to `--version`, is of the version that is needed.
+fn choose(found: Vec<(PathBuf, Option<String>)>) -> Result<PathBuf, LinkerLack> {
+    let mut lack = LinkerLack::Missing;
+    for (path, said) in found {
+        let version = said.as_deref().and_then(|said| said.trim().strip_prefix("bpf-linker "));
+        if version == Some(LINKER) {
+            return Ok(path);
+        }
+        if lack == LinkerLack::Missing {
+            lack = LinkerLack::Other(path, version.map(str::to_owned));
+        }
+    }
+    Err(lack)
 }
 
 impl Lack {
@@ -30,7 +71,7 @@ impl Lack {
         if self.compiler {
             packages.extend(["rustc-web", "rust-web-src"]);
         }
-        if self.linker && self.llvm {
+        if self.linker.is_some() && self.llvm {
             packages.extend(["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"]);
         }
         packages
@@ -43,16 +84,31 @@ impl std::fmt::Display for Lack {
         if self.compiler {
             parts.push("a compiler with the BPF target and its library source (Debian: rustc-web and rust-web-src; rustup: a nightly tool chain with rust-src)");
         }
-        if self.linker {
-            parts.push("bpf-linker (`cargo install bpf-linker`, with LLVM 22)");
-        }
+        let linker = match &self.linker {
+            None => None,
+            Some(LinkerLack::Missing) => Some(String::new()),
+            Some(LinkerLack::Other(path, version)) => {
+                let version = version.as_deref().unwrap_or("of a version that it does not say");
+                Some(format!("; {} is {version}", path.display()))
+            }
+        };
+        let linker = linker.map(|there| {
+            format!(
+                "bpf-linker {LINKER} (`cargo install bpf-linker --version {LINKER}`, with LLVM 22{there})"
+            )
+        });
+        parts.extend(linker.as_deref());
         f.write_str(&parts.join("; "))
     }
 }
 
-fn linker() -> Option<PathBuf> {
+fn linker() -> Result<PathBuf, LinkerLack> {
     let own = setup::cargo_bin("bpf-linker");
-    if own.is_file() { Some(own) } else { process::find("bpf-linker") }
+    let mut paths: Vec<PathBuf> =
+        own.is_file().then_some(own).into_iter().chain(process::find("bpf-linker")).collect();
+    paths.dedup();
+    let said = |path: &PathBuf| process::output(Command::new(path).arg("--version")).ok();
+    choose(paths.into_iter().map(|path| (path.clone(), said(&path))).collect())
 }
 
 /// Debian's compiler, with its library source where `-Z build-std` looks for it. Its cargo is not needed: ours drives it.
@@ -89,20 +145,21 @@ pub fn find() -> Result<Chain, Lack> {
             .map(|version| (vec!["cargo".to_owned(), "+nightly".to_owned()], None, version.trim().to_owned()))
     };
     match (chain, linker) {
-        (Some((cargo, rustc, name)), Some(linker)) => Ok(Chain { cargo, rustc, linker, name }),
-        (chain, linker) => Err(Lack { compiler: chain.is_none(), llvm, linker: linker.is_none() }),
+        (Some((cargo, rustc, name)), Ok(linker)) => Ok(Chain { cargo, rustc, linker, name }),
+        (chain, linker) => Err(Lack { compiler: chain.is_none(), llvm, linker: linker.err() }),
     }
 }
 
-/// Builds bpf-linker against Debian's LLVM.
+/// Builds bpf-linker against Debian's LLVM, and puts it in place of another one of cargo's.
 pub fn install_linker() -> Result<()> {
-    println!("setup: building bpf-linker");
+    println!("setup: building bpf-linker {LINKER}");
     let path = std::env::var("PATH").unwrap_or_default();
     process::run(
         Command::new("cargo")
             .env("LLVM_PREFIX", "/usr/lib/llvm-22")
             .env("PATH", format!("/usr/lib/llvm-22/bin:{path}"))
-            .args(["install", "--quiet", "bpf-linker", "--no-default-features", "--features", "llvm-22"]),
+            .args(["install", "--quiet", "--force", "bpf-linker", "--version", LINKER])
+            .args(["--no-default-features", "--features", "llvm-22"]),
     )
     .context("cannot build bpf-linker")
 }
@@ -163,4 +220,43 @@ pub fn build() -> Result<()> {
         std::fs::write(&object, &bytes).with_context(|| format!("cannot write {}", object.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linkers() {
+        let own = Path::new("/root/.cargo/bin/bpf-linker");
+        let other = |path: &str, version: Option<&str>| {
+            Err(LinkerLack::Other(PathBuf::from(path), version.map(str::to_owned)))
+        };
+        let (mine, systems) = ("/root/.cargo/bin/bpf-linker", "/usr/bin/bpf-linker");
+        for (found, want, remedy) in [
+            (&[][..], Err(LinkerLack::Missing), "build bpf-linker 0.13.0"),
+            (&[(mine, Some("bpf-linker 0.13.0\n"))], Ok(PathBuf::from(mine)), ""),
+            // The system's is good enough, though it comes second.
+            (
+                &[(mine, Some("bpf-linker 0.9.14")), (systems, Some("bpf-linker 0.13.0"))],
+                Ok(PathBuf::from(systems)),
+                "",
+            ),
+            (
+                &[(mine, Some("bpf-linker 0.13.1\n"))],
+                other(mine, Some("0.13.1")),
+                "build bpf-linker 0.13.0, in place of /root/.cargo/bin/bpf-linker, which is 0.13.1",
+            ),
+            (
+                &[(systems, None)],
+                other(systems, None),
+                "build bpf-linker 0.13.0, beside /usr/bin/bpf-linker, which does not say its version",
+            ),
+        ] {
+            let found = found.iter().map(|(path, said)| (PathBuf::from(path), said.map(str::to_owned)));
+            let got = choose(found.collect());
+            assert_eq!(got.as_ref().err().map(|lack| lack.remedy(own)).unwrap_or_default(), remedy);
+            assert_eq!(got, want);
+        }
+    }
 }

@@ -141,10 +141,11 @@ pub fn run(options: &Options) -> Result<()> {
                 println!("setup: will install the Debian package {package} (builds the BPF programs)");
                 packages.push(package);
             }
-            if lack.linker {
-                println!("setup: will build bpf-linker with cargo (links the BPF programs; about a minute)");
+            if let Some(lack) = &lack.linker {
+                let remedy = lack.remedy(&cargo_bin("bpf-linker"));
+                println!("setup: will {remedy}, with cargo (links the BPF programs; about a minute)");
             }
-            lack.linker
+            lack.linker.is_some()
         }
     };
     let deny = options.tidy && process::find("cargo-deny").is_none() && !cargo_bin("cargo-deny").exists();
