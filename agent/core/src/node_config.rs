@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pagurus_ebpf_abi::{Address, NETWORKS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, Network, NodeConfig};
+use pagurus_ebpf_abi::{
+    Address, NETWORKS, NODE_DELIVER, NODE_FORWARD, NODE_MASQUERADE, Network, NodeConfig, WARM_BELIEVED,
+};
 
 /// Ports below are those of services of the machine.
 const FIRST_PORT: u16 = 1024;
@@ -88,10 +90,19 @@ pub fn node_config(facts: &Facts) -> (NodeConfig, Vec<String>) {
         networks_len: u32::try_from(packed.len()).unwrap_or(0),
         mtu: facts.overlay.map_or(0, |(_, mtu)| mtu),
         zero: 0,
-        reserved: [0; 3],
+        warm_ticks: warm_ticks(facts),
+        reserved: [0; 2],
         networks,
     };
     (config, problems)
+}
+
+/// For how many ticks, of which there are four in a second, XDP believes what it noted of an established flow: for a quarter of any time
+/// after which it may be forgotten.
+fn warm_ticks(facts: &Facts) -> u32 {
+    let [_, established, ..] = facts.tcp_seconds;
+    let [one_way, answered] = facts.udp_seconds;
+    established.min(one_way).min(answered).min(WARM_BELIEVED)
 }
 
 /// The longest range of ports that neither NodePorts nor the kernel's own choice are in.

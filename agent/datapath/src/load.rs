@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray};
@@ -15,13 +16,12 @@ use crate::conntrack::Conntrack;
 use crate::devices::PacketPrograms;
 use crate::features::{self, Missing};
 use crate::handles::{Announced, Endpoints, Events};
-use crate::memory::Shared;
 use crate::pins::{PinError, Pins};
 use crate::programs::Programs;
 use crate::services::{KernelMaps, MapError};
-use crate::sys::MapShape;
+use crate::sys::{self, MapShape};
 use crate::tables::{Growing, SharedArray};
-use crate::warm::Warm;
+use crate::warm::{TakenBack, Warm};
 use crate::{Config, counters, reading};
 
 /// The object with all programs; empty in a build without them.
@@ -75,6 +75,9 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// The machine does not say how long the ticks of its timer are.
+    #[error("ask for the resolution of the kernel's coarse clock")]
+    Tick(#[source] std::io::Error),
     /// The object lacks something this crate knows.
     #[error("the BPF object has no {0}: it was built from another version of the programs")]
     Lacks(&'static str),
@@ -105,6 +108,12 @@ fn cpus() -> Result<u32, LoadError> {
 /// Buckets of two flows for each CPU, a power of two, so that all CPUs together have about so many flows.
 fn warm_buckets(flows: u32, cpus: u32) -> u32 {
     (flows / 2 / cpus.max(1)).max(64).next_power_of_two().min(1 << 24)
+}
+
+/// How many of the kernel's timer ticks a tick of the flows' clock has, as a power of two: about a quarter of a second.
+fn warm_tick(timer: Duration) -> u32 {
+    const LONGEST: Duration = Duration::from_millis(300);
+    (LONGEST.as_nanos() / timer.as_nanos().max(1)).max(1).ilog2()
 }
 
 /// Maps and programs, each part for its own owner.
@@ -151,9 +160,14 @@ impl Parts {
         loader.map_max_entries(maps::WARM, buckets * cpus);
         loader.map_max_entries(maps::HOPS, abi::HOPS_PER_CPU * cpus);
         loader.override_global(maps::WARM_BUCKETS, &buckets, true);
+        let tick = warm_tick(sys::timer_tick().map_err(LoadError::Tick)?);
+        loader.override_global(maps::WARM_TICK, &tick, true);
         let mut ebpf = loader.load(build.object).map_err(|error| LoadError::Object(Box::new(error)))?;
         reading::publish(&ebpf, &pins)?;
-        let services = tables(config, |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
+        // The map itself stays with the programs, which are not verified yet.
+        let taken_back = TakenBack::open(duplicate(&ebpf, maps::TAKEN_BACK)?.as_fd())?;
+        let services =
+            tables(config, taken_back.clone(), |name| ebpf.take_map(name).ok_or(LoadError::Lacks(name)))?;
         let conntrack = ebpf.take_map(maps::CONNTRACK).ok_or(LoadError::Lacks(maps::CONNTRACK))?;
         let conntrack = Growing::open(
             maps::CONNTRACK,
@@ -168,7 +182,8 @@ impl Parts {
             warm: Warm::new(duplicate(&ebpf, maps::WARM)?, cpus, buckets),
         };
         let node = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
-        let mut node = NodeMap(Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?);
+        let map = Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?;
+        let mut node = NodeMap { map, taken_back };
         let (first, last) = config.node_ports.clone().into_inner();
         node.set(&NodeConfig { node_port_first: first, node_port_last: last, ..unknown_node() })?;
         let mut programs = Programs { ebpf, pins, places, config: config.clone() };
@@ -178,7 +193,10 @@ impl Parts {
 }
 
 /// What the programs know of their node; every program sees a change at once.
-pub struct NodeMap(Array<MapData, NodeConfig>);
+pub struct NodeMap {
+    map: Array<MapData, NodeConfig>,
+    taken_back: TakenBack,
+}
 
 impl fmt::Debug for NodeMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,14 +211,21 @@ impl fmt::Debug for Counts {
 }
 
 impl NodeMap {
-    /// Tells them.
+    /// Tells them. What they noted of flows before is not believed any more.
     pub fn set(&mut self, config: &NodeConfig) -> Result<(), LoadError> {
-        self.0.set(0, config, 0).map_err(|source| map_error(maps::CONFIG, source))
+        self.map.set(0, config, 0).map_err(|source| map_error(maps::CONFIG, source))?;
+        self.taken_back.raise();
+        Ok(())
+    }
+
+    /// Says that the kernel's routes are others: the ways that the programs noted of flows are not believed any more.
+    pub fn routes_changed(&self) {
+        self.taken_back.raise();
     }
 
     /// What they were told.
     pub fn get(&self) -> Result<NodeConfig, LoadError> {
-        self.0.get(&0, 0).map_err(|source| map_error(maps::CONFIG, source))
+        self.map.get(&0, 0).map_err(|source| map_error(maps::CONFIG, source))
     }
 }
 
@@ -369,7 +394,8 @@ fn unknown_node() -> NodeConfig {
         networks_len: 0,
         mtu: 0,
         zero: 0,
-        reserved: [0; 3],
+        warm_ticks: 0,
+        reserved: [0; 2],
         networks: [abi::Network { address: abi::Address::ANY_V6, mask: abi::Address::ANY_V6 }; abi::NETWORKS],
     }
 }
@@ -383,6 +409,7 @@ fn per_cpu(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, u
 /// The tables of Services, with an inner map in each that has none.
 fn tables(
     config: &Config,
+    taken_back: TakenBack,
     mut take: impl FnMut(&'static str) -> Result<Map, LoadError>,
 ) -> Result<KernelMaps, LoadError> {
     let room = &config.capacity;
@@ -398,20 +425,19 @@ fn tables(
     let ranges = LpmTrie::try_from(take(maps::SOURCE_RANGES)?)
         .map_err(|source| map_error(maps::SOURCE_RANGES, source))?;
     let nodes = BpfHashMap::try_from(take(maps::NODES)?).map_err(|source| map_error(maps::NODES, source))?;
-    let taken_back = shared(maps::TAKEN_BACK, &take(maps::TAKEN_BACK)?)?;
     Ok(KernelMaps { services, slots, backends, backend_stats, service_stats, ranges, nodes, taken_back })
-}
-
-/// The memory of an array with one word.
-fn shared(name: &'static str, map: &Map) -> Result<Shared, LoadError> {
-    let Map::Array(array) = map else { return Err(LoadError::Lacks(name)) };
-    let shared = Shared::map(array.fd().as_fd(), 1, size_of::<u32>());
-    shared.map_err(|error| LoadError::Table(MapError::new("map", name, error)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_of_flows_are_about_a_quarter_of_a_second() {
+        for (micros, expected) in [(1_000, 8), (3_333, 6), (4_000, 6), (10_000, 4), (0, 28), (1_000_000, 0)] {
+            assert_eq!(warm_tick(Duration::from_micros(micros)), expected, "{micros} us");
+        }
+    }
 
     #[test]
     fn a_build_without_programs_says_how_to_make_them() {

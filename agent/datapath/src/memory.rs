@@ -91,6 +91,11 @@ impl Shared {
         })
     }
 
+    /// Adds one to the first word of a place; whether there is such a place.
+    pub(crate) fn raise(&self, place: u32) -> bool {
+        self.word(place, 0).map(|word| word.fetch_add(1, Ordering::Release)).is_some()
+    }
+
     /// The numbers in a place.
     pub(crate) fn numbers<const N: usize>(&self, place: u32) -> Option<[u64; N]> {
         let mut numbers = [0; N];

@@ -1,6 +1,6 @@
 //! The tables of Services: reading them whole, and carrying out operations in the order in which they were planned.
 //!
-//! Owner of `SERVICES`, `SLOTS`, `BACKENDS`, their statistics, `SOURCE_RANGES`, `NODES` and `TAKEN_BACK`. Must not know: why an operation is
+//! Owner of `SERVICES`, `SLOTS`, `BACKENDS`, their statistics, `SOURCE_RANGES` and `NODES`. Must not know: why an operation is
 //! wanted. Arrays are written through memory; frontends, which are many when an agent starts, in batches.
 
 use std::os::fd::AsFd as _;
@@ -16,6 +16,7 @@ use crate::memory::Shared;
 use crate::sys::{self, Cursor};
 use crate::tables::{Growing, SharedArray};
 use crate::values;
+use crate::warm::TakenBack;
 
 /// Entries written or read by one call.
 const BATCH: usize = 4096;
@@ -105,7 +106,7 @@ pub struct KernelMaps {
     pub(crate) service_stats: SharedArray,
     pub(crate) ranges: LpmTrie<MapData, abi::SourceRange, u32>,
     pub(crate) nodes: BpfHashMap<MapData, abi::Address, u32>,
-    pub(crate) taken_back: Shared,
+    pub(crate) taken_back: TakenBack,
 }
 
 impl KernelMaps {
@@ -313,8 +314,7 @@ impl ServiceMaps for KernelMaps {
         let result = self.write(ops);
         // Also of what was only begun.
         if ops.iter().any(takes_back) {
-            let [count] = self.taken_back.load(0).unwrap_or_default();
-            self.taken_back.store(0, &[count.wrapping_add(1)]);
+            self.taken_back.raise();
         }
         result
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use aya::Pod;
 
@@ -507,6 +508,17 @@ fn clock() -> libc::timespec {
     // SAFETY: the kernel writes into `time`, which is ours; it cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time
+}
+
+/// The time between two of the kernel's timer ticks: what its coarse clocks go on by.
+pub(crate) fn timer_tick() -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes into `time`, which outlives the call.
+    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let part = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    Ok(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
 }
 
 /// Seconds since the machine was started, as programs count them.

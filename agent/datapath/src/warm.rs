@@ -1,21 +1,42 @@
-//! How full the table of flows is that XDP has at hand: estimated, for the programs keep no count of it and nobody ever empties it.
+//! The table of flows that XDP has at hand: until when it is believed, and how full it is: estimated, for the programs keep no count of it
+//! and nobody ever empties it.
 //!
 //! Must not know: who asks.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pagurus_ebpf_abi::{WARM_V6, WarmBucket, maps};
+use pagurus_ebpf_abi::{WARM_BELIEVED, WARM_V6, WarmBucket, maps};
 
+use crate::memory::Shared;
 use crate::services::MapError;
 use crate::sys;
 
 /// So many buckets are looked at, of all CPUs together, and at least so many of each.
 const SAMPLE: u32 = 1024;
 const SAMPLE_OF_ONE: u32 = 16;
-/// The clock of flows goes on within this time, however slow the kernel's timer is, if there are any.
-const TICK: Duration = Duration::from_secs(3);
+/// Some flow is noted again within this time, if there are any.
+const NOTED: Duration = Duration::from_secs(6);
+
+/// How often something was taken back that packets are sent by: backends, frontends, ranges of clients, routes. XDP believes nothing that
+/// it noted of a flow before the last time.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenBack(Arc<Shared>);
+
+impl TakenBack {
+    pub(crate) fn open(map: BorrowedFd<'_>) -> Result<Self, MapError> {
+        let memory = Shared::map(map, 1, size_of::<u32>());
+        memory
+            .map(|memory| Self(Arc::new(memory)))
+            .map_err(|error| MapError::new("map", maps::TAKEN_BACK, error))
+    }
+
+    /// Once more, when what was taken back is no longer there to be found.
+    pub(crate) fn raise(&self) {
+        self.0.raise(0);
+    }
+}
 
 /// The table, to be looked at now and then.
 #[derive(Debug)]
@@ -64,7 +85,7 @@ impl Warm {
         let (newest, place) = (newest.unwrap_or(0), first.wrapping_add(each));
         let since = last.filter(|seen| seen.newest == newest).map_or_else(Instant::now, |seen| seen.since);
         *last = Some(Seen { newest, since, place });
-        Ok(if since.elapsed() > TICK { 0.0 } else { share(&buckets, newest) })
+        Ok(if since.elapsed() > NOTED { 0.0 } else { share(&buckets, newest) })
     }
 }
 
@@ -77,9 +98,10 @@ fn stamps(bucket: &WarmBucket) -> impl Iterator<Item = (u32, u32)> {
     first.into_iter().chain(second)
 }
 
-/// The share of places with flows that were noted at that time, or just before.
+/// The share of places with flows that were noted at that time, or so short a time before that they may be believed.
 fn share(buckets: &[WarmBucket], newest: u32) -> f64 {
-    let fresh = buckets.iter().flat_map(stamps).filter(|(stamp, _)| newest.wrapping_sub(*stamp) <= 1);
+    let fresh =
+        buckets.iter().flat_map(stamps).filter(|(stamp, _)| newest.wrapping_sub(*stamp) <= WARM_BELIEVED);
     let used: u32 = fresh.map(|(_, places)| places).sum();
     f64::from(used) / (buckets.len().max(1) as f64 * 2.0)
 }
@@ -102,8 +124,8 @@ mod tests {
         check(&[], 0.0);
         check(&[[none, none]], 0.0);
         check(&[[tcp(9), none], [none, none]], 0.25);
-        check(&[[tcp(9), tcp(8)], [tcp(7), none]], 0.5);
+        check(&[[tcp(29), tcp(13)], [tcp(12), none]], 0.5);
         // One of IPv6 takes the whole bucket; what lies in the second half are its addresses.
-        check(&[[flow(WARM_V6_REPLY, 9), flow(17, 1)], [none, none]], 0.5);
+        check(&[[flow(WARM_V6_REPLY, 39), flow(17, 1)], [none, none]], 0.5);
     }
 }

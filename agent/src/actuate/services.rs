@@ -182,7 +182,7 @@ impl Work {
                 () = cancel.cancelled() => return Ok(()),
             }
         }
-        let mut node = NodeState { map: node, facts: None };
+        let mut node = NodeState { map: node, facts: None, routes: 0 };
         self.first_pass(&shared, &mut feeds, &mut node);
         part.ready();
         drop(burst);
@@ -349,6 +349,8 @@ impl Work {
 struct NodeState {
     map: NodeMap,
     facts: Option<Facts>,
+    /// As [`Seen::routes`](crate::observe::devices::Seen::routes).
+    routes: u64,
 }
 
 impl NodeState {
@@ -359,6 +361,9 @@ impl NodeState {
         let own = nodes.as_ref().and_then(|nodes| nodes.get(&context.node_name));
         work.health.set_eligible(own.is_none_or(|node| !node.leaving));
         let seen = feeds.sources.devices.borrow().clone();
+        if std::mem::replace(&mut self.routes, seen.routes) != seen.routes {
+            self.map.routes_changed();
+        }
         let facts = node::facts(&context.config, &context.node_ips, nodes.as_deref(), &seen);
         if self.facts.as_ref() == Some(&facts) {
             return;

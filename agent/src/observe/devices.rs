@@ -3,6 +3,7 @@
 //! Must not know: what a device is for.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 
@@ -34,6 +35,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_CACHEINFO: u16 = 12;
 const ARPHRD_ETHER: u16 = 1;
 const IFF_UP: u32 = 1;
 /// Links, addresses and routes of both families, as bits of the old group mask.
@@ -46,6 +48,8 @@ pub struct Seen {
     pub links: Vec<Link>,
     /// Devices that default routes lead through.
     pub default_routes: BTreeSet<u32>,
+    /// A hash of all routes, to notice when they change.
+    pub routes: u64,
 }
 
 /// Looks at the devices of the network namespace of the calling thread.
@@ -67,9 +71,22 @@ pub fn look() -> anyhow::Result<Seen> {
         }
     }
     let routes = netlink.list(RTM_GETROUTE, &[0; ROUTE]).context("list routes")?;
-    let routes = routes.iter().filter(|message| message.kind == RTM_NEWROUTE);
-    let default_routes = routes.flat_map(|message| default_route(&message.body)).collect();
-    Ok(Seen { links, default_routes })
+    let routes = || routes.iter().filter(|message| message.kind == RTM_NEWROUTE);
+    let default_routes = routes().flat_map(|message| default_route(&message.body)).collect();
+    Ok(Seen { links, default_routes, routes: hash(routes().map(|message| message.body.as_slice())) })
+}
+
+/// Routes as one number, whatever their order, without how often and for how long they are used.
+fn hash<'a>(routes: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let hash = |body: &[u8]| {
+        let mut hasher = DefaultHasher::new();
+        body.get(..ROUTE).hash(&mut hasher);
+        for attribute in attributes(body, ROUTE).filter(|(number, _)| *number != RTA_CACHEINFO) {
+            attribute.hash(&mut hasher);
+        }
+        hasher.finish()
+    };
+    routes.fold(0, |sum, body| sum.wrapping_add(hash(body)))
 }
 
 /// `struct ifinfomsg`: family, type of device, index, flags; then attributes.
@@ -170,6 +187,21 @@ mod tests {
         let lo = seen.links.iter().find(|link| link.name == "lo").expect("lo");
         assert!(!lo.ethernet && lo.kind.is_empty() && lo.index > 0);
         assert!(!lo.up || lo.addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{lo:?}");
+    }
+
+    #[test]
+    fn routes_are_others_when_something_about_them_is() {
+        let route = |last: u8, used: u8| {
+            let mut body = vec![2, 24, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+            body.extend([8, 0, 1, 0, 10, 0, 0, last, 8, 0, 12, 0, used, 0, 0, 0]);
+            body
+        };
+        let hash_of = |routes: &[Vec<u8>]| hash(routes.iter().map(Vec::as_slice));
+        let both = hash_of(&[route(1, 1), route(2, 1)]);
+        assert_eq!(both, hash_of(&[route(2, 9), route(1, 5)]), "in another order, used again");
+        for others in [&[][..], &[route(1, 1)], &[route(1, 1), route(3, 1)], &[route(1, 1), route(1, 1)]] {
+            assert_ne!(both, hash_of(others), "{others:?}");
+        }
     }
 
     #[test]

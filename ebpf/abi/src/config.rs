@@ -48,8 +48,11 @@ pub struct NodeConfig {
     /// Always 0, which the verifier does not know: a number with this added is any number to it, so that it need not walk through a
     /// loop once for each path that leads to each number.
     pub zero: u32,
+    /// For how many ticks XDP believes what it noted of a flow: at most [`WARM_BELIEVED`](crate::WARM_BELIEVED), and always less than
+    /// any of the times after which a connection is forgotten.
+    pub warm_ticks: u32,
     /// Always 0.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
     /// Networks that pods reach with their own address (the cluster's, and the exclusions).
     pub networks: [Network; NETWORKS],
 }

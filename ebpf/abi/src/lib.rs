@@ -69,6 +69,9 @@ pub mod maps {
     pub const WARM: &str = "WARM";
     /// Name of that constant (`u32`, a power of two, or 0).
     pub const WARM_BUCKETS: &str = "WARM_BUCKETS";
+    /// Name of the constant that says how many of the kernel's timer ticks (jiffies) a tick of those flows' clock has, as a power of two
+    /// (`u32`).
+    pub const WARM_TICK: &str = "WARM_TICK";
     /// For each CPU [`HOPS_PER_CPU`](crate::HOPS_PER_CPU) places with a [`Hop`](crate::Hop).
     pub const HOPS: &str = "HOPS";
     /// The only place: how often user space has taken something back (`u32`): backends, frontends, ranges of clients. What was noted of a

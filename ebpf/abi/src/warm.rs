@@ -1,4 +1,4 @@
-//! What `xdp_outside` remembers of the flows it saw within the last second or so, in order that a busy flow costs one cache line.
+//! What `xdp_outside` remembers of the flows it saw within the last seconds, in order that a busy flow costs one cache line.
 //!
 //! Must not know: how a flow came to be; it is copied from `CONNTRACK` and soon forgotten.
 
@@ -21,7 +21,7 @@ pub struct WarmFlow {
     pub new_destination: u32,
     /// The new ports.
     pub new_ports: u32,
-    /// When this was found, in [`WARM_TICK`]s and [`WARM_TAKEN_BACK`]s.
+    /// When this was found, on the clock of flows: its ticks and [`WARM_TAKEN_BACK`]s.
     pub stamp: u32,
     /// Place of the next hop in this processor's part of `HOPS`; [`WARM_LEFT`]: the packets are left to the other programs.
     pub hop: u16,
@@ -79,12 +79,11 @@ pub struct WarmBucket {
 /// How many next hops each processor knows: a power of two.
 pub const HOPS_PER_CPU: u32 = 256;
 
-/// How many of the kernel's timer ticks (jiffies) time is counted in here, as a power of two: between a quarter of a second and two
-/// and a half, depending on the kernel. A flow is believed for at most two of these.
-pub const WARM_TICK: u32 = 8;
+/// For at most so many ticks of their clock flows are believed. The clock goes on about four times in a second.
+pub const WARM_BELIEVED: u32 = 16;
 
 /// So far the clock of flows is put forward when user space takes something back: no flow is believed that was noted before that. (A
-/// processor that sees a flow again only after three days and 4,095 such times would believe it for two ticks.)
+/// processor that sees a flow again only after three days and 4,095 such times would believe it once more.)
 pub const WARM_TAKEN_BACK: u32 = 1 << 20;
 
 /// A next hop on the device that its packets came from.
@@ -93,7 +92,8 @@ pub const WARM_TAKEN_BACK: u32 = 1 << 20;
 pub struct Hop {
     /// The next hop's hardware address, then the device's own.
     pub macs: [u16; 6],
-    /// When a flow was last given this hop, as [`WarmFlow::stamp`].
+    /// When a flow was last given this hop, as [`WarmFlow::stamp`]. It is not believed for longer than this tick and the next: then some
+    /// packet asks for its way again, for all flows that go there.
     pub stamp: u32,
     /// The device; 0: nothing is here.
     pub ifindex: u32,

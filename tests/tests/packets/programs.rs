@@ -12,8 +12,8 @@ use aya::{Ebpf, EbpfLoader};
 use pagurus_ebpf_abi::{
     Address, Announced, AnnouncedKey, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent,
     FlowState, FlowTuple, HOPS_PER_CPU, NETWORKS, NODE_ADDRESS_LOCAL, NODE_ADDRESS_NODE_PORTS, Network,
-    NodeConfig, Port, ServiceKey, ServiceStats, ServiceValue, SourceRange, WARM_LEFT, WARM_V6, WarmBucket,
-    WarmFlow, maps, programs,
+    NodeConfig, Port, ServiceKey, ServiceStats, ServiceValue, SourceRange, WARM_BELIEVED, WARM_LEFT, WARM_V6,
+    WarmBucket, WarmFlow, maps, programs,
 };
 use pagurus_tests::packet::Packet;
 
@@ -23,6 +23,8 @@ const SHARED: u32 = 0x400 | 0x1000;
 
 /// How many buckets of flows each CPU has.
 const WARM_BUCKETS: u32 = 1024;
+/// Jiffies of a tick of those flows, as a power of two: at most half a second with any kernel.
+const WARM_TICK: u32 = 5;
 
 /// What tcx programs answer.
 pub(super) const PASS: u32 = u32::MAX;
@@ -123,6 +125,7 @@ impl Programs {
             .map_max_entries(maps::WARM, WARM_BUCKETS * cpus)
             .map_max_entries(maps::HOPS, HOPS_PER_CPU * cpus)
             .override_global(maps::WARM_BUCKETS, &WARM_BUCKETS, true)
+            .override_global(maps::WARM_TICK, &WARM_TICK, true)
             .load_file(&path)
             .context("load the object")?;
         let services = HashMap::create(4096, SPARSE)?;
@@ -158,7 +161,8 @@ impl Programs {
             networks_len: 0,
             mtu: 0,
             zero: 0,
-            reserved: [0; 3],
+            warm_ticks: WARM_BELIEVED,
+            reserved: [0; 2],
             networks: [network("::", 0); NETWORKS],
         };
         let (next_slot, next_backend, next_service, next_generation) = (1, 1, 1, 1);

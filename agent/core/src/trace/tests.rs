@@ -39,7 +39,8 @@ impl Maps for Small {
             networks_len: 1,
             mtu: 0,
             zero: 0,
-            reserved: [0; 3],
+            warm_ticks: 0,
+            reserved: [0; 2],
             networks,
         })
     }

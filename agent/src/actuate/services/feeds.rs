@@ -247,6 +247,7 @@ mod tests {
         ]);
         let link = |list: &[&str]| Link { addresses: ips(list), ..Link::default() };
         let seen = Seen {
+            routes: 0,
             links: vec![
                 link(&["127.0.0.1", "::1", "169.254.53.53"]),
                 link(&["192.168.0.1", "fe80::1", "203.0.113.1"]),

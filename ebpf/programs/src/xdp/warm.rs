@@ -1,11 +1,12 @@
 //! The flows that were seen a moment ago: one cache line tells all that becomes of a packet.
 //!
-//! Must not know: Services, connection tracking. An entry is believed for so short a time that the long way is taken often enough to
-//! keep the connection from being forgotten, and to notice that its next hop has gone; and not at all once its backend may have gone.
+//! Must not know: Services, connection tracking. An entry is believed for some seconds, so that its connection is not forgotten and the
+//! kernel is asked for its way again; but not once its backend may have gone, and not if its next hop was not given to any packet for
+//! half a second.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use pagurus_ebpf_abi::{
-    Address, FLOW_DSR, FLOW_REPLY, FlowState, HOPS_PER_CPU, Hop, WARM_LEFT, WARM_TAKEN_BACK, WARM_TICK,
+    Address, FLOW_DSR, FLOW_REPLY, FlowState, HOPS_PER_CPU, Hop, WARM_BELIEVED, WARM_LEFT, WARM_TAKEN_BACK,
     WARM_V6, WARM_V6_FORWARD, WARM_V6_REPLY, WARM_V6_SAME, WarmBucket, WarmFlow, WarmV6,
 };
 
@@ -18,8 +19,12 @@ use crate::work::{PARSED_V6, Work};
 #[unsafe(no_mangle)]
 static WARM_BUCKETS: u32 = 0;
 
+/// How many jiffies a tick of the flows' clock has, as a power of two; the loader says it.
+#[unsafe(no_mangle)]
+static WARM_TICK: u32 = 8;
+
 /// After so many ticks no flow refers to a next hop any more that was not given again.
-const FREE_AFTER: u32 = 3;
+const FREE_AFTER: u32 = WARM_BELIEVED + 2;
 
 /// What is known of a flow.
 pub(crate) enum Known<A> {
@@ -44,15 +49,23 @@ pub(crate) fn now() -> u32 {
         // SAFETY: the place of an array that lives as long as the program; user space writes it meanwhile, as one word.
         unsafe { core::ptr::read_volatile(count) }
     });
+    // SAFETY: a constant, which the loader may have replaced: volatile, so that it is not taken for what it was.
+    let tick = unsafe { core::ptr::read_volatile(&raw const WARM_TICK) };
     // SAFETY: plain helper, for which the kernel puts in a single load.
-    let ticks = (unsafe { bpf_jiffies64() } >> WARM_TICK) as u32;
+    let ticks = (unsafe { bpf_jiffies64() } >> (tick & 63)) as u32;
     ticks.wrapping_add(taken_back.wrapping_mul(WARM_TAKEN_BACK))
 }
 
-/// Whether an entry of that time is still believed.
+/// Whether a flow of that time is still believed. Of what its way is that is not enough ([`way`]).
 #[inline(always)]
-fn is_fresh(stamp: u32) -> bool {
-    now().wrapping_sub(stamp) <= 1
+fn is_fresh(stamp: u32, now: u32) -> bool {
+    config().is_some_and(|config| now.wrapping_sub(stamp) <= config.warm_ticks)
+}
+
+/// A next hop, if a packet's way led there a moment ago: a neighbour may have got another hardware address.
+#[inline(always)]
+fn way(place: u16, now: u32) -> Option<&'static mut Hop> {
+    hop(u32::from(place)).filter(|hop| now.wrapping_sub(hop.stamp) <= 1)
 }
 
 #[inline(always)]
@@ -166,13 +179,14 @@ impl Flows for V4 {
     #[inline(always)]
     fn recall(frame: &Frame<Self>) -> Option<Known<u32>> {
         let found = find_v4(&flow_v4(frame))?;
-        if !is_fresh(found.stamp) {
+        let now = now();
+        if !is_fresh(found.stamp, now) {
             return None;
         }
         if found.hop == WARM_LEFT {
             return Some(Known::Left);
         }
-        let hop = hop(u32::from(found.hop))?;
+        let hop = way(found.hop, now)?;
         Some(Known::Sent([found.new_source, found.new_destination], found.new_ports, hop))
     }
 
@@ -238,7 +252,8 @@ impl Flows for V6 {
     fn recall(frame: &Frame<Self>) -> Option<Known<Address>> {
         let key = KeyV6::of(frame)?;
         let found = key.find()?;
-        if !is_fresh(found.stamp) {
+        let now = now();
+        if !is_fresh(found.stamp, now) {
             return None;
         }
         if found.hop == WARM_LEFT {
@@ -249,7 +264,7 @@ impl Flows for V6 {
             WARM_V6_REPLY => [found.service, found.new_destination],
             _ => frame.ip.addresses(),
         };
-        Some(Known::Sent(addresses, found.new_ports, hop(u32::from(found.hop))?))
+        Some(Known::Sent(addresses, found.new_ports, way(found.hop, now)?))
     }
 
     #[inline(always)]
@@ -290,10 +305,10 @@ fn ports(source: u16, destination: u16) -> u32 {
 
 /// What is lost with what is in a place: nothing, what is not believed any more, a flow.
 #[inline(always)]
-fn worth(flow: &WarmFlow) -> u32 {
+fn worth(flow: &WarmFlow, now: u32) -> u32 {
     if flow.protocol == 0 {
         0
-    } else if is_fresh(flow.stamp) {
+    } else if is_fresh(flow.stamp, now) {
         2
     } else {
         1
@@ -302,8 +317,8 @@ fn worth(flow: &WarmFlow) -> u32 {
 
 /// What is lost in a bucket with what is worth least: of the first place, or of the second. With a flow of IPv6 all of it is lost.
 #[inline(always)]
-fn least(bucket: &WarmBucket) -> (bool, u32) {
-    let (first, second) = (worth(&bucket.flows[0]), worth(&bucket.flows[1]));
+fn least(bucket: &WarmBucket, now: u32) -> (bool, u32) {
+    let (first, second) = (worth(&bucket.flows[0], now), worth(&bucket.flows[1], now));
     if bucket.flows[0].protocol >= WARM_V6 || first < second { (true, first) } else { (false, second) }
 }
 
@@ -329,7 +344,7 @@ fn remember_v4(work: &Work, stamp: u32, hop: u16) {
     }
     let hash = hash_v4(&flow);
     let (Some(near), Some(far)) = (bucket(hash), bucket(second(hash))) else { return };
-    let ((is_first, lost), (is_first_far, lost_far)) = (least(near), least(far));
+    let ((is_first, lost), (is_first_far, lost_far)) = (least(near, stamp), least(far, stamp));
     let (bucket, is_first) = if lost_far < lost { (far, is_first_far) } else { (near, is_first) };
     if !is_first {
         bucket.flows[1] = flow;
@@ -369,7 +384,7 @@ fn remember_v6(work: &Work, stamp: u32, hop: u16) {
         None => {
             let hash = key.hash();
             let (Some(near), Some(far)) = (bucket(hash), bucket(second(hash))) else { return };
-            let worth = |bucket: &WarmBucket| worth(&bucket.flows[0]) + worth(&bucket.flows[1]);
+            let worth = |bucket: &WarmBucket| worth(&bucket.flows[0], stamp) + worth(&bucket.flows[1], stamp);
             as_v6(if worth(far) < worth(near) { far } else { near })
         }
     };
