@@ -54,16 +54,26 @@ fn main() -> Result<()> {
         match word.as_str() {
             "--quick" => effort = Effort { rounds: 2, time: Duration::from_millis(200) },
             other if PARTS.iter().any(|(name, _)| *name == other) => only = Some(other.to_owned()),
-            other => bail!(
-                "unknown argument {other:?}; there are --quick and the parts {:?}",
-                PARTS.iter().map(|part| part.0)
-            ),
+            "--help" | "-h" => {
+                println!("Measures the dataplane; one row of JSON each on standard output.\n\n{}", usage());
+                return Ok(());
+            }
+            other => bail!("unknown argument {other:?}\n\n{}", usage()),
         }
     }
     match only {
         Some(name) => part(&name, effort),
         None => each_in_a_process(),
     }
+}
+
+/// How this is called.
+fn usage() -> String {
+    let parts: Vec<&str> = PARTS.iter().map(|part| part.0).collect();
+    format!(
+        "Usage: pagurus-bench [--quick] [PART]\n\n  --quick  two short rounds of each: only to see that it works\n  PART     one of {}; without it all of them, each in a process of its own",
+        parts.join(", ")
+    )
 }
 
 /// Measures one part, in this process. A part that fails is a row without a figure.
