@@ -1,6 +1,7 @@
 //! The socket programs with real sockets: each test in its own network namespace and cgroup.
 
 mod conntrack;
+mod fill;
 mod growth;
 mod kills;
 mod opening;

@@ -51,7 +51,7 @@ impl Scale {
 }
 
 /// The memory of a map as the kernel counts it, if it does.
-fn bytes(map: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+pub(crate) fn bytes(map: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     let info = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", map.as_raw_fd()))?;
     Ok(info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok()))
 }

@@ -14,6 +14,7 @@ pub mod conntrack;
 pub mod counters;
 pub mod devices;
 pub mod features;
+pub mod fixed;
 pub mod handles;
 pub mod load;
 pub mod names;

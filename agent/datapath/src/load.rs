@@ -15,6 +15,7 @@ use crate::attach::{AttachError, Attached};
 use crate::conntrack::Conntrack;
 use crate::devices::PacketPrograms;
 use crate::features::{self, Missing};
+use crate::fixed::{Fill, FixedMaps};
 use crate::handles::{Announced, Endpoints, Events};
 use crate::pins::{PinError, Pins};
 use crate::programs::Programs;
@@ -164,6 +165,7 @@ impl Parts {
         loader.override_global(maps::WARM_TICK, &tick, true);
         let mut ebpf = loader.load(build.object).map_err(|error| LoadError::Object(Box::new(error)))?;
         reading::publish(&ebpf, &pins)?;
+        let fixed = FixedMaps::open(&ebpf)?;
         // The map itself stays with the programs, which are not verified yet.
         let taken_back = TakenBack::open(duplicate(&ebpf, maps::TAKEN_BACK)?.as_fd())?;
         let services =
@@ -180,6 +182,7 @@ impl Parts {
             counters: per_cpu(&mut ebpf, maps::COUNTERS)?,
             drops: per_cpu(&mut ebpf, maps::DROPS)?,
             warm: Warm::new(duplicate(&ebpf, maps::WARM)?, cpus, buckets),
+            fixed,
         };
         let node = ebpf.take_map(maps::CONFIG).ok_or(LoadError::Lacks(maps::CONFIG))?;
         let map = Array::try_from(node).map_err(|source| map_error(maps::CONFIG, source))?;
@@ -234,6 +237,7 @@ pub struct Counts {
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
     warm: Warm,
+    fixed: FixedMaps,
 }
 
 impl Counts {
@@ -249,6 +253,11 @@ impl Counts {
 }
 
 impl Counts {
+    /// How full the maps are that do not grow, by name.
+    pub fn fills(&self) -> Vec<(&'static str, Result<Fill, MapError>)> {
+        self.fixed.fills()
+    }
+
     /// The flows that XDP has at hand.
     pub fn warm(&self) -> &Warm {
         &self.warm
@@ -331,6 +340,11 @@ impl Datapath {
     /// See [`Counts::drops`].
     pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, LoadError> {
         self.counts.drops()
+    }
+
+    /// See [`Counts::fills`].
+    pub fn fills(&self) -> Vec<(&'static str, Result<Fill, MapError>)> {
+        self.counts.fills()
     }
 
     /// See [`Programs::verified_instructions`].

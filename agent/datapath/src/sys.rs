@@ -30,6 +30,8 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// `BPF_MAP_TYPE_HASH`.
 const TYPE_HASH: u32 = 1;
+/// `BPF_MAP_TYPE_LPM_TRIE`.
+const TYPE_LPM_TRIE: u32 = 11;
 /// `BPF_MAP_TYPE_ARRAY`.
 const TYPE_ARRAY: u32 = 2;
 /// `BPF_F_NO_PREALLOC`.
@@ -278,6 +280,12 @@ impl MapShape {
     /// A hash map whose entries are allocated as they come.
     pub(crate) fn hash<K: Pod, V: Pod>() -> Self {
         Self { kind: TYPE_HASH, key: size(size_of::<K>()), value: size(size_of::<V>()), flags: NO_PREALLOC }
+    }
+
+    /// A trie of prefixes of so many bytes.
+    pub(crate) fn trie(prefix: usize, value: usize) -> Self {
+        let key = size(size_of::<u32>() + prefix);
+        Self { kind: TYPE_LPM_TRIE, key, value: size(value), flags: NO_PREALLOC }
     }
 
     /// An array of values of this size.

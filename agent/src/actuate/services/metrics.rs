@@ -128,7 +128,7 @@ impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let stats = self.balancer.lock().maps.stats();
         let counts = Counted::read(&stats, |asked| self.balancer.lock().owners(asked));
-        for (name, value) in self.programs.counters().unwrap_or_default() {
+        for (name, value) in or_told("the counters of the socket programs", self.programs.counters()) {
             let counter = ConstCounter::new(value);
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(
@@ -138,7 +138,7 @@ impl Collector for Counted {
                 kind,
             )?)?;
         }
-        let drops = self.programs.drops().unwrap_or_default().into_iter();
+        let drops = or_told("the counters of drops", self.programs.drops()).into_iter();
         let drops = drops.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)).collect();
         for (name, help, rows) in [
             ("drops", "Packets dropped or refused, by reason", drops),
@@ -153,13 +153,28 @@ impl Collector for Counted {
                 ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
             }
         }
+        let fills = self.fills();
+        for (name, help, of) in [
+            ("map_entries", "Entries of each map; of those that are written all the time about", 0),
+            (
+                "map_capacity",
+                "Entries that each map has room for; those of Services grow before they are full",
+                1,
+            ),
+        ] {
+            let kind = ConstGauge::new(0u64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (map, fill) in &fills {
+                ConstGauge::new(fill[of]).encode(family.encode_family(&[("map", *map)])?)?;
+            }
+        }
         let warm = self.programs.warm();
         for (name, help, value) in [
             (
                 "warm_fill",
                 "How full the table of flows that XDP has at hand is, from 0 to 1: those of about the last second, by a sample; when it is \
                  full, flows drive each other out and take the longer way",
-                warm.fill().unwrap_or(f64::NAN),
+                or_told("the flows that XDP has at hand", warm.fill().map(Some)).unwrap_or(f64::NAN),
             ),
             ("warm_capacity", "Flows that it has room for", warm.capacity() as f64),
         ] {
@@ -170,6 +185,14 @@ impl Collector for Counted {
         let help = "Memory of the kernel in the maps that this agent holds";
         bytes.encode(encoder.encode_descriptor("map_bytes", help, None, bytes.metric_type())?)
     }
+}
+
+/// What could be read; what could not is told.
+fn or_told<T: Default>(what: &str, read: Result<T, impl std::error::Error + 'static>) -> T {
+    read.unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "{what} cannot be read for the metrics");
+        T::default()
+    })
 }
 
 /// What the maps say. Services and endpoints of which nothing was counted are left out: most are, on most nodes.
@@ -185,6 +208,20 @@ struct ServiceRows {
 const TOGETHER: usize = 64;
 
 impl Counted {
+    /// Entries of each map, and how many it has room for.
+    fn fills(&self) -> Vec<(&'static str, [u64; 2])> {
+        let (used, capacity) = {
+            let table = &self.balancer.lock().table;
+            (table.used(), table.capacity())
+        };
+        let grown = Grown::ALL.map(|map| (map.name(), [used.of(map).into(), capacity.of(map).into()]));
+        let fixed = self.programs.fills().into_iter().filter_map(|(map, fill)| {
+            let fill = or_told(map, fill.map(Some))?;
+            Some((map, [fill.entries, fill.capacity.into()]))
+        });
+        grown.into_iter().chain(fixed).collect()
+    }
+
     /// Reads the counters without any lock; only whose they are is asked of the balancer, `owners`, for a few at a time.
     fn read(stats: &Stats, mut owners: impl FnMut(&[ServiceNumber]) -> Vec<Option<Owner>>) -> ServiceRows {
         let mut rows = ServiceRows::default();
