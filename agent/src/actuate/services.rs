@@ -5,7 +5,7 @@
 //! time; once maps are open and lists complete, changes are written, whether the programs are through or not. Must not know: how a
 //! plan is made (`agent-core`), how a map is written (`agent-datapath`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actuate::delivery::Handles;
 use crate::actuate::devices::Attacher;
-use crate::config::{Choice, Mode, NodeContext};
+use crate::config::{Choice, Mode, NodeContext, NodePortAddresses};
 use crate::index::balanced::{ServiceReader, SliceReader};
 use crate::index::feed::Feed;
 use crate::index::services::Defaults;
@@ -74,7 +74,11 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let condition = Condition::default();
-    let health = Arc::new(Health::default());
+    let health = match &context.config.services.node_port_addresses {
+        NodePortAddresses::All => Health::default(),
+        NodePortAddresses::Primary | NodePortAddresses::Ranges(_) => Health::at_some_addresses(),
+    };
+    let health = Arc::new(health);
     let endings = Arc::new(Endings::default());
     let mut parts = JoinSet::new();
     let ended = cancel.child_token();
@@ -281,6 +285,7 @@ impl Work {
             pod_uids: BTreeMap::new(),
             nodes_known: false,
             pods_known: !self.context.config.pod_network,
+            node_port_addresses: BTreeSet::new(),
             addresses_changed: false,
         }
     }
@@ -359,6 +364,9 @@ impl NodeState {
         let context = &work.context;
         let nodes = feeds.sources.nodes.borrow().clone();
         let own = nodes.as_ref().and_then(|nodes| nodes.get(&context.node_name));
+        if context.config.services.node_port_addresses != NodePortAddresses::All {
+            work.health.set_addresses(feeds.node_port_addresses.clone());
+        }
         work.health.set_eligible(own.is_none_or(|node| !node.leaving));
         let seen = feeds.sources.devices.borrow().clone();
         if std::mem::replace(&mut self.routes, seen.routes) != seen.routes {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use hickory_proto::rr::Name;
 use pagurus_agent_core::dns::{Index, saved};
 use tokio_util::sync::CancellationToken;
@@ -16,29 +16,16 @@ use crate::process::file;
 /// The most bytes that are kept: the file lies in memory. A Service with an address takes about a hundred, one without (headless) those of
 /// its endpoints besides, about fifty for each: half a million Services.
 const MOST: usize = 64 << 20;
+/// What is in the file.
+const WHAT: &str = "the names of the cluster";
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What an earlier agent knew; none if it left nothing, or nothing that can be read.
 pub(super) fn load(path: &Path, domain: &Name) -> Option<Index> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the saved names of the cluster cannot be read");
-            return None;
-        }
-    };
-    match saved::restore(domain, &bytes) {
-        Ok(index) => {
-            tracing::info!(services = index.used().services, "names are answered as last known");
-            Some(index)
-        }
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the saved names of the cluster are not used");
-            None
-        }
-    }
+    let index = file::recall(WHAT, path, |bytes| saved::restore(domain, bytes))?;
+    tracing::info!(services = index.used().services, "names are answered as last known");
+    Some(index)
 }
 
 /// Keeps the file as the table is, until cancelled. A disk that does not take it disturbs nothing else.
@@ -49,32 +36,21 @@ pub(super) async fn run(table: Table, path: PathBuf, cancel: CancellationToken) 
         () = cancel.cancelled() => return Ok(()),
     }
     let mut written = None;
-    let mut told = false;
+    let mut keeping = file::Keeping::new(WHAT);
     loop {
         let now = generations.of_all();
         if written != Some(now) {
             let (table, path) = (table.clone(), path.clone());
             let job = tokio::task::spawn_blocking(move || write(&path, &table, MOST));
-            match job.await.context("save the names of the cluster")? {
-                Ok(true) => (written, told) = (Some(now), false),
-                Ok(false) => {
-                    written = Some(now);
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(
-                            "the names of the cluster take more than {} MiB: they are not kept over restarts of the agent",
-                            MOST >> 20
-                        );
-                    }
-                }
-                Err(error) if !told => {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the names of the cluster are not saved; trying again"
-                    );
-                    told = true;
-                }
-                Err(_) => {}
+            let result = job.await.context("save the names of the cluster")?;
+            // Those that are too many are so until they change.
+            if result.is_ok() {
+                written = Some(now);
             }
+            keeping.note(result.and_then(|fits| {
+                ensure!(fits, "they take more than {} MiB", MOST >> 20);
+                Ok(())
+            }));
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}

@@ -137,6 +137,39 @@ fn a_load_balancer_keeps_a_node_whose_agent_restarts_without_the_api_server() {
 }
 
 #[test]
+fn health_checks_are_where_node_ports_are() {
+    with_cluster("agents::http::health_checks_are_where_node_ports_are", 1, |cluster| {
+        cluster.create_service(json!({
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": CHECK
+        }))?;
+        let node = &cluster.topology.nodes[0];
+        cluster.set_endpoints(&[node])?;
+        let (client, [v4, v6]) = (&cluster.topology.client, node.ips.both());
+        let local = (node.host.unhooked(), IpAddr::from([127, 0, 0, 1]));
+        let status = |host: &Host, ip| get(host, ip, CHECK, "/").map(|answer| answer.status);
+        let range = format!("{v4}/32");
+        let agent = cluster.agent(0, &["--nodeport-addresses", &range])?;
+        eventually("the health check is answered", SOON, || Ok((status(client, v4)? == 200).then_some(())))?;
+        ensure!(status(client, v6).is_err(), "nobody is to answer there");
+        ensure!(status(&local.0, local.1).is_err(), "nor there");
+        drop(agent);
+        let agent = cluster.agent(0, &["--nodeport-addresses", "primary"])?;
+        eventually("it is answered at all addresses of the Node", SOON, || {
+            Ok((status(client, v4)? == 200 && status(client, v6)? == 200).then_some(()))
+        })?;
+        ensure!(status(&local.0, local.1).is_err(), "that is no address of the Node");
+        drop(agent);
+        let agent = cluster.agent(0, &[])?;
+        eventually("it is answered everywhere", SOON, || {
+            let all = [status(client, v4)?, status(client, v6)?, status(&local.0, local.1)?];
+            Ok((all == [200; 3]).then_some(()))
+        })?;
+        drop(agent);
+        Ok(())
+    });
+}
+
+#[test]
 fn metrics_and_health_are_where_the_configuration_says() {
     with_cluster("agents::http::metrics_and_health_are_where_the_configuration_says", 1, |cluster| {
         let node = &cluster.topology.nodes[0];
@@ -158,6 +191,11 @@ fn metrics_and_health_are_where_the_configuration_says() {
             "pagurus_dataplane_sync_duration_seconds_count",
             "pagurus_agent_services_map_fill{map=\"services\"}",
             "pagurus_agent_conntrack_fill",
+            "pagurus_agent_datapath_map_entries{map=\"services\"}",
+            "pagurus_agent_datapath_map_entries{map=\"source_ranges\"} 0",
+            "pagurus_agent_datapath_map_entries{map=\"nodes\"} 2",
+            "pagurus_agent_datapath_map_capacity{map=\"nodes\"} 16384",
+            "pagurus_agent_datapath_map_entries{map=\"fragments\"} 0",
             "pagurus_agent_datapath_drops_total{reason=",
             "process_resident_memory_bytes",
         ] {

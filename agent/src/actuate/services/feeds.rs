@@ -2,7 +2,7 @@
 //!
 //! Must not know: maps, plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub(super) struct Feeds {
     pub(super) nodes_known: bool,
     /// The pods connected here are known, or nobody connects any.
     pub(super) pods_known: bool,
+    /// This node's own addresses at which NodePorts are reached.
+    pub(super) node_port_addresses: BTreeSet<IpAddr>,
     /// Nodes, devices or addresses are not as they were.
     pub(super) addresses_changed: bool,
 }
@@ -195,7 +197,9 @@ impl Feeds {
         self.nodes_known = true;
         let zone = nodes.get(&self.node_name).and_then(|node| node.zone.as_deref());
         desired.set_node(&self.node_name, zone);
-        desired.set_addresses(addresses(&nodes, &self.node_name, &seen, config));
+        let addresses = addresses(&nodes, &self.node_name, &seen, config);
+        self.node_port_addresses = with_node_ports(&addresses, &seen);
+        desired.set_addresses(addresses);
     }
 }
 
@@ -213,6 +217,12 @@ fn addresses(nodes: &Nodes, own: &str, seen: &Seen, config: &ServiceConfig) -> B
         }
     }
     addresses
+}
+
+/// Those of this node's devices at which NodePorts are reached; the Node object may name others, of something before it.
+fn with_node_ports(addresses: &BTreeMap<IpAddr, NodeAddress>, seen: &Seen) -> BTreeSet<IpAddr> {
+    let here = seen.links.iter().flat_map(|link| &link.addresses);
+    here.filter(|ip| addresses.get(ip).is_some_and(|address| address.node_ports)).copied().collect()
 }
 
 /// Whether an address means this node also for others: pods have loopback and link-local addresses of their own.
@@ -264,6 +274,13 @@ mod tests {
                 })
                 .collect();
             assert_eq!(found, expected);
+            let here: Vec<String> = with_node_ports(&addresses(&nodes, "a", &seen, config), &seen)
+                .iter()
+                .map(|ip| format!("{ip} local ports"))
+                .collect();
+            let expected: Vec<&str> =
+                expected.iter().copied().filter(|text| text.ends_with(" local ports")).collect();
+            assert_eq!(here, expected, "those of this node's devices");
         };
         check(
             &config,

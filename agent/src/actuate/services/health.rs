@@ -4,8 +4,9 @@
 //!
 //! Must not know: where the figures come from.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +53,50 @@ pub struct Check {
 /// Checks by port.
 pub type Checks = BTreeMap<u16, Check>;
 
+/// What is to be served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    checks: Checks,
+    /// The addresses at which NodePorts are reached; none: all there are.
+    addresses: Option<BTreeSet<IpAddr>>,
+}
+
+impl Wanted {
+    /// Where to listen, and for which check.
+    fn places(&self) -> BTreeMap<Place, &Check> {
+        let mut places = BTreeMap::new();
+        for (port, check) in &self.checks {
+            match &self.addresses {
+                None => drop(places.insert(Place { port: *port, ip: None }, check)),
+                Some(ips) => {
+                    places.extend(ips.iter().map(|ip| (Place { port: *port, ip: Some(*ip) }, check)));
+                }
+            }
+        }
+        places
+    }
+}
+
+/// Where to listen; without an address at all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    port: u16,
+    ip: Option<IpAddr>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            Some(ip) => write!(f, "{} at {ip}", self.port),
+            None => self.port.fmt(f),
+        }
+    }
+}
+
 /// What the answers are made of.
 #[derive(Debug)]
 pub struct Health {
-    checks: watch::Sender<Arc<Checks>>,
+    wanted: watch::Sender<Arc<Wanted>>,
     state: Mutex<State>,
 }
 
@@ -83,16 +124,27 @@ impl Default for Health {
     fn default() -> Self {
         let (updated, eligible) = (Timestamp::now(), true);
         let state = State { updated, written: false, attached: false, eligible, inherited: false };
-        Self { checks: watch::Sender::default(), state: Mutex::new(state) }
+        Self { wanted: watch::Sender::default(), state: Mutex::new(state) }
     }
 }
 
 impl Health {
+    /// With checks at these addresses only: those at which NodePorts are reached, none as long as they are not known.
+    pub fn at_some_addresses() -> Self {
+        let this = Self::default();
+        this.set_addresses(BTreeSet::new());
+        this
+    }
+
     /// Until more is known the answers are those of an agent before, whose programs are at work.
     fn inherit(&self, remembered: Remembered) {
-        let Remembered { checks, eligible, updated } = remembered;
+        let Remembered { checks, addresses, eligible, updated } = remembered;
         *self.state.lock() = State { updated, written: false, attached: false, eligible, inherited: true };
         self.set_checks(&checks);
+        // Where it is all addresses now, those of before do not count.
+        if self.wanted.borrow().addresses.is_some() {
+            self.set_addresses(addresses);
+        }
     }
 
     /// What is to be known after a restart besides the checks: when the maps were last written, and whether load balancers may send.
@@ -103,10 +155,21 @@ impl Health {
 
     /// What is served from now on.
     pub fn set_checks(&self, checks: &Checks) {
-        self.checks.send_if_modified(|now| {
-            let is_news = **now != *checks;
+        self.want(|wanted| &mut wanted.checks, checks);
+    }
+
+    /// Where NodePorts are reached, if that is not everywhere.
+    pub fn set_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        self.want(|wanted| &mut wanted.addresses, &Some(addresses));
+    }
+
+    fn want<T: Clone + PartialEq>(&self, part: impl Fn(&mut Wanted) -> &mut T, value: &T) {
+        self.wanted.send_if_modified(|now| {
+            let mut next = Wanted::clone(now);
+            let is_news = part(&mut next) != value;
             if is_news {
-                *now = Arc::new(checks.clone());
+                part(&mut next).clone_from(value);
+                *now = Arc::new(next);
             }
             is_news
         });
@@ -134,7 +197,7 @@ impl Health {
         let before = std::mem::replace(&mut self.state.lock().eligible, eligible);
         if before != eligible {
             // It is kept with the checks.
-            self.checks.send_modify(|_| {});
+            self.wanted.send_modify(|_| {});
         }
     }
 
@@ -157,8 +220,8 @@ impl Health {
 
     /// The answer of a Service's health check; the same at every path.
     fn answer_check(&self, port: u16) -> Option<Response<Bytes>> {
-        let checks = self.checks.borrow().clone();
-        let check = checks.get(&port)?;
+        let wanted = self.wanted.borrow().clone();
+        let check = wanted.checks.get(&port)?;
         let serving = self.state.lock().serving();
         let text = json!({
             "service": { "namespace": &*check.service.namespace, "name": &*check.service.name },
@@ -191,62 +254,97 @@ pub async fn run(
         tracing::info!(checks = remembered.checks.len(), "load balancers are answered as last known");
         health.inherit(remembered);
     }
-    let mut servers = JoinSet::new();
-    servers.spawn(remembered::run(health.clone(), file, cancel.child_token()));
-    let mut checks = health.checks.subscribe();
-    checks.mark_changed();
-    let mut ports: BTreeMap<u16, DropGuard> = BTreeMap::new();
-    let mut own = context.config.services.health;
-    let mut told: BTreeMap<u16, String> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(remembered::run(health.clone(), file, cancel.child_token()));
+    let mut wanted = health.wanted.subscribe();
+    wanted.mark_changed();
+    let own = context.config.services.health;
+    let (served, told, own_told) = (BTreeMap::new(), BTreeMap::new(), String::new());
+    let mut servers = Servers { context, health, tasks, served, told, own, own_told, cancel: cancel.clone() };
     loop {
-        if let Some(address) = own {
-            match bind(address) {
-                Ok(listener) => {
-                    own = None;
-                    let health = health.clone();
-                    let answer = move |path: &str, _: &str| health.answer(path);
-                    servers.spawn(serve(
-                        "the health check of Services",
-                        listener,
-                        answer,
-                        cancel.child_token(),
-                    ));
-                }
-                Err(error) => tell_own(&context, &mut told, address, &error),
-            }
-        }
-        let wanted = checks.borrow_and_update().clone();
-        ports.retain(|port, _| wanted.contains_key(port));
-        told.retain(|port, _| own.is_some_and(|own| own.port() == *port) || wanted.contains_key(port));
-        let mut refused = own.is_some();
-        for (port, check) in wanted.iter().filter(|(port, _)| !ports.contains_key(port)).collect::<Vec<_>>() {
-            match everywhere(*port) {
-                Ok(listener) => {
-                    told.remove(port);
-                    let (health, port, ended) = (health.clone(), *port, cancel.child_token());
-                    let answer = move |_: &str, _: &str| health.answer_check(port);
-                    servers.spawn(serve("the health check of a Service", listener, answer, ended.clone()));
-                    ports.insert(port, ended.drop_guard());
-                }
-                Err(error) => {
-                    refused = true;
-                    tell(&context, &mut told, *port, check, &error);
-                }
-            }
-        }
+        let latest = wanted.borrow_and_update().clone();
+        // Not one after the other: it is to be tried again if any is refused.
+        let refused = !servers.serve_own() | !servers.serve_checks(&latest);
         tokio::select! {
-            changed = checks.changed() => changed.context("the checks of Services ended")?,
+            changed = wanted.changed() => changed.context("the checks of Services ended")?,
             () = tokio::time::sleep(RETRY), if refused => {}
             // A server whose port is no longer wanted.
-            Some(ended) = servers.join_next() => ended.context("a health check of Services panicked").flatten()?,
+            Some(ended) = servers.tasks.join_next() => {
+                ended.context("a health check of Services panicked").flatten()?;
+            }
             () = cancel.cancelled() => break,
         }
     }
-    drop(ports);
-    while let Some(ended) = servers.join_next().await {
+    servers.served.clear();
+    while let Some(ended) = servers.tasks.join_next().await {
         ended.context("a health check of Services panicked").flatten()?;
     }
     Ok(())
+}
+
+/// What listens, and what was told of ports that cannot be had.
+struct Servers {
+    context: Arc<NodeContext>,
+    health: Arc<Health>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    served: BTreeMap<Place, DropGuard>,
+    told: BTreeMap<Place, String>,
+    /// kube-proxy's address, as long as it is not served.
+    own: Option<SocketAddr>,
+    own_told: String,
+    cancel: CancellationToken,
+}
+
+impl Servers {
+    /// Serves kube-proxy's health check; false if its port cannot be had.
+    fn serve_own(&mut self) -> bool {
+        let Some(address) = self.own else { return true };
+        match bind(address) {
+            Ok(listener) => {
+                self.own = None;
+                let health = self.health.clone();
+                let answer = move |path: &str, _: &str| health.answer(path);
+                let ended = self.cancel.child_token();
+                self.tasks.spawn(serve("the health check of Services", listener, answer, ended));
+                true
+            }
+            Err(error) => {
+                tell_own(&self.context, &mut self.own_told, address, &error);
+                false
+            }
+        }
+    }
+
+    /// Serves these checks and no others; false if a port cannot be had.
+    fn serve_checks(&mut self, wanted: &Wanted) -> bool {
+        let places = wanted.places();
+        self.served.retain(|place, _| places.contains_key(place));
+        self.told.retain(|place, _| places.contains_key(place));
+        let mut all = true;
+        for (place, check) in places {
+            if self.served.contains_key(&place) {
+                continue;
+            }
+            let bound = match place.ip {
+                Some(ip) => bind(SocketAddr::new(ip, place.port)),
+                None => everywhere(place.port),
+            };
+            match bound {
+                Ok(listener) => {
+                    self.told.remove(&place);
+                    let (health, ended) = (self.health.clone(), self.cancel.child_token());
+                    let answer = move |_: &str, _: &str| health.answer_check(place.port);
+                    self.tasks.spawn(serve("the health check of a Service", listener, answer, ended.clone()));
+                    self.served.insert(place, ended.drop_guard());
+                }
+                Err(error) => {
+                    all = false;
+                    tell(&self.context, &mut self.told, place, check, &error);
+                }
+            }
+        }
+        all
+    }
 }
 
 /// All addresses of both families, or of IPv4 on a machine without IPv6.
@@ -261,13 +359,13 @@ fn everywhere(port: u16) -> std::io::Result<std::net::TcpListener> {
 
 fn tell(
     context: &NodeContext,
-    told: &mut BTreeMap<u16, String>,
-    port: u16,
+    told: &mut BTreeMap<Place, String>,
+    place: Place,
     check: &Check,
     error: &std::io::Error,
 ) {
-    let message = format!("node {} cannot serve healthCheckNodePort {port}: {error}", context.node_name);
-    if told.get(&port) == Some(&message) {
+    let message = format!("node {} cannot serve healthCheckNodePort {place}: {error}", context.node_name);
+    if told.get(&place) == Some(&message) {
         return;
     }
     tracing::error!(service = %check.service, message);
@@ -280,20 +378,16 @@ fn tell(
         ..ObjectReference::default()
     };
     context.events.warning(&about, "FailedToStartServiceHealthcheck", message.as_str());
-    told.insert(port, message);
+    told.insert(place, message);
 }
 
-fn tell_own(
-    context: &NodeContext,
-    told: &mut BTreeMap<u16, String>,
-    address: SocketAddr,
-    error: &std::io::Error,
-) {
+fn tell_own(context: &NodeContext, told: &mut String, address: SocketAddr, error: &std::io::Error) {
     let message = format!(
         "cannot serve the health check of Services on {address}: {error}; is kube-proxy running on this node? Remove it, or give \
          --proxy-healthz-bind-address another port, or 0 for none"
     );
-    if told.insert(address.port(), message.clone()).as_ref() != Some(&message) {
+    if *told != message {
+        told.clone_from(&message);
         tracing::error!("{message}");
         context.events.warning(
             &about_node(&context.node_name),
@@ -339,5 +433,41 @@ mod tests {
         assert_eq!(of(31_002), None);
         health.set_written(false);
         assert_eq!(of(31_000).map(|(status, ..)| status), Some(503));
+    }
+
+    #[test]
+    fn where_checks_are_served() {
+        let places = |health: &Health| {
+            let wanted = health.wanted.borrow().clone();
+            wanted.places().keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let checks = Checks::from([(31_000, check(1)), (31_001, check(0))]);
+        let addresses = |list: &[&str]| list.iter().map(|ip| ip.parse().expect("an address")).collect();
+        let everywhere = Health::default();
+        everywhere.set_checks(&checks);
+        assert_eq!(places(&everywhere), ["31000", "31001"]);
+        let health = Health::at_some_addresses();
+        health.set_checks(&checks);
+        assert!(places(&health).is_empty(), "no address is known");
+        health.set_addresses(addresses(&["192.0.2.1", "2001:db8::1"]));
+        let both =
+            ["31000 at 192.0.2.1", "31000 at 2001:db8::1", "31001 at 192.0.2.1", "31001 at 2001:db8::1"];
+        assert_eq!(places(&health), both);
+        // An agent that starts where the one before was, until it knows its addresses itself.
+        let remembered = |list: &[&str]| Remembered {
+            checks: checks.clone(),
+            addresses: addresses(list),
+            eligible: true,
+            updated: Timestamp::now(),
+        };
+        let next = Health::at_some_addresses();
+        next.inherit(remembered(&["192.0.2.1"]));
+        assert_eq!(places(&next), ["31000 at 192.0.2.1", "31001 at 192.0.2.1"]);
+        next.set_addresses(addresses(&[]));
+        assert!(places(&next).is_empty());
+        // It was told to serve everywhere meanwhile.
+        let wide = Health::default();
+        wide.inherit(remembered(&["192.0.2.1"]));
+        assert_eq!(places(&wide), ["31000", "31001"]);
     }
 }

@@ -52,6 +52,7 @@ fn feeds_of(client: kube::Client) -> Feeds {
         pod_uids: BTreeMap::new(),
         nodes_known: true,
         pods_known: true,
+        node_port_addresses: std::collections::BTreeSet::new(),
         addresses_changed: false,
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Must not know: who asks, what is answered.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +15,13 @@ use pagurus_agent_core::services::ServiceName;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Check, Checks, Health};
+use super::{Check, Checks, Health, Wanted};
 use crate::process::file;
 
 /// The file.
 pub const FILE: &str = "/run/pagurus/health-checks";
+/// What is in it.
+const WHAT: &str = "the health checks of Services";
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -28,6 +32,8 @@ struct Saved {
     boot: String,
     updated: Timestamp,
     eligible: bool,
+    #[serde(default)]
+    addresses: BTreeSet<IpAddr>,
     checks: Vec<SavedCheck>,
 }
 
@@ -44,6 +50,8 @@ struct SavedCheck {
 #[derive(Debug, PartialEq)]
 pub(super) struct Remembered {
     pub(super) checks: Checks,
+    /// Where, if not at all addresses.
+    pub(super) addresses: BTreeSet<IpAddr>,
     /// Nobody was about to take the node away.
     pub(super) eligible: bool,
     /// When it last wrote the maps.
@@ -52,21 +60,7 @@ pub(super) struct Remembered {
 
 /// What an earlier agent left; none if it left nothing of this run of the machine, or nothing that can be read.
 pub(super) fn load(path: &Path) -> Option<Remembered> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the health checks of before cannot be read");
-            return None;
-        }
-    };
-    let saved: Saved = match serde_json::from_slice(&bytes) {
-        Ok(saved) => saved,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the health checks of before are not used");
-            return None;
-        }
-    };
+    let saved: Saved = file::recall(WHAT, path, |bytes| serde_json::from_slice(bytes))?;
     if saved.boot != boot() {
         return None;
     }
@@ -75,32 +69,25 @@ pub(super) fn load(path: &Path) -> Option<Remembered> {
         (saved.port, Check { service, uid: saved.uid.into(), endpoints: saved.endpoints })
     };
     let checks = saved.checks.into_iter().map(check).collect();
-    Some(Remembered { checks, eligible: saved.eligible, updated: saved.updated })
+    let Saved { addresses, eligible, updated, .. } = saved;
+    Some(Remembered { checks, addresses, eligible, updated })
 }
 
 /// Keeps the file as the answers are, until cancelled. A disk that does not take it disturbs nothing else.
 pub(super) async fn run(health: Arc<Health>, path: PathBuf, cancel: CancellationToken) -> anyhow::Result<()> {
     // What is there at the beginning is what was remembered, or nothing.
-    let mut checks = health.checks.subscribe();
-    let mut told = false;
+    let mut wanted = health.wanted.subscribe();
+    let mut keeping = file::Keeping::new(WHAT);
     loop {
         tokio::select! {
             biased;
-            changed = checks.changed() => changed.context("the checks of Services ended")?,
+            changed = wanted.changed() => changed.context("the checks of Services ended")?,
             () = cancel.cancelled() => return Ok(()),
         }
-        let bytes = save(&checks.borrow_and_update().clone(), &health)?;
+        let bytes = save(&wanted.borrow_and_update().clone(), &health)?;
         let path = path.clone();
         let job = tokio::task::spawn_blocking(move || file::replace(&path, &bytes));
-        match job.await.context("save the health checks")? {
-            Ok(()) => told = false,
-            Err(error) if !told => {
-                let error = format!("{error:#}");
-                tracing::warn!(error, "the health checks of Services are not kept over restarts");
-                told = true;
-            }
-            Err(_) => {}
-        }
+        keeping.note(job.await.context("save the health checks")?);
         // Cut short by the end, before which the last change is written.
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -109,16 +96,17 @@ pub(super) async fn run(health: Arc<Health>, path: PathBuf, cancel: Cancellation
     }
 }
 
-fn save(checks: &Checks, health: &Health) -> anyhow::Result<Vec<u8>> {
+fn save(wanted: &Wanted, health: &Health) -> anyhow::Result<Vec<u8>> {
     let (updated, eligible) = health.kept();
-    let checks = checks.iter().map(|(port, check)| SavedCheck {
+    let addresses = wanted.addresses.clone().unwrap_or_default();
+    let checks = wanted.checks.iter().map(|(port, check)| SavedCheck {
         port: *port,
         namespace: check.service.namespace.to_string(),
         name: check.service.name.to_string(),
         uid: check.uid.to_string(),
         endpoints: check.endpoints,
     });
-    let saved = Saved { boot: boot(), updated, eligible, checks: checks.collect() };
+    let saved = Saved { boot: boot(), updated, eligible, addresses, checks: checks.collect() };
     serde_json::to_vec(&saved).context("encode the health checks")
 }
 
@@ -170,7 +158,7 @@ mod tests {
     fn what_is_not_of_this_run_of_the_machine_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("health-checks");
-        let bytes = save(&Checks::new(), &Health::default()).unwrap();
+        let bytes = save(&Wanted::default(), &Health::default()).unwrap();
         file::replace(&path, &bytes).unwrap();
         assert!(load(&path).is_some());
         let other = String::from_utf8(bytes).unwrap().replace(&boot(), "another");
