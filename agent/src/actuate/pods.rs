@@ -349,7 +349,11 @@ impl Manager {
         };
         for uid in pods {
             if !self.workers.contains_key(&uid) {
-                let observed = self.host.observer.observe(&uid).await.unwrap_or_default();
+                // The worker looks again before it takes anything away; without its name the pod is ended all the same.
+                let observed = self.host.observer.observe(&uid).await.unwrap_or_else(|error| {
+                    tracing::warn!(pod = %uid, %error, "cannot look at what the runtime has of a forgotten pod");
+                    ObservedPod::default()
+                });
                 self.tell(Desired {
                     pod: Arc::new(orphan(&uid, &observed)),
                     gone: true,

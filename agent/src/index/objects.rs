@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
-use futures::StreamExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use pagurus_agent_core::names::PodUid;
 use pagurus_agent_core::pods::env::{ObjectData, Objects};
 use pagurus_agent_core::volumes::needs::Need;
@@ -18,6 +16,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::index::feed::{Change, Feed};
 
 /// How long the first answer about an object may take.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
@@ -88,9 +88,9 @@ impl ObjectWatches {
         let (kind, name) = kind_and_name(&key.1);
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.0, &resource);
-        let wanted = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let feed = Feed::with_fields(kind, api, format!("metadata.name={name}"));
         // Owned by the entry: its guard ends the task when nobody refers to the object any more.
-        tokio::spawn(keep(api, wanted, tell, key.clone(), self.own.clone(), cancel.clone()));
+        tokio::spawn(keep(feed, tell, key.clone(), self.own.clone(), cancel.clone()));
         Entry { users: HashSet::new(), content, _watch: cancel.drop_guard() }
     }
 
@@ -106,36 +106,23 @@ impl ObjectWatches {
 }
 
 async fn keep(
-    api: Api<DynamicObject>,
-    wanted: watcher::Config,
+    mut feed: Feed<DynamicObject>,
     tell: watch::Sender<Content>,
     key: Key,
     owner: std::sync::Weak<ObjectWatches>,
     cancel: CancellationToken,
 ) {
-    let mut events = std::pin::pin!(watcher(api, wanted).default_backoff());
-    let mut seen_in_list = false;
     loop {
-        let event = tokio::select! {
+        let change = tokio::select! {
             () = cancel.cancelled() => return,
-            event = events.next() => event,
+            change = feed.next() => change,
         };
-        let next = match event {
-            None => return,
-            Some(Err(error)) => {
-                tracing::warn!(object = ?key, %error, "watch of an object that pods refer to failed; trying again");
-                continue;
-            }
-            Some(Ok(watcher::Event::Init)) => {
-                seen_in_list = false;
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) if seen_in_list => continue,
-            Some(Ok(watcher::Event::InitDone | watcher::Event::Delete(_))) => None,
-            Some(Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object))) => {
-                seen_in_list = true;
-                Some(Arc::new(decode(&key.1, &object.data)))
-            }
+        let next = match change {
+            Change::Set(object) => Some(Arc::new(decode(&key.1, &object.data))),
+            Change::Gone(_) => None,
+            // Nothing was told of it: it does not exist.
+            Change::Complete if tell.borrow().is_none() => None,
+            Change::Complete => continue,
         };
         let is_first = tell.borrow().is_none();
         let is_news = tell.send_if_modified(|content| {

@@ -17,7 +17,11 @@ pub(super) fn pre_stop(job: &Job, id: &str, name: &str) -> Option<Handler> {
         return container.lifecycle.pre_stop.clone();
     }
     let found = job.observed.containers.iter().find(|found| found.id == id)?;
-    serde_json::from_str(found.stop.pre_stop.as_deref()?).ok()
+    let read = serde_json::from_str(found.stop.pre_stop.as_deref()?);
+    read.inspect_err(|error| {
+        tracing::warn!(pod = %job.pod.name, container = name, %error, "the preStop hook kept with the container cannot be read");
+    })
+    .ok()
 }
 
 /// Runs a hook, for at most so long. The error says what went wrong.

@@ -106,12 +106,15 @@ async fn credentials(job: &Job, image: &str) -> Vec<v1::AuthConfig> {
         }
     };
     let mut out = Vec::new();
-    for secret in objects.secrets.values() {
-        let new = secret
-            .data
-            .get(".dockerconfigjson")
-            .and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
-        let old = secret.data.get(".dockercfg").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
+    for (name, secret) in &objects.secrets {
+        let read = |key: &str| {
+            let read = serde_json::from_slice::<Value>(secret.data.get(key)?);
+            read.inspect_err(|error| {
+                tracing::warn!(pod = %job.pod.name, secret = name, key, %error, "an image pull secret is no JSON; not used");
+            })
+            .ok()
+        };
+        let (new, old) = (read(".dockerconfigjson"), read(".dockercfg"));
         let registries = new.map(|mut config| config["auths"].take()).or(old).unwrap_or_default();
         for (registry, entry) in registries.as_object().into_iter().flatten() {
             if serves(registry, image) {

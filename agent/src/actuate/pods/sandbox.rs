@@ -1,10 +1,11 @@
 //! Makes sandboxes: the pod's settings in the runtime's words. Must not know containers but for what they ask of the node.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::SignedDuration;
 use pagurus_agent_core::names::runtime as labels;
-use pagurus_agent_core::pods::network::{pod_dns, read_resolv_conf, visible_hostname};
+use pagurus_agent_core::pods::network::{Dns, pod_dns, read_resolv_conf, visible_hostname};
 use pagurus_agent_core::pods::resources::{self, Qos};
 use pagurus_agent_core::pods::spec::{Pod, Profile};
 use pagurus_cri_api::v1;
@@ -74,13 +75,23 @@ pub(super) fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
     ])
 }
 
+/// The node's own DNS configuration; an empty path is none.
+fn node_dns(path: &Path) -> Dns {
+    if path.as_os_str().is_empty() {
+        return Dns::default();
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "pods get nothing of the node's DNS configuration");
+        String::new()
+    });
+    read_resolv_conf(&text)
+}
+
 /// The pod in the runtime's words.
 pub(super) fn config(job: &Job, attempt: u32) -> v1::PodSandboxConfig {
     let (pod, host) = (&*job.pod, &job.host);
     let spec = &pod.spec;
-    let node_dns =
-        std::fs::read_to_string(&host.resolv_conf).map(|text| read_resolv_conf(&text)).unwrap_or_default();
-    let dns = pod_dns(pod, &host.dns(), &node_dns);
+    let dns = pod_dns(pod, &host.dns(), &node_dns(&host.resolv_conf));
     let mut labels = pod.labels.clone();
     labels.extend(pod_labels(pod));
     v1::PodSandboxConfig {

@@ -264,7 +264,8 @@ impl ServiceRows {
 
 /// What the kernel says the maps behind this process's descriptors take.
 fn map_bytes() -> f64 {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fdinfo") else { return 0.0 };
+    let entries = or_told("the memory of maps", std::fs::read_dir("/proc/self/fdinfo").map(Some));
+    let Some(entries) = entries else { return f64::NAN };
     // A descriptor that was closed meanwhile is none.
     sum_of_maps(entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok())) as f64
 }

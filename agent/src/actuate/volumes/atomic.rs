@@ -125,7 +125,9 @@ fn link_names(directory: &Path, files: &Payload) -> Result<(), VolumeError> {
 }
 
 fn remove_old_versions(directory: &Path) -> Result<(), VolumeError> {
-    let current = fs::read_link(directory.join(CURRENT)).unwrap_or_default();
+    let link = directory.join(CURRENT);
+    // What is shown stays: if that cannot be told nothing is removed.
+    let current = fs::read_link(&link).map_err(VolumeError::io("read link", &link))?;
     for entry in fs::read_dir(directory).map_err(VolumeError::io("list", directory))?.flatten() {
         let name = entry.file_name();
         let is_version =

@@ -309,7 +309,8 @@ async fn the_deadline_ends_a_pod() {
     }));
     let pod = node.until("d", "overdue", |pod| phase(pod) == "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
-    node.until("d", "stopped", |pod| container(pod, "app")["state"]["terminated"].is_object()).await;
+    // On a slow machine the deadline may be over before the container runs.
+    node.until("d", "stopped", |pod| container(pod, "app")["state"]["running"].is_null()).await;
     node.delete("d", 0);
     node.until_gone("d").await;
     node.until_no_trace("d").await;
