@@ -10,13 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PostParams;
-use kube::{Api, Client};
 use pagurus_tests::daemon::{Agent, ApiServer};
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Host, Node, Topology};
@@ -34,13 +29,11 @@ const MORE: u32 = 20_000;
 const AT_ONCE: usize = 32;
 /// The address of the cluster's DNS.
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// How long an agent may take to be ready.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Questions that are on their way at once while the server is loaded.
 const PIPELINED: usize = 64;
 
 /// A Service of a number as the API takes it, and its endpoints.
-fn objects(number: u32, endpoints: u32) -> Result<(Service, EndpointSlice)> {
+fn objects(number: u32, endpoints: u32) -> [Value; 2] {
     let name = format!("service-{number}");
     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 97, 0, 0)) + number);
     let service = json!({
@@ -63,34 +56,13 @@ fn objects(number: u32, endpoints: u32) -> Result<(Service, EndpointSlice)> {
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": (0..endpoints).map(endpoint).collect::<Vec<Value>>(),
     });
-    Ok((serde_json::from_value(service)?, serde_json::from_value(slice)?))
-}
-
-/// Creates Services and their endpoints.
-pub async fn fill(client: &Client, numbers: std::ops::Range<u32>, endpoints: fn(u32) -> u32) -> Result<()> {
-    let services: Api<Service> = Api::namespaced(client.clone(), "default");
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    stream::iter(numbers)
-        .map(|number| {
-            let (services, slices) = (services.clone(), slices.clone());
-            async move {
-                let (service, slice) = objects(number, endpoints(number))?;
-                services.create(&PostParams::default(), &service).await?;
-                slices.create(&PostParams::default(), &slice).await?;
-                anyhow::Ok(())
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
-    Ok(())
+    [service, slice]
 }
 
 /// Starts an agent on a node that has never had one; how long it took until everything was in place.
 fn started(node: &Node, kubeconfig: &Path) -> Result<(Agent, f64)> {
     let start = Instant::now();
-    let mut agent = Agent::start(node, kubeconfig, &[])?;
-    agent.ready(PATIENCE)?;
+    let agent = Agent::started(node, kubeconfig, &[])?;
     Ok((agent, start.elapsed().as_secs_f64()))
 }
 
@@ -124,8 +96,7 @@ fn maps(pid: u32) -> Result<BTreeMap<u32, f64>> {
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let mut topology = Topology::new(sandbox, 2)?;
     let api = ApiServer::start(&topology.nodes)?;
-    let client = api.client();
-    api.complete(fill(&client, 0..SERVICES, |_| ENDPOINTS))?;
+    api.fill(AT_ONCE, (0..SERVICES).map(|number| objects(number, ENDPOINTS)))?;
     let [first, second] = topology.nodes.as_mut_slice() else { unreachable!("two nodes were asked for") };
     let pod = first.pod()?;
     let (agent, took) = started(first, &api.kubeconfig())?;
@@ -142,7 +113,8 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     ];
     rows.extend(names(&pod.host, &agent, effort)?);
     drop(agent);
-    api.complete(fill(&client, SERVICES..SERVICES + MORE, |number| 6 + number % 2))?;
+    let more = SERVICES..SERVICES + MORE;
+    api.fill(AT_ONCE, more.map(|number| objects(number, 6 + number % 2)))?;
     let (agent, took) = started(second, &api.kubeconfig())?;
     let note = format!(
         "from the start of the process until it is ready, {} frontends; API server and agent on the same machine; resident {:.0} MiB",

@@ -12,14 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_datapath::conntrack::Conntrack;
 use pagurus_agent_datapath::{Config, MapCapacity};
 use pagurus_ebpf_abi::{Address, FLOW_ESTABLISHED, FLOW_REPLY, FlowState, FlowTuple, PROTOCOL_TCP, Port};
-use pagurus_tests::daemon::{Agent, ApiServer};
+use pagurus_tests::daemon::{Agent, ApiServer, PATIENCE};
 use pagurus_tests::dataplane::NODE_PORTS;
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Node, Topology};
 
 use crate::Effort;
-use crate::agent::PATIENCE;
 use crate::row::Row;
 
 /// Connections; each has two entries.
@@ -113,8 +112,7 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     let topology = Topology::new(sandbox, 1)?;
     let api = ApiServer::start(&topology.nodes)?;
     let node = topology.nodes.first().context("one node was asked for")?;
-    let mut agent = Agent::start(node, &api.kubeconfig(), &["--conntrack-max", "4194304"])?;
-    agent.ready(PATIENCE)?;
+    let agent = Agent::started(node, &api.kubeconfig(), &["--conntrack-max", "4194304"])?;
     let time = Duration::from_secs(3 * effort.rounds as u64);
     let share = |agent: &Agent| -> Result<f64> {
         let (before, start) = (cpu(agent.pid())?, Instant::now());

@@ -15,13 +15,14 @@ use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_datapath::MapCapacity;
 use pagurus_agent_datapath::devices::{Early, PacketPrograms};
 use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_tests::bpf::Kind;
 use pagurus_tests::dataplane::{Options, Plane, Target, With as _, service, slices};
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::packet::{SENDER, tcp};
 use pagurus_tests::topology::{Node, Pair, ROUTER, Topology};
 
 use crate::Effort;
-use crate::bpf::{Generator, Kind, Varied, Vary, attach_verdict};
+use crate::bpf::{Generator, Varied, Vary, attach_verdict};
 use crate::row::{Row, Series, alternate};
 
 /// What XDP programs say when they send a packet on themselves.

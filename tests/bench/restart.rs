@@ -2,24 +2,18 @@
 //!
 //! Must not know: how programs and maps are replaced.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PostParams;
-use kube::{Api, Client};
 use nix::sys::signal::Signal;
-use pagurus_tests::daemon::{Agent, ApiServer, SERVICE_PORT, TARGET};
+use pagurus_tests::daemon::{Agent, Ground, PATIENCE, SERVICE_PORT, program};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::load::{Kind, Load, Report};
 use pagurus_tests::netns::Sandbox;
-use pagurus_tests::topology::{Topology, tcp_server, udp_server};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Effort;
-use crate::agent::PATIENCE;
 use crate::row::Row;
 
 /// The address of the Service.
@@ -34,60 +28,40 @@ const ENDPOINTS: u8 = 4;
 
 /// Measures.
 pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
-    let mut topology = Topology::new(sandbox, 2)?;
-    let api = ApiServer::start(&topology.nodes)?;
-    let mut pods = Vec::new();
-    for node in &mut topology.nodes {
-        pods.push(node.pod()?);
-    }
-    let caller = topology.nodes[0].pod()?;
-    let mut servers = Vec::new();
-    for pod in &pods {
-        let ip = pod.ips.v4.into();
-        servers.push(tcp_server(&pod.host, ip, TARGET, &pod.host.name)?);
-        servers.push(udp_server(&pod.host, ip, TARGET, &pod.host.name)?);
-    }
-    let backends: Vec<_> = topology.nodes.iter().zip(&pods).collect();
-    api.serve("web", &[ADDRESS.parse()?], Some(NODE_PORT), &json!({}), &backends)?;
-    let mut agents = Vec::new();
-    for node in &topology.nodes {
-        let mut agent = Agent::start(node, &api.kubeconfig(), &[])?;
-        agent.ready(PATIENCE)?;
-        agents.push(agent);
-    }
-    let begin = || -> Result<Load> {
+    let address: IpAddr = ADDRESS.parse()?;
+    let mut ground = Ground::new(sandbox, &[address], NODE_PORT)?;
+    let begin = |ground: &Ground| -> Result<Load> {
         let mut load = Load::default();
-        let inside: SocketAddr = format!("{ADDRESS}:{SERVICE_PORT}").parse()?;
-        let outside = SocketAddr::new(topology.nodes[0].ips.v4.into(), NODE_PORT);
+        let inside = SocketAddr::new(address, SERVICE_PORT);
+        let outside = SocketAddr::new(ground.topology.nodes[0].ips.v4.into(), NODE_PORT);
         for kind in [Kind::Connections, Kind::Stream, Kind::Datagrams] {
-            load.add(&caller.host, kind, inside, Duration::ZERO)?;
-            load.add(&topology.client, kind, outside, Duration::ZERO)?;
+            load.add(&ground.caller.host, kind, inside, Duration::ZERO)?;
+            load.add(&ground.topology.client, kind, outside, Duration::ZERO)?;
         }
         load.go_on(100)?;
         Ok(load)
     };
-    let mut rows = Vec::new();
+    let (mut rows, program) = (Vec::new(), program("pagurus-agent")?);
     for (name, signal) in [
         ("agent restart (and upgrade: programs and links are replaced) under full load", Signal::SIGTERM),
         ("agent killed and started again under full load", Signal::SIGKILL),
     ] {
-        let (load, times) = (begin()?, effort.rounds.min(5));
+        let (load, times) = (begin(&ground)?, effort.rounds.min(5));
         let start = Instant::now();
         for _ in 0..times {
-            for (agent, node) in agents.iter_mut().zip(&topology.nodes) {
-                agent.end(signal)?;
-                *agent = Agent::start(node, &api.kubeconfig(), &[])?;
-                agent.ready(PATIENCE)?;
+            for node in 0..ground.agents.len() {
+                ground.replace_agent(node, &program, signal)?;
+                ground.agents[node].ready(PATIENCE)?;
             }
             load.go_on(100)?;
         }
         rows.push(row(name, &load.finish()?, &format!("{times} times on both nodes"), start));
     }
-    let (load, start) = (begin()?, Instant::now());
-    let before = capacity(&agents[0])?;
-    api.complete(grow(&api.client()))?;
+    let (load, start) = (begin(&ground)?, Instant::now());
+    let before = capacity(&ground.agents[0])?;
+    ground.api.fill(1, (0..GROWTH).map(wide))?;
     let frontends = f64::from(GROWTH) * f64::from(PORTS);
-    for agent in &agents {
+    for agent in &ground.agents {
         eventually("all frontends are served", PATIENCE, || {
             Ok((agent.metric("pagurus_agent_services_frontends")? >= frontends).then_some(()))
         })?;
@@ -95,38 +69,34 @@ pub fn run(sandbox: &Sandbox, effort: Effort) -> Result<Vec<Row>> {
     load.go_on(100)?;
     let note = format!(
         "{GROWTH} Services of {PORTS} ports more, {ENDPOINTS} endpoints each; places for frontends before {before}, after {}",
-        capacity(&agents[0])?
+        capacity(&ground.agents[0])?
     );
     rows.push(row("map growth under full load", &load.finish()?, &note, start));
     Ok(rows)
 }
 
-/// Creates the Services that are added, and their endpoints.
-async fn grow(client: &Client) -> Result<()> {
-    let services: Api<Service> = Api::namespaced(client.clone(), "default");
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    for number in 0..GROWTH {
-        let (high, low) = ((number / 250) as u8, (number % 250) as u8);
-        let name = format!("wide-{number}");
-        let each =
-            |port: u16| json!({"name": format!("p{port}"), "port": 1000 + port, "targetPort": 1000 + port});
-        let service = json!({"metadata": {"name": name}, "spec": {
-            "clusterIP": format!("10.96.{}.{}", 100 + high, 1 + low),
-            "ports": (0..PORTS).map(each).collect::<Vec<_>>(),
-        }});
-        let endpoints: Vec<_> = (0..ENDPOINTS)
-            .map(|place| json!({"addresses": [format!("11.{high}.{low}.{}", 1 + place)], "conditions": {"ready": true}}))
-            .collect();
-        let slice = json!({
-            "metadata": {"name": format!("{name}-1"), "labels": {
-                "kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "bench"}},
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": (0..PORTS).map(|port| json!({"name": format!("p{port}"), "port": 1000 + port, "protocol": "TCP"})).collect::<Vec<_>>(),
-        });
-        services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
-        slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
-    }
-    Ok(())
+/// A Service of those that are added, and its endpoints.
+fn wide(number: u32) -> [Value; 2] {
+    let (high, low) = ((number / 250) as u8, (number % 250) as u8);
+    let name = format!("wide-{number}");
+    let port =
+        |port: u16| json!({"name": format!("p{port}"), "port": 1000 + port, "targetPort": 1000 + port});
+    let service = json!({"metadata": {"name": name}, "spec": {
+        "clusterIP": format!("10.96.{}.{}", 100 + high, 1 + low),
+        "ports": (0..PORTS).map(port).collect::<Vec<_>>(),
+    }});
+    let endpoint = |place: u8| {
+        let addresses = [format!("11.{high}.{low}.{}", 1 + place)];
+        json!({"addresses": addresses, "conditions": {"ready": true}})
+    };
+    let port = |port: u16| json!({"name": format!("p{port}"), "port": 1000 + port, "protocol": "TCP"});
+    let slice = json!({
+        "metadata": {"name": format!("{name}-1"), "labels": {
+            "kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "bench"}},
+        "addressType": "IPv4", "endpoints": (0..ENDPOINTS).map(endpoint).collect::<Vec<_>>(),
+        "ports": (0..PORTS).map(port).collect::<Vec<_>>(),
+    });
+    [service, slice]
 }
 
 /// Frontends divided by the fill of their map: its places.

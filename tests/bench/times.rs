@@ -3,12 +3,10 @@
 //! Must not know: what the programs are for.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result};
 use nix::libc;
-
-use crate::bpf::{bpf, descriptor};
+use pagurus_tests::bpf::{call, make, number};
 
 /// Commands of bpf(2).
 const NEXT_ID: libc::c_long = 11;
@@ -38,8 +36,7 @@ pub struct Time {
 /// The work fails, or the kernel does not count.
 pub fn while_running<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Time>)> {
     // BPF_STATS_RUN_TIME: for as long as the descriptor is open.
-    let _counting =
-        descriptor(bpf(ENABLE_STATS, &mut 0u32).context("have the kernel count runs of BPF programs")?);
+    let _counting = make(ENABLE_STATS, &mut 0u32).context("have the kernel count runs of BPF programs")?;
     let before = programs()?;
     let result = work()?;
     let mut by_name: BTreeMap<String, Time> = BTreeMap::new();
@@ -65,7 +62,7 @@ fn programs() -> Result<BTreeMap<u32, Time>> {
             flags: u32,
         }
         let mut next = Next { last, next: 0, flags: 0 };
-        if bpf(NEXT_ID, &mut next).is_err() {
+        if call(NEXT_ID, &mut next).is_err() {
             return Ok(programs);
         }
         last = next.next;
@@ -83,11 +80,10 @@ fn program(id: u32) -> Result<Option<Time>> {
         length: u32,
         info: u64,
     }
-    let Ok(program) = bpf(BY_ID, &mut [id, 0, 0]).map(descriptor) else { return Ok(None) };
+    let Ok(program) = make(BY_ID, &mut [id, 0, 0]) else { return Ok(None) };
     let mut info = [0u8; LENGTH];
-    let mut attr =
-        Info { program: program.as_raw_fd() as u32, length: LENGTH as u32, info: info.as_mut_ptr() as u64 };
-    bpf(INFO, &mut attr).with_context(|| format!("ask about the program {id}"))?;
+    let mut attr = Info { program: number(&program), length: LENGTH as u32, info: info.as_mut_ptr() as u64 };
+    call(INFO, &mut attr).with_context(|| format!("ask about the program {id}"))?;
     let name = String::from_utf8_lossy(&info[NAME]).trim_end_matches('\0').to_owned();
     let word = |at: usize| {
         let mut word = [0; 8];

@@ -4,8 +4,10 @@
 //! Must not know: what is asked of them.
 
 mod api;
+mod ground;
 
 pub use api::{ApiServer, NODES, PORT as SERVICE_PORT, SERVICES, SLICES, TARGET};
+pub use ground::Ground;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -21,9 +23,10 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pagurus_agent::dns::keeper;
+use pagurus_agent_datapath::Datapath;
 
 use crate::eventually::eventually;
-use crate::netns::{ip, run};
+use crate::netns::{Sandbox, ip, isolated, run};
 use crate::topology::{Host, Node};
 
 /// Where the API server is, on the nodes' network.
@@ -31,8 +34,8 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 200);
 const PORT: u16 = 6443;
 /// Where an agent has its state, as it sees it.
 const RUN: &str = "/run/pagurus";
-/// How long a process may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may take to start or to end, and to do what it is there for, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of the workspace, as `cargo xtask test` and `bench` tell where they are.
 ///
@@ -41,6 +44,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn program(name: &str) -> Result<PathBuf> {
     let binaries = std::env::var_os("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
     Ok(Path::new(&binaries).join(name))
+}
+
+/// Runs a test of programs isolated, if they are there and the agent's has its BPF programs; says why not otherwise.
+pub fn with_programs(name: &str, body: impl FnOnce(&Sandbox) -> Result<()>) {
+    if !Datapath::is_built() {
+        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
+        return;
+    }
+    if let Err(reason) = program("pagurus-agent") {
+        println!("SKIPPED: {reason} (`cargo xtask test` does it)");
+        return;
+    }
+    isolated(name, body);
 }
 
 /// The API server with its store, in the namespace of the test, and a kubeconfig of its administrator.
@@ -183,6 +199,16 @@ impl Agent {
     /// It cannot be started.
     pub fn start(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         Self::start_program(&program("pagurus-agent")?, node, kubeconfig, arguments)
+    }
+
+    /// Starts one, and waits until every part of it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started, or is not ready in time.
+    pub fn started(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut agent = Self::start(node, kubeconfig, arguments)?;
+        agent.ready(PATIENCE)?;
+        Ok(agent)
     }
 
     /// As [`start`](Self::start), of another program file.

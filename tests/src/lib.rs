@@ -1,5 +1,6 @@
 //! Fixtures of the suites that need root, a kernel or a cluster. Each cleans up what it made, also when a test fails.
 
+pub mod bpf;
 pub mod cluster;
 pub mod daemon;
 pub mod dataplane;

@@ -1,12 +1,14 @@
 //! A loaded program run on a packet by `BPF_PROG_TEST_RUN`: no device need have sent it.
 //!
-//! Must not know: what the program does, what is in the packet.
+//! Must not know: what the program does.
 
-use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, Result};
 use nix::libc;
+
+use crate::bpf::{call, number};
+use crate::packet::Packet;
 
 /// `BPF_PROG_TEST_RUN`.
 const TEST_RUN: libc::c_long = 10;
@@ -18,6 +20,16 @@ pub struct Ran {
     pub code: u32,
     /// The frame as it then was; what is behind the end of the IP packet is cut off.
     pub bytes: Vec<u8>,
+}
+
+impl Ran {
+    /// The packet; every checksum in it is right.
+    ///
+    /// # Panics
+    /// It is none, or one is not.
+    pub fn packet(&self) -> Packet {
+        Packet::parse(&self.bytes).unwrap_or_else(|error| panic!("{error:?} in {:02x?}", self.bytes))
+    }
 }
 
 /// The attributes of the system call.
@@ -42,6 +54,20 @@ struct Attributes {
     padding: u32,
 }
 
+impl Attributes {
+    /// For a frame that comes as this context says; nothing is wanted back. Both must live while they are used.
+    fn new(program: BorrowedFd<'_>, frame: &[u8], context: &[u8]) -> Result<Self> {
+        Ok(Self {
+            program: number(program),
+            length_in: length(frame)?,
+            data_in: frame.as_ptr() as u64,
+            context_in_length: length(context)?,
+            context_in: if context.is_empty() { 0 } else { context.as_ptr() as u64 },
+            ..Self::default()
+        })
+    }
+}
+
 /// Runs a tc program on a frame that comes to the loopback device, whose hardware address is all zeros.
 ///
 /// # Errors
@@ -55,37 +81,52 @@ pub fn run(program: BorrowedFd<'_>, frame: &[u8]) -> Result<Ran> {
 /// # Errors
 /// The kernel refuses it.
 pub fn run_early(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> Result<Ran> {
-    // `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let length = u32::try_from(frame.len()).context("the length of a frame")?;
-    let context: Vec<u8> = [0, length, 0, ifindex, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
-    run_with(program, frame, &context)
+    run_with(program, frame, &xdp_context(ifindex, frame)?)
 }
 
 fn run_with(program: BorrowedFd<'_>, frame: &[u8], context: &[u8]) -> Result<Ran> {
     // Room for what a program puts before or behind what came.
     let mut out = vec![0; frame.len() + 256];
-    let length = |bytes: &[u8]| u32::try_from(bytes.len()).context("the length of a frame");
-    let mut attributes = Attributes {
-        program: u32::try_from(program.as_raw_fd()).context("a program's descriptor")?,
-        length_in: length(frame)?,
-        length_out: length(&out)?,
-        data_in: frame.as_ptr() as u64,
-        data_out: out.as_mut_ptr() as u64,
-        context_in_length: length(context)?,
-        context_in: if context.is_empty() { 0 } else { context.as_ptr() as u64 },
-        ..Attributes::default()
-    };
-    // SAFETY: the kernel reads and writes the structure, whose size is given, and the buffers in it, whose lengths are in it; all of
-    // them outlive the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, TEST_RUN, std::ptr::from_mut(&mut attributes), size_of::<Attributes>())
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error()).context("run a program on a packet");
-    }
+    let mut attributes = Attributes::new(program, frame, context)?;
+    attributes.length_out = length(&out)?;
+    attributes.data_out = out.as_mut_ptr() as u64;
+    call(TEST_RUN, &mut attributes).context("run a program on a packet")?;
     out.truncate(attributes.length_out as usize);
     trim(&mut out);
     Ok(Ran { code: attributes.returned, bytes: out })
+}
+
+/// Nanoseconds of one of so many runs, and what the last one returned. The frame comes to this device (XDP), or to loopback if it is 0.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn timed(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> Result<(u32, u32)> {
+    let context = if ifindex == 0 { Vec::new() } else { xdp_context(ifindex, frame)? };
+    let mut attributes = Attributes::new(program, frame, &context)?;
+    attributes.repeat = repeat;
+    call(TEST_RUN, &mut attributes).context("run a program on a packet")?;
+    Ok((attributes.duration, attributes.returned))
+}
+
+/// Runs an XDP program on so many copies of a frame, which then go where it says, as those of a driver do.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn send(program: BorrowedFd<'_>, frame: &[u8], count: u32) -> Result<()> {
+    /// `BPF_F_TEST_XDP_LIVE_FRAMES`.
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let mut attributes = Attributes::new(program, frame, &[])?;
+    (attributes.repeat, attributes.flags, attributes.batch) = (count, LIVE_FRAMES, 64);
+    call(TEST_RUN, &mut attributes).context("send packets").map(drop)
+}
+
+fn length(bytes: &[u8]) -> Result<u32> {
+    u32::try_from(bytes.len()).context("the length of a frame")
+}
+
+/// `xdp_md` of a frame: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn xdp_context(ifindex: u32, frame: &[u8]) -> Result<Vec<u8>> {
+    Ok([0, length(frame)?, 0, ifindex, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect())
 }
 
 /// Cuts off what is behind the end of an IP packet.

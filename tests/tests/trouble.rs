@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,78 +13,58 @@ use anyhow::{Context as _, Result, ensure};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use nix::sys::signal::Signal;
-use pagurus_agent_datapath::{Build, Datapath};
-use pagurus_tests::daemon::{Agent, ApiServer, NODES, SERVICE_PORT, SERVICES, SLICES, TARGET, program};
+use pagurus_agent_datapath::Build;
+use pagurus_tests::daemon::{
+    Ground, NODES, PATIENCE, SERVICE_PORT, SERVICES, SLICES, program, with_programs,
+};
 use pagurus_tests::dataplane::{Attached, attached};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::load::{Kind, Load};
-use pagurus_tests::netns::{Sandbox, isolated};
+use pagurus_tests::netns::Sandbox;
 use pagurus_tests::object::broken;
-use pagurus_tests::topology::{Host, Node, Pod, Server, Topology, tcp_ask, tcp_server, udp_server};
+use pagurus_tests::topology::{Host, tcp_ask};
 use serde_json::json;
 
-/// How long an agent may take to do something, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The Service whose traffic never rests.
 const WEB: [&str; 2] = ["10.96.7.7", "fd10:96::77"];
 const NODE_PORT: u16 = 30_080;
 /// The address of the cluster's DNS.
 const DNS: &str = "10.96.0.10:53";
 
-/// Two nodes with an agent and a server on each, and clients of the Service of both.
-struct Ground {
+/// Nodes with the Service, and clients of it.
+struct Loaded {
     load: Load,
-    _servers: Vec<Server>,
-    agents: Vec<Agent>,
-    api: ApiServer,
-    pods: Vec<Pod>,
-    caller: Pod,
-    topology: Topology,
+    ground: Ground,
+}
+
+impl Deref for Loaded {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl DerefMut for Loaded {
+    fn deref_mut(&mut self) -> &mut Ground {
+        &mut self.ground
+    }
 }
 
 /// Runs a test on this ground, if there is what it takes.
-fn with_agents(name: &str, body: impl FnOnce(&mut Ground) -> Result<()>) {
-    if !Datapath::is_built() {
-        println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
-        return;
-    }
-    if let Err(reason) = program("pagurus-agent") {
-        println!("SKIPPED: {reason}");
-        return;
-    }
-    isolated(name, |sandbox| {
-        let mut ground = Ground::new(sandbox)?;
-        body(&mut ground).with_context(|| ground.agents.iter().map(Agent::log_end).collect::<String>())
+fn with_agents(name: &str, body: impl FnOnce(&mut Loaded) -> Result<()>) {
+    with_programs(name, |sandbox| {
+        let mut loaded = Loaded::new(sandbox)?;
+        body(&mut loaded).with_context(|| loaded.said())
     });
 }
 
-impl Ground {
+impl Loaded {
     fn new(sandbox: &Sandbox) -> Result<Self> {
-        let mut topology = Topology::new(sandbox, 2)?;
-        let api = ApiServer::start(&topology.nodes)?;
-        let mut pods = Vec::new();
-        for node in &mut topology.nodes {
-            pods.push(node.pod()?);
-        }
-        let caller = topology.nodes[0].pod()?;
-        let mut servers = Vec::new();
-        for pod in &pods {
-            for ip in pod.ips.both() {
-                servers.push(tcp_server(&pod.host, ip, TARGET, &pod.host.name)?);
-                servers.push(udp_server(&pod.host, ip, TARGET, &pod.host.name)?);
-            }
-        }
-        let mut agents = Vec::new();
-        for node in &topology.nodes {
-            agents.push(Agent::start(node, &api.kubeconfig(), &[])?);
-        }
-        let mut ground =
-            Self { load: Load::default(), _servers: servers, agents, api, pods, caller, topology };
         let ips = [WEB[0].parse()?, WEB[1].parse()?];
-        ground.api.serve("web", &ips, Some(NODE_PORT), &json!({}), &ground.endpoints())?;
-        for agent in &mut ground.agents {
-            agent.ready(PATIENCE)?;
-        }
+        let (load, ground) = (Load::default(), Ground::new(sandbox, &ips, NODE_PORT)?);
+        let mut loaded = Self { load, ground };
+        let ground = &loaded.ground;
         let own = ground.topology.nodes[0].ips;
         for ip in ips {
             for (host, to) in [
@@ -93,25 +74,12 @@ impl Ground {
                 // Packets are looked at a moment after sockets.
                 eventually("the Service is served", PATIENCE, || tcp_ask(host, to).map(Some))?;
                 for kind in [Kind::Connections, Kind::Stream, Kind::Datagrams] {
-                    ground.load.add(host, kind, to, Duration::from_millis(5))?;
+                    loaded.load.add(host, kind, to, Duration::from_millis(5))?;
                 }
             }
         }
-        ground.load.go_on(10)?;
-        Ok(ground)
-    }
-
-    /// All nodes with their servers.
-    fn endpoints(&self) -> Vec<(&Node, &Pod)> {
-        self.topology.nodes.iter().zip(&self.pods).collect()
-    }
-
-    /// Ends the first node's agent and starts another one.
-    fn replace_agent(&mut self, program: &Path, signal: Signal) -> Result<()> {
-        let first = &mut self.agents[0];
-        first.end(signal)?;
-        *first = Agent::start_program(program, &self.topology.nodes[0], &self.api.kubeconfig(), &[])?;
-        Ok(())
+        loaded.load.go_on(10)?;
+        Ok(loaded)
     }
 
     /// Which server answers the caller at an address of a Service.
@@ -170,7 +138,7 @@ fn programs_that_are_refused_are_told_of_and_the_old_ones_serve() {
         {
             let before = attached(&ground.topology.nodes[0])?;
             let refused = agent_with(directory.path(), &broken(Build::own().object, section)?)?;
-            ground.replace_agent(&refused, Signal::SIGTERM)?;
+            ground.replace_agent(0, &refused, Signal::SIGTERM)?;
             ground.condition("False", reason)?;
             eventually("an event tells why", PATIENCE, || {
                 let told = ground.api.told("Node", &node, "DataplaneProgramsRefused")?;
@@ -186,7 +154,7 @@ fn programs_that_are_refused_are_told_of_and_the_old_ones_serve() {
             };
             let (then, now) = (kept(before.clone()), kept(attached(&ground.topology.nodes[0])?));
             ensure!(then == now && !now.is_empty(), "{section}: in the links is {now:?}, and was {then:?}");
-            ground.replace_agent(&program("pagurus-agent")?, Signal::SIGKILL)?;
+            ground.replace_agent(0, &program("pagurus-agent")?, Signal::SIGKILL)?;
             ground.condition("True", "ServingServices")?;
             eventually("every program is another one", PATIENCE, || {
                 let now = attached(&ground.topology.nodes[0])?;
@@ -297,7 +265,7 @@ fn without_the_api_server_names_and_services_are_as_they_were() {
         ground.api.control.kill()?;
         names()?;
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            ground.replace_agent(&program("pagurus-agent")?, signal)?;
+            ground.replace_agent(0, &program("pagurus-agent")?, signal)?;
             // Asked while it starts already.
             names().context("while an agent starts without the API server")?;
             eventually("the agent has begun", PATIENCE, || ground.agents[0].get("/healthz").map(Some))?;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
@@ -50,13 +51,21 @@ impl ApiServer {
     /// # Errors
     /// It does not start.
     pub fn start(nodes: &[Node]) -> Result<Self> {
+        Self::start_with(nodes.iter().map(
+            |node| json!({"metadata": {"name": node.host.name}, "spec": {"podCIDRs": node.pod_cidrs()}}),
+        ))
+    }
+
+    /// As [`start`](Self::start), with these objects for its nodes.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(nodes: impl Iterator<Item = Value>) -> Result<Self> {
         let control = ControlPlane::start()?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let client = runtime.block_on(control.client())?;
         let this = Self { control, client, runtime };
-        for node in nodes {
-            let object =
-                json!({"metadata": {"name": node.host.name}, "spec": {"podCIDRs": node.pod_cidrs()}});
+        for object in nodes {
             this.create(NODES, &object)?;
         }
         // The API server makes it a moment after its start.
@@ -71,25 +80,15 @@ impl ApiServer {
         self.control.kubeconfig()
     }
 
-    /// A client, for use inside of [`complete`](Self::complete).
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    /// Waits for work to be done, however long it takes.
-    ///
-    /// # Errors
-    /// What it says.
-    pub fn complete<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(work)
-    }
-
     /// Sends a request and waits for its answer.
     fn ask(&self, request: http::Request<Vec<u8>>) -> Result<Value> {
+        self.runtime.block_on(self.asked(request))
+    }
+
+    async fn asked(&self, request: http::Request<Vec<u8>>) -> Result<Value> {
         let what = format!("{} {}", request.method(), request.uri());
-        let answer = async { tokio::time::timeout(PATIENCE, self.client.request(request)).await };
-        let answer = self.runtime.block_on(answer).with_context(|| format!("{what}: no answer in time"))?;
-        answer.context(what)
+        let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
+        answer.with_context(|| format!("{what}: no answer in time"))?.context(what)
     }
 
     /// Creates an object.
@@ -97,7 +96,19 @@ impl ApiServer {
     /// # Errors
     /// It is refused.
     pub fn create(&self, path: &str, object: &Value) -> Result<Value> {
-        self.ask(Request::new(path).create(&PostParams::default(), serde_json::to_vec(object)?)?)
+        self.ask(creation(path, object)?)
+    }
+
+    /// Creates Services, each with its EndpointSlice after it, so many of them at once.
+    ///
+    /// # Errors
+    /// One is refused.
+    pub fn fill(&self, at_once: usize, objects: impl Iterator<Item = [Value; 2]>) -> Result<()> {
+        let created = stream::iter(objects).map(|[service, slice]| async move {
+            self.asked(creation(SERVICES, &service)?).await?;
+            self.asked(creation(SLICES, &slice)?).await.map(drop)
+        });
+        self.runtime.block_on(created.buffer_unordered(at_once).try_collect::<()>())
     }
 
     /// An object.
@@ -113,7 +124,15 @@ impl ApiServer {
     /// # Errors
     /// They cannot be listed.
     pub fn list(&self, path: &str) -> Result<Vec<Value>> {
-        let list = self.ask(Request::new(path).list(&ListParams::default())?)?;
+        self.select(path, "")
+    }
+
+    /// The objects of a kind that a field selector finds.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn select(&self, path: &str, fields: &str) -> Result<Vec<Value>> {
+        let list = self.ask(Request::new(path).list(&ListParams::default().fields(fields))?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -123,6 +142,25 @@ impl ApiServer {
     /// It is refused.
     pub fn change(&self, path: &str, name: &str, fields: &Value) -> Result<Value> {
         self.ask(Request::new(path).patch(name, &PatchParams::default(), &Patch::Merge(fields))?)
+    }
+
+    /// Changes these fields of an object's status.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn change_status(&self, path: &str, name: &str, status: &Value) -> Result<Value> {
+        let fields = Patch::Merge(json!({"status": status}));
+        self.ask(Request::new(path).patch_subresource("status", name, &PatchParams::default(), &fields)?)
+    }
+
+    /// Makes an object what this says, whether it is there or not.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn apply(&self, path: &str, object: &Value) -> Result<Value> {
+        let name = object["metadata"]["name"].as_str().context("an object needs a name")?;
+        let force = PatchParams::apply("pagurus-tests").force();
+        self.ask(Request::new(path).patch(name, &force, &Patch::Apply(object))?)
     }
 
     /// Deletes an object.
@@ -189,6 +227,10 @@ impl ApiServer {
         let endpoints = json!({"endpoints": slice(name, ip, pods)["endpoints"]});
         self.change(SLICES, &slice_name(name, ip), &endpoints).map(drop)
     }
+}
+
+fn creation(path: &str, object: &Value) -> Result<http::Request<Vec<u8>>> {
+    Ok(Request::new(path).create(&PostParams::default(), serde_json::to_vec(object)?)?)
 }
 
 fn family(ip: IpAddr) -> &'static str {

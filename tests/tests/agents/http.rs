@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use pagurus_tests::daemon::{Agent, home};
+use pagurus_tests::daemon::{Agent, PATIENCE, home};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::topology::Host;
 use serde_json::{Value, json};
@@ -116,16 +116,16 @@ fn a_load_balancer_keeps_a_node_whose_agent_restarts_without_the_api_server() {
         eventually("it is kept on disk", SOON, || {
             Ok(fs::read_to_string(&kept)?.contains("\"endpoints\":1").then_some(()))
         })?;
-        cluster.control.kill()?;
+        cluster.api.control.kill()?;
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             agent.end(signal)?;
             ensure!(get(&client, ip, CHECK, "/").is_err(), "nobody is there");
-            agent = Agent::start(&cluster.topology.nodes[0], &cluster.control.kubeconfig(), &[])?;
+            agent = Agent::start(&cluster.topology.nodes[0], &cluster.api.kubeconfig(), &[])?;
             asked(cluster, 1)?;
         }
         // Still the programs and maps of the first agent; now there is somebody to say what has changed.
-        cluster.control.restart()?;
-        agent.ready(super::PATIENCE)?;
+        cluster.api.control.restart()?;
+        agent.ready(PATIENCE)?;
         asked(cluster, 1)?;
         let other = &cluster.topology.nodes[1];
         cluster.set_endpoints(&[other])?;

@@ -8,9 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Event, Node, Service};
-use kube::api::{Api, ListParams, PostParams};
-use pagurus_tests::daemon::tool;
+use pagurus_tests::daemon::{NODES, SERVICES, tool};
 use pagurus_tests::eventually::eventually;
 use serde_json::{Value, json};
 
@@ -24,22 +22,16 @@ const NODE_PORT: u16 = 30_123;
 
 /// Makes a Service; its uid.
 fn service(cluster: &Cluster, name: &str, spec: Value) -> Result<String> {
-    let object =
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))?;
-    let services: Api<Service> = Api::namespaced(cluster.client.clone(), "default");
-    let made = cluster.runtime.block_on(services.create(&PostParams::default(), &object))?;
-    made.metadata.uid.context("no uid")
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    let made = cluster.api.create(SERVICES, &object)?;
+    Ok(made["metadata"]["uid"].as_str().context("no uid")?.to_owned())
 }
 
 /// Messages of the events of one reason about an object, found as `kubectl describe` finds them.
 fn told(cluster: &Cluster, uid: &str, reason: &str) -> Result<Vec<String>> {
-    let events: Api<Event> = Api::all(cluster.client.clone());
-    let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-    let found = cluster.runtime.block_on(events.list(&about))?.items.into_iter();
-    Ok(found
-        .filter(|event| event.reason.as_deref() == Some(reason))
-        .filter_map(|event| event.message)
-        .collect())
+    let found = cluster.api.select("/api/v1/events", &format!("involvedObject.uid={uid}"))?;
+    let events = found.iter().filter(|event| event["reason"] == reason);
+    Ok(events.filter_map(|event| event["message"].as_str().map(str::to_owned)).collect())
 }
 
 #[test]
@@ -67,15 +59,10 @@ fn whoever_owns_it_is_told() {
         })?;
         let name = cluster.topology.nodes[0].host.name.clone();
         eventually("the node has its condition", SOON, || {
-            let nodes: Api<Node> = Api::all(cluster.client.clone());
-            let node = cluster.runtime.block_on(nodes.get(&name))?;
-            let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-            let found =
-                conditions.iter().find(|condition| condition.type_ == "DataplaneReady").context("none")?;
-            ensure!(
-                found.status == "True" && found.reason.as_deref() == Some("ServingServices"),
-                "{found:?}"
-            );
+            let node = cluster.api.get(NODES, &name)?;
+            let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+            let found = conditions.find(|condition| condition["type"] == "DataplaneReady").context("none")?;
+            ensure!(found["status"] == "True" && found["reason"] == "ServingServices", "{found}");
             Ok(Some(()))
         })?;
         refused(cluster)

@@ -3,11 +3,12 @@
 //! Must not know: what is tested; how the agent fills the maps.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, lpm_trie};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use pagurus_ebpf_abi::{
     Address, Announced, AnnouncedKey, BACKEND_LOCAL, Backend, DROP_NAMES, DROP_REASONS, Endpoint, Extent,
@@ -16,6 +17,8 @@ use pagurus_ebpf_abi::{
     WarmBucket, WarmFlow, maps, programs,
 };
 use pagurus_tests::packet::Packet;
+pub(super) use pagurus_tests::test_run::Ran;
+use pagurus_tests::test_run::{run, run_early, timed};
 
 /// `BPF_F_NO_PREALLOC`, `BPF_F_MMAPABLE | BPF_F_INNER_MAP`.
 const SPARSE: u32 = 1;
@@ -58,33 +61,6 @@ pub(super) struct Service<'a> {
     pub(super) inside: &'a [u32],
     /// Places in `backends` of others.
     pub(super) outside: &'a [u32],
-}
-
-/// What a program did with a packet.
-#[derive(Debug)]
-pub(super) struct Ran {
-    /// Its return value.
-    pub(super) code: u32,
-    /// The packet as it then was, without what may be behind its end on the wire.
-    pub(super) bytes: Vec<u8>,
-}
-
-/// Cuts off what is behind the end of an IP packet.
-fn trim(bytes: &mut Vec<u8>) {
-    let word = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
-    let end = match word(12) {
-        0x0800 => 14 + word(16),
-        0x86dd => 54 + word(18),
-        _ => return,
-    };
-    bytes.truncate(end);
-}
-
-impl Ran {
-    /// The packet; every checksum in it is right.
-    pub(super) fn packet(&self) -> Packet {
-        Packet::parse(&self.bytes).unwrap_or_else(|error| panic!("{error:?} in {:02x?}", self.bytes))
-    }
 }
 
 pub(super) fn address(ip: IpAddr) -> Address {
@@ -374,32 +350,13 @@ impl Programs {
     /// Runs a program on bytes.
     pub(super) fn run_bytes(&self, program: &str, bytes: &[u8]) -> Result<Ran> {
         let loaded: &SchedClassifier = self.ebpf.program(program).context("no such program")?.try_into()?;
-        let mut out = vec![0; bytes.len() + 256];
-        let result = loaded.test_run(TestRunOptions {
-            data_in: Some(bytes),
-            data_out: Some(&mut out),
-            ..TestRunOptions::new()
-        })?;
-        out.truncate(result.data_size_out as usize);
-        trim(&mut out);
-        Ok(Ran { code: result.return_value, bytes: out })
+        run(loaded.fd()?.as_fd(), bytes)
     }
 
     /// Runs the XDP program on a packet that comes to a device.
     pub(super) fn run_early(&self, ifindex: u32, bytes: &[u8]) -> Result<Ran> {
         let loaded: &Xdp = self.ebpf.program(programs::XDP_OUTSIDE).context("no such program")?.try_into()?;
-        let mut out = vec![0; bytes.len() + 256];
-        // `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> =
-            [0, bytes.len() as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let result = loaded.test_run(TestRunOptions {
-            data_in: Some(bytes),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        })?;
-        out.truncate(result.data_size_out as usize);
-        Ok(Ran { code: result.return_value, bytes: out })
+        run_early(loaded.fd()?.as_fd(), ifindex, bytes)
     }
 
     /// How many flows the CPUs remember from a moment ago, in order to send their packets on.
@@ -436,13 +393,12 @@ impl Programs {
 
     /// How long a program takes for a packet, in nanoseconds: the best of some long runs. The packet stays what the program made of
     /// it, so this is for packets that become themselves.
-    pub(super) fn cost(&self, program: &str, packet: &Packet) -> Result<u128> {
+    pub(super) fn cost(&self, program: &str, packet: &Packet) -> Result<u32> {
         let bytes = packet.clone().macs([2, 0, 0, 0, 0, 1], [0; 6]).build();
         let loaded: &SchedClassifier = self.ebpf.program(program).context("no such program")?.try_into()?;
-        let mut best = u128::MAX;
+        let mut best = u32::MAX;
         for _ in 0..5 {
-            let options = TestRunOptions { data_in: Some(&bytes), repeat: 200_000, ..TestRunOptions::new() };
-            best = best.min(loaded.test_run(options)?.duration.as_nanos());
+            best = best.min(timed(loaded.fd()?.as_fd(), 0, &bytes, 200_000)?.0);
         }
         Ok(best)
     }
