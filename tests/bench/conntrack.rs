@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_datapath::conntrack::Conntrack;
-use pagurus_agent_datapath::{Config, MapCapacity};
 use pagurus_ebpf_abi::{Address, FLOW_ESTABLISHED, FLOW_REPLY, FlowState, FlowTuple, PROTOCOL_TCP, Port};
 use pagurus_tests::daemon::{Agent, ApiServer, PATIENCE};
-use pagurus_tests::dataplane::NODE_PORTS;
+use pagurus_tests::dataplane::config;
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::Sandbox;
 use pagurus_tests::topology::{Node, Topology};
@@ -59,12 +58,7 @@ fn pair(number: u32, now: u32) -> [(FlowTuple, FlowState); 2] {
 
 /// Writes all entries, as the programs would; the agent makes the table larger meanwhile.
 fn fill(node: &Node) -> Result<()> {
-    let config = Config {
-        cgroup_root: node.cgroup.clone(),
-        bpffs: node.bpffs.clone(),
-        capacity: MapCapacity::default(),
-        node_ports: NODE_PORTS,
-    };
+    let config = config(&node.cgroup, &node.bpffs);
     let begun = Instant::now();
     'larger: loop {
         let mut table = Conntrack::open(&config)?;

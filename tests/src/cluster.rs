@@ -5,6 +5,7 @@ use crate::eventually::eventually;
 use crate::load::Place;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -265,6 +266,18 @@ impl Own {
     }
 }
 
+impl Own {
+    /// The end of each log: they go with the cluster.
+    fn show_logs(&self) {
+        for entry in std::fs::read_dir(self.directory.join("logs")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}", entry.path().display());
+            lines.iter().skip(lines.len().saturating_sub(20)).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
 impl std::ops::Deref for Own {
     type Target = Cluster;
 
@@ -276,12 +289,39 @@ impl std::ops::Deref for Own {
 impl Drop for Own {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            return;
+            self.show_logs();
         }
         if let Err(error) = self.xtask(&["down", "--name", &self.0.name]) {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Whether there are nodes and each is ready, by their list.
+pub fn are_ready(nodes: &Value) -> bool {
+    !items(nodes).is_empty() && items(nodes).iter().all(is_ready)
+}
+
+/// Who answered the client program's `spread`, by the servers' names, and how often.
+///
+/// # Errors
+/// It did not say that.
+pub fn spread(said: &str) -> Result<BTreeMap<String, u32>> {
+    let line = |line: &str| {
+        let (count, name) = line.split_once(' ').with_context(|| format!("an answer of {said:?}"))?;
+        Ok((name.to_owned(), count.parse().with_context(|| format!("how often {name} answered"))?))
+    };
+    said.lines().map(line).collect()
+}
+
+/// Whether the client program's `refusal` met one, and at once: within a time in which nothing was sent twice.
+///
+/// # Errors
+/// It did not say how long it took.
+pub fn is_refused_at_once(said: &str) -> Result<bool> {
+    let milliseconds = said.split(' ').next().unwrap_or_default();
+    let milliseconds: f64 = milliseconds.parse().with_context(|| format!("how long it took: {said}"))?;
+    Ok(said.contains("refused") && milliseconds < 500.0)
 }
 
 /// The items of a list.

@@ -10,19 +10,21 @@ pub use service::{Target, With, service, slices};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::loaded_programs;
 use pagurus_agent_core::devices::{Device, DeviceKind};
-use pagurus_agent_core::node_config::{Facts, node_config};
+use pagurus_agent_core::node_config::{self, Facts};
 use pagurus_agent_core::services::plan::{Capacity, Table};
 use pagurus_agent_core::services::{Desired, NodeAddress, Service, ServiceName};
 use pagurus_agent_datapath::devices::{Devices, Early};
 use pagurus_agent_datapath::handles::{Endpoints, LocalPod};
 use pagurus_agent_datapath::{Build, Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
 use pagurus_cni::netlink::{Netlink as _, Socket};
+use pagurus_ebpf_abi::NodeConfig;
 
 use crate::netns::Sandbox;
 use crate::topology::{Host, Node, Pod, Topology};
@@ -89,14 +91,37 @@ pub fn attached(node: &Node) -> Result<BTreeMap<String, Attached>> {
     Ok(all)
 }
 
-/// Where a node's programs find each other.
-fn config(node: &Node, options: &Options) -> Config {
-    Config {
-        cgroup_root: node.cgroup.clone(),
-        bpffs: node.bpffs.clone(),
-        capacity: options.capacity,
+/// Where programs find each other, with maps that are as large as they are by themselves.
+pub fn config(cgroup_root: &Path, bpffs: &Path) -> Config {
+    let (cgroup_root, bpffs) = (cgroup_root.to_owned(), bpffs.to_owned());
+    Config { cgroup_root, bpffs, capacity: MapCapacity::default(), node_ports: NODE_PORTS }
+}
+
+/// As [`config`], of a node.
+fn config_of(node: &Node, options: &Options) -> Config {
+    Config { capacity: options.capacity, ..config(&node.cgroup, &node.bpffs) }
+}
+
+/// What programs know of their node, which has these addresses.
+///
+/// # Errors
+/// It does not fit.
+pub fn node_config(node_ips: &[IpAddr], masquerade: bool, own_network: bool) -> Result<NodeConfig> {
+    let (config, problems) = node_config::node_config(&Facts {
+        node_ips: node_ips.to_vec(),
         node_ports: NODE_PORTS,
-    }
+        local_ports: 32_768..=60_999,
+        cluster_networks: vec!["10.244.0.0/16".parse()?, "fd10:244::/32".parse()?],
+        pod_ranges: Vec::new(),
+        exclusions: Vec::new(),
+        masquerade,
+        own_network,
+        overlay: None,
+        tcp_seconds: [60, 21_600, 60, 10],
+        udp_seconds: [30, 180],
+    });
+    ensure!(problems.is_empty(), "{problems:?}");
+    Ok(config)
 }
 
 impl Plane {
@@ -105,22 +130,8 @@ impl Plane {
     /// # Errors
     /// Something is refused.
     pub fn start(node: &Node, options: &Options, addresses: &[IpAddr]) -> Result<Self> {
-        let config = config(node, options);
-        let facts = Facts {
-            node_ips: node.ips.both().to_vec(),
-            node_ports: NODE_PORTS,
-            local_ports: 32_768..=60_999,
-            cluster_networks: vec!["10.244.0.0/16".parse()?, "fd10:244::/32".parse()?],
-            pod_ranges: Vec::new(),
-            exclusions: Vec::new(),
-            masquerade: options.masquerade,
-            own_network: options.own_network,
-            overlay: None,
-            tcp_seconds: [60, 21_600, 60, 10],
-            udp_seconds: [30, 180],
-        };
-        let (facts, problems) = node_config(&facts);
-        ensure!(problems.is_empty(), "{problems:?}");
+        let config = config_of(node, options);
+        let facts = node_config(&node.ips.both(), options.masquerade, options.own_network)?;
         node.host.run(|| {
             let mut datapath = Datapath::load(&config)?;
             datapath.set_node_config(&facts)?;
@@ -211,7 +222,7 @@ impl Plane {
     /// # Errors
     /// Something is refused.
     pub fn upgrade(&mut self, node: &Node, options: &Options, build: &Build<'_>) -> Result<()> {
-        let config = config(node, options);
+        let config = config_of(node, options);
         let host = self.host.clone();
         host.run(|| {
             let (facts, pods) = (self.datapath.node_config()?, self.endpoints.all()?);

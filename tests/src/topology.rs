@@ -21,6 +21,7 @@ pub use servers::{
     Answer, PATIENCE, Server, tcp_ask, tcp_ask_on, tcp_connect, tcp_connect_from, tcp_server, udp_ask,
     udp_server, udp_socket,
 };
+pub(crate) use servers::{ask_on, serve_streams};
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

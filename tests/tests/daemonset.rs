@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
-use pagurus_tests::cluster::{Cluster, Namespace, Own, is_ready, items};
+use pagurus_tests::cluster::{Cluster, Namespace, Own, are_ready, items};
 use serde_json::{Value, json};
 
 use super::upgrade::{Served, load, serve};
@@ -87,7 +87,7 @@ fn told(cluster: &Cluster, node: &str, reason: &str) -> Result<Vec<String>> {
 
 fn rolled_out(cluster: &Cluster) -> Result<()> {
     cluster.ok(&["-n", "kube-system", "rollout", "status", NAME, "--timeout=60s"])?;
-    cluster.wait("the nodes are Ready", 30, |c| Ok(items(&c.get(&["nodes"])?).iter().all(is_ready)))
+    cluster.wait("the nodes are Ready", 30, |c| Ok(are_ready(&c.get(&["nodes"])?)))
 }
 
 /// Names and load balancers: the rest is asked all the time by the clients of the load.

@@ -21,7 +21,7 @@ use pagurus_agent_core::services::claims::Claims;
 use pagurus_agent_core::services::plan::{Flags, Table};
 use pagurus_agent_core::services::{Compiled, Member, NodeAddress, Route, ServiceName};
 use pagurus_agent_datapath::attach::{self, Attached};
-use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
+use pagurus_agent_datapath::{Config, Datapath, LIMITS, ServiceMaps as _};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::{Sandbox, ip, isolated};
 use pagurus_tests::pace::{patience, repetitions};
@@ -40,12 +40,7 @@ struct Node {
 
 impl Node {
     fn config(sandbox: &Sandbox) -> Config {
-        Config {
-            cgroup_root: sandbox.cgroup.clone(),
-            bpffs: sandbox.bpffs.clone(),
-            capacity: MapCapacity::default(),
-            node_ports: 30_000..=32_767,
-        }
+        pagurus_tests::dataplane::config(&sandbox.cgroup, &sandbox.bpffs)
     }
 
     fn start(config: &Config) -> Result<(Self, Attached)> {

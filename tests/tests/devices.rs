@@ -5,19 +5,15 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use pagurus_agent_core::devices::{Device, DeviceKind};
+use pagurus_agent_datapath::Config;
 use pagurus_agent_datapath::devices::{Devices, Early, Synced, passing};
-use pagurus_agent_datapath::{Config, MapCapacity};
+use pagurus_tests::dataplane;
 use pagurus_tests::netns::{Sandbox, ip, isolated, run};
 
 fn config(sandbox: &Sandbox) -> Result<Config> {
     // What loading does first.
     fs::create_dir_all(sandbox.bpffs.join("pagurus/links"))?;
-    Ok(Config {
-        cgroup_root: sandbox.cgroup.clone(),
-        bpffs: sandbox.bpffs.clone(),
-        capacity: MapCapacity::default(),
-        node_ports: 30_000..=32_767,
-    })
+    Ok(dataplane::config(&sandbox.cgroup, &sandbox.bpffs))
 }
 
 fn agent(config: &Config, early: Early) -> Result<Devices> {

@@ -23,7 +23,7 @@ use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_core::dns as names;
 use pagurus_agent_core::services::plan::Table;
 use pagurus_agent_core::services::{Desired, LocalDns, ServiceName};
-use pagurus_agent_datapath::{Datapath, LIMITS, MapCapacity, ServiceMaps as _};
+use pagurus_agent_datapath::{Datapath, LIMITS, ServiceMaps as _};
 use pagurus_tests::eventually::eventually;
 use pagurus_tests::netns::isolated;
 use serde_json::json;
@@ -399,6 +399,7 @@ fn other_names_are_asked_for_once() {
         // The server goes silent: what was known is told, what was not is a failure, in time.
         ask("brief.example.com.", RecordType::A)?;
         upstream.is_silent.store(true, Ordering::SeqCst);
+        // It is kept for a second, and this must go by: nothing else tells of it.
         thread::sleep(Duration::from_millis(1100));
         let start = Instant::now();
         let answer = ask("brief.example.com.", RecordType::A)?;
@@ -438,12 +439,7 @@ fn clients_ask_at_the_address_of_the_service() {
     }
     isolated("dns::clients_ask_at_the_address_of_the_service", |sandbox| {
         let mut server = Server::ready("")?;
-        let config = pagurus_agent_datapath::Config {
-            cgroup_root: sandbox.cgroup.clone(),
-            bpffs: sandbox.bpffs.clone(),
-            capacity: MapCapacity::default(),
-            node_ports: 30_000..=32_767,
-        };
+        let config = pagurus_tests::dataplane::config(&sandbox.cgroup, &sandbox.bpffs);
         let name = ServiceName::new(SERVICE.0, SERVICE.1);
         let object = json!({
             "metadata": {"namespace": SERVICE.0, "name": SERVICE.1},

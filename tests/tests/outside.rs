@@ -1,10 +1,10 @@
 //! Services from outside the cluster, on the cluster of the end-to-end suites: the fabric's namespace, where no agent runs, is the outside.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, ensure};
-use pagurus_tests::cluster::{Cluster, Namespace, items};
+use anyhow::{Context, Result};
+use pagurus_tests::cluster::{Cluster, Namespace, is_refused_at_once, spread};
 use serde_json::{Value, json};
 
 const TOOLBOX: &str = "pagurus.test/toolbox:1";
@@ -14,20 +14,7 @@ const FABRIC: [&str; 2] = ["10.88.0.1", "fd88::1"];
 
 /// The client program, run where no agent is.
 fn outside(cluster: &Cluster, words: &[&str]) -> Result<String> {
-    let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
-    let probe = std::path::Path::new(&binaries).join("../images/probe");
-    let out = Command::new("nsenter")
-        .arg(format!("--net=/run/netns/{}", cluster.fabric()))
-        .arg(&probe)
-        .args(words)
-        .output()?;
-    ensure!(
-        out.status.success(),
-        "probe {}: {}",
-        words.join(" "),
-        String::from_utf8_lossy(&out.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    cluster.probe(&cluster.outside(), words)
 }
 
 /// An echo server on each of these nodes, ready.
@@ -68,25 +55,13 @@ fn node_port(service: &Value, name: &str) -> Result<String> {
 }
 
 /// Addresses of each node, of both families.
-fn addresses(cluster: &Cluster) -> Result<BTreeMap<String, Vec<String>>> {
-    let list = cluster.get(&["nodes"])?;
-    let of = |node: &Value| {
-        let name = node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let addresses = node["status"]["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let internal = addresses.iter().filter(|a| a["type"] == "InternalIP");
-        (name, internal.filter_map(|a| a["address"].as_str().map(str::to_owned)).collect())
-    };
-    Ok(items(&list).iter().map(of).collect())
+fn addresses(cluster: &Cluster) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+    cluster.nodes()?.into_iter().map(|node| Ok((node.clone(), cluster.addresses(&node)?))).collect()
 }
 
-/// Who answers `count` requests, by the server's name.
-fn answering(cluster: &Cluster, count: u32, address: &str, port: &str) -> Result<BTreeSet<String>> {
-    let said = outside(cluster, &["spread", &count.to_string(), address, port])?;
-    Ok(said.lines().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect())
-}
-
-fn same_family(a: &str, b: &str) -> bool {
-    a.contains(':') == b.contains(':')
+/// How many servers answer 60 requests.
+fn answering(cluster: &Cluster, address: &str, port: &str) -> Result<usize> {
+    Ok(spread(&outside(cluster, &["spread", "60", address, port])?)?.len())
 }
 
 #[test]
@@ -98,22 +73,18 @@ fn every_node_port_leads_to_every_server() -> Result<()> {
     let service = service(&cluster, &ns.name, "NodePort", json!({}))?;
     let (http, udp) = (node_port(&service, "http")?, node_port(&service, "udp")?);
     for (node, addresses) in addresses(&cluster)? {
-        for address in &addresses {
+        for ip in addresses {
+            let address = &ip.to_string();
             cluster.wait(&format!("{node} answers at {address}:{http}"), 20, |c| {
                 Ok(outside(c, &["get", address, &http]).is_ok())
             })?;
-            let seen = answering(&cluster, 60, address, &http)?;
-            assert_eq!(seen.len(), nodes.len(), "{node} at {address}: {seen:?}");
+            assert_eq!(answering(&cluster, address, &http)?, nodes.len(), "{node} at {address}");
             for _ in 0..8 {
                 let said = outside(&cluster, &["udp-to", address, &udp, "hello"])?;
                 assert!(said.contains("hello") && said.contains(address), "from the address asked: {said}");
             }
             // The node itself reaches it as well.
-            let url = if address.contains(':') {
-                format!("http://[{address}]:{http}/")
-            } else {
-                format!("http://{address}:{http}/")
-            };
+            let url = format!("http://{}/", SocketAddr::new(ip, http.parse()?));
             let said = cluster.on_node(&node, &["curl", "-s", "--max-time", "3", &url])?;
             assert!(said.starts_with("echo-"), "{node} to itself: {said}");
         }
@@ -132,8 +103,8 @@ fn local_policy_keeps_the_client_and_stays_on_the_node() -> Result<()> {
     let health = service["spec"]["healthCheckNodePort"].as_u64().context("no health check port")?.to_string();
     for (node, addresses) in addresses(&cluster)? {
         let here = node == nodes[0];
-        for address in &addresses {
-            let fabric = FABRIC.iter().find(|own| same_family(own, address)).context("a family")?;
+        for ip in addresses {
+            let (address, fabric) = (&ip.to_string(), FABRIC[usize::from(ip.is_ipv6())]);
             if here {
                 cluster.wait(&format!("{node} answers at {address}:{http}"), 20, |c| {
                     Ok(outside(c, &["get", address, &http]).is_ok())
@@ -175,8 +146,7 @@ fn external_addresses_and_source_ranges() -> Result<()> {
         &status,
     ])?;
     // The outside's router sends them to the first node.
-    let first =
-        addresses(&cluster)?[&nodes[0]].iter().find(|a| !a.contains(':')).context("an IPv4 address")?.clone();
+    let first = cluster.addresses(&nodes[0])?.first().context("an address")?.to_string();
     let route = |verb: &str| -> Result<()> {
         for address in [external, balanced] {
             pagurus_tests::netns::ip(&["-n", &cluster.fabric(), "route", verb, address, "via", &first])?;
@@ -189,7 +159,7 @@ fn external_addresses_and_source_ranges() -> Result<()> {
             cluster.wait(&format!("{address} answers"), 20, |c| {
                 Ok(outside(c, &["get", address, "80"]).is_ok())
             })?;
-            assert_eq!(answering(&cluster, 60, address, "80")?.len(), nodes.len());
+            assert_eq!(answering(&cluster, address, "80")?, nodes.len());
         }
         let ranges = |ranges: Value| {
             let patch = json!({"spec": {"loadBalancerSourceRanges": ranges}}).to_string();
@@ -219,11 +189,9 @@ fn no_endpoint_is_a_refusal_from_outside_too() -> Result<()> {
     let service = service(&cluster, &ns.name, "NodePort", json!({}))?;
     let http = node_port(&service, "http")?;
     for (node, addresses) in addresses(&cluster)? {
-        for address in &addresses {
-            cluster.wait(&format!("{node} refuses at {address}:{http}"), 20, |c| {
-                let said = outside(c, &["refusal", address, &http])?;
-                let milliseconds: f64 = said.split(' ').next().unwrap_or_default().parse()?;
-                Ok(said.contains("refused") && milliseconds < 500.0)
+        for ip in addresses {
+            cluster.wait(&format!("{node} refuses at {ip} port {http}"), 20, |c| {
+                is_refused_at_once(&outside(c, &["refusal", &ip.to_string(), &http])?)
             })?;
         }
     }
@@ -234,11 +202,10 @@ fn no_endpoint_is_a_refusal_from_outside_too() -> Result<()> {
 fn pods_reach_the_outside_by_their_nodes_address() -> Result<()> {
     let Some(cluster) = Cluster::shared() else { return Ok(()) };
     let ns = Namespace::new(&cluster, "outside-masquerade")?;
-    let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
-    let echo = std::path::Path::new(&binaries).join("../images/echo");
-    let mut server = Command::new("nsenter")
-        .arg(format!("--net=/run/netns/{}", cluster.fabric()))
-        .arg(&echo)
+    let echo = pagurus_tests::daemon::program("../images/echo")?;
+    let mut server = cluster
+        .outside()
+        .command(&echo.display().to_string())?
         .arg("8099")
         .stdout(std::process::Stdio::null())
         .spawn()?;
@@ -250,11 +217,7 @@ fn pods_reach_the_outside_by_their_nodes_address() -> Result<()> {
                 "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": TOOLBOX}]}
             }))?;
             cluster.ready(&ns.name, &name)?;
-            for fabric in FABRIC {
-                let own = addresses
-                    .iter()
-                    .find(|own| same_family(own, fabric))
-                    .context("an address of the family")?;
+            for (fabric, own) in FABRIC.into_iter().zip(addresses) {
                 let said =
                     cluster.ok(&["-n", &ns.name, "exec", &name, "--", "/probe", "get", fabric, "8099"])?;
                 assert!(said.contains(&format!(" {own} ")), "the outside sees the node: {said}");

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use pagurus_tests::cluster::{Cluster, Namespace, Own};
+use pagurus_tests::cluster::{Cluster, Namespace, Own, spread};
 use pagurus_tests::load::Place;
 use serde_json::{Value, json};
 
@@ -12,8 +12,7 @@ use super::upgrade::serve;
 
 /// Who answers at an address.
 fn answering(cluster: &Cluster, place: &Place, ip: &str, port: &str) -> Result<BTreeSet<String>> {
-    let said = cluster.probe(place, &["spread", "60", ip, port])?;
-    Ok(said.lines().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect())
+    Ok(spread(&cluster.probe(place, &["spread", "60", ip, port])?)?.into_keys().collect())
 }
 
 fn patch(cluster: &Cluster, namespace: &str, spec: Value) -> Result<()> {

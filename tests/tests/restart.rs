@@ -1,7 +1,7 @@
 //! `kill -9` of each process in the middle of work: the cluster converges, no acknowledged write is lost, no container is restarted.
 
 use anyhow::{Context, Result};
-use pagurus_tests::cluster::{Cluster, Namespace, items};
+use pagurus_tests::cluster::{Cluster, Namespace, are_ready, items};
 use pagurus_tests::witness::Witness;
 use serde_json::{Value, json};
 
@@ -111,9 +111,7 @@ fn killing_any_process_loses_nothing() -> Result<()> {
             .filter(|m| m["metadata"]["name"].as_str().is_some_and(|m| m.starts_with(name)))
             .count();
         assert_eq!(kept, 20, "acknowledged writes after the end of {name}");
-        cluster.wait("the nodes are Ready", 60, |c| {
-            Ok(items(&c.get(&["nodes"])?).iter().all(pagurus_tests::cluster::is_ready))
-        })?;
+        cluster.wait("the nodes are Ready", 60, |c| Ok(are_ready(&c.get(&["nodes"])?)))?;
         cluster.ready(&format!("{n}-pods"), &pod)?;
         cluster.wait("the Deployment is whole", 60, |c| {
             Ok(c.get(&["-n", n, "deployment", "d"])?["status"]["readyReplicas"] == 4)

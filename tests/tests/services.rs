@@ -1,7 +1,7 @@
 //! Services through our own BPF programs: every backend gets its share, from every node, over both families; none is a refusal at once.
 
 use anyhow::{Context, Result};
-use pagurus_tests::cluster::{Cluster, Namespace, items};
+use pagurus_tests::cluster::{Cluster, Namespace, is_refused_at_once, items, spread};
 use serde_json::json;
 
 const TOOLBOX: &str = "pagurus.test/toolbox:1";
@@ -73,11 +73,9 @@ fn a_service_spreads_over_all_backends_from_every_node() -> Result<()> {
             };
             let counts = exec(&["spread", "90", address, "80"])?;
             println!("{client} to {address}:\n{counts}");
-            assert_eq!(counts.lines().count(), 3, "every server answers: {counts}");
-            for line in counts.lines() {
-                let share: u32 = line.split(' ').next().unwrap_or_default().parse()?;
-                assert!(share >= 10, "90 requests over 3 servers: {counts}");
-            }
+            let counts = spread(&counts)?;
+            assert_eq!(counts.len(), 3, "every server answers: {counts:?}");
+            assert!(counts.values().all(|share| *share >= 10), "90 requests over 3 servers: {counts:?}");
             assert!(exec(&["udp", address, "81", "hello"])?.trim().ends_with("hello"));
             let url = if address.contains(':') {
                 format!("http://[{address}]/")
@@ -139,7 +137,7 @@ fn a_client_stays_where_the_service_says_so() -> Result<()> {
     };
     let servers = |client: &str, address: &str| -> Result<usize> {
         let words = ["-n", &ns.name, "exec", client, "--", "/probe", "spread", "60", address, "80"];
-        Ok(cluster.ok(&words)?.lines().count())
+        Ok(spread(&cluster.ok(&words)?)?.len())
     };
     affinity("ClientIP")?;
     for (client, address) in clients.iter().flat_map(|c| addresses.iter().map(move |a| (c, a))) {
@@ -169,9 +167,7 @@ fn no_endpoints_is_a_refusal_at_once() -> Result<()> {
         let words = ["-n", &ns.name, "exec", client, "--", "/probe", "refusal", address, "80"];
         let said = cluster.ok(&words)?;
         println!("{client} to {address} without servers: {}", said.trim());
-        assert!(said.contains("refused"), "{said}");
-        let milliseconds: f64 = said.split(' ').next().unwrap_or_default().parse()?;
-        assert!(milliseconds < 500.0, "refused at once: {said}");
+        assert!(is_refused_at_once(&said)?, "{said}");
     }
     cluster.ok(&["-n", &ns.name, "scale", "deployment", "echo", "--replicas=2"])?;
     endpoints(&cluster, &ns.name, 2)?;

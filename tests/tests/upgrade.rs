@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use pagurus_agent_core::addr::Protocol;
 use pagurus_agent_datapath::{Build, Datapath, MapCapacity};
 use pagurus_ebpf_abi::maps;
-use pagurus_tests::cluster::{Cluster, Namespace};
+use pagurus_tests::cluster::{Cluster, Namespace, spread};
 use pagurus_tests::dataplane::{self, Attached, Options, Target, With as _, service};
 use pagurus_tests::load::{Kind, Load, Place};
 use pagurus_tests::netns::{Sandbox, isolated};
@@ -63,7 +63,7 @@ pub(crate) fn serve(cluster: &Cluster, namespace: &str) -> Result<Served> {
             let (ip, port) = (ip.to_string(), tcp.to_string());
             // Every server, so that changes of the Service are over when the traffic begins.
             cluster.wait(&format!("{ip} is served from {}", place.name), 30, |c| {
-                Ok(c.probe(place, &["spread", "40", &ip, &port])?.lines().count() == nodes.len())
+                Ok(spread(&c.probe(place, &["spread", "40", &ip, &port])?)?.len() == nodes.len())
             })?;
         }
     }

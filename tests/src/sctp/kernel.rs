@@ -2,9 +2,10 @@
 //!
 //! Must not know: packets.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,7 +13,7 @@ use nix::libc;
 use nix::sys::socket::{Backlog, SockaddrStorage, bind, connect, listen};
 
 use crate::packet::protocol;
-use crate::topology::{Answer, Host};
+use crate::topology::{Answer, Host, ask_on, serve_streams};
 
 /// A socket for addresses like this one.
 fn socket(like: IpAddr) -> io::Result<OwnedFd> {
@@ -45,26 +46,9 @@ pub fn kernel_server(host: &Host, ip: IpAddr, port: u16, name: &str) -> Result<S
         listen(&socket, Backlog::MAXCONN).with_context(|| format!("listen at {address}"))?;
         // The calls of the standard library are those of any stream socket.
         let listener = TcpListener::from(socket);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // A client that goes away ends its connection, and nobody needs to know.
-                let _ = serve(stream, &name);
-            }
-        });
+        thread::spawn(move || serve_streams(&listener, &name, &AtomicBool::new(false)));
         Ok(address)
     })
-}
-
-fn serve(mut stream: TcpStream, name: &str) -> Result<()> {
-    let client = stream.peer_addr()?;
-    writeln!(stream, "{name} {client}")?;
-    let mut lines = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 {
-        stream.write_all(line.as_bytes())?;
-        line.clear();
-    }
-    Ok(())
 }
 
 /// Connects from a host, reads who answers, and sends `size` bytes there and back.
@@ -90,17 +74,6 @@ pub fn kernel_ask(host: &Host, to: SocketAddr, size: usize) -> Result<Answer> {
         }
         connect(socket.as_raw_fd(), &SockaddrStorage::from(to))
             .with_context(|| format!("connect to {to}"))?;
-        let mut stream = TcpStream::from(socket);
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let mut line = String::new();
-        lines.read_line(&mut line).with_context(|| format!("read from {to}"))?;
-        let answer = Answer::read(&line)?;
-        let mut sent = vec![b'?'; size];
-        sent.push(b'\n');
-        stream.write_all(&sent).context("write")?;
-        line.clear();
-        lines.read_line(&mut line).context("read the echo")?;
-        ensure!(line.as_bytes() == sent, "{} bytes came back, not {}", line.len(), sent.len());
-        Ok(answer)
+        ask_on(TcpStream::from(socket), &vec![b'?'; size]).with_context(|| format!("ask {to}"))
     })
 }

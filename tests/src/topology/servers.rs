@@ -78,22 +78,27 @@ pub fn tcp_server(host: &Host, ip: IpAddr, port: u16, name: &str) -> Result<Serv
         let address = listener.local_addr()?;
         let accepting = listener.try_clone()?;
         let thread = thread::spawn(move || {
-            for stream in accepting.incoming() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                if let Ok(stream) = stream {
-                    let name = name.clone();
-                    // A client that goes away ends its thread, and nobody needs to know.
-                    thread::spawn(move || tcp_serve(stream, &name));
-                }
-            }
+            serve_streams(&accepting, &name, &stopped);
         });
         Ok(Server { address, stop, listener: Some(listener), thread: Some(thread) })
     })
 }
 
-fn tcp_serve(mut stream: TcpStream, name: &str) -> Result<()> {
+/// Serves all who connect, each on a thread of its own, until it finds itself stopped when somebody comes.
+pub(crate) fn serve_streams(listener: &TcpListener, name: &str, stopped: &AtomicBool) {
+    for stream in listener.incoming() {
+        if stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok(stream) = stream {
+            let name = name.to_owned();
+            // A client that goes away ends its thread, and nobody needs to know.
+            thread::spawn(move || serve_stream(stream, &name));
+        }
+    }
+}
+
+fn serve_stream(mut stream: TcpStream, name: &str) -> Result<()> {
     let client = stream.peer_addr()?;
     writeln!(stream, "{name} {client}")?;
     let mut lines = BufReader::new(stream.try_clone()?);
@@ -170,14 +175,19 @@ pub fn tcp_connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
 /// Refused, or nobody answers.
 pub fn tcp_ask(host: &Host, to: SocketAddr) -> Result<Answer> {
     host.run(|| {
-        let mut stream = tcp_connect(to)?;
-        let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line).with_context(|| format!("read from {to}"))?;
-        let answer = Answer::read(&line)?;
+        let stream = tcp_connect(to)?;
         ensure!(stream.peer_addr()? == to, "connected to {}, not to {to}", stream.peer_addr()?);
-        tcp_ask_on(&mut stream)?;
-        Ok(answer)
+        ask_on(stream, b"are you there").with_context(|| format!("ask {to}"))
     })
+}
+
+/// Reads from a new connection who answers, and sends a line there and back.
+pub(crate) fn ask_on(mut stream: TcpStream, line: &[u8]) -> Result<Answer> {
+    let mut name = String::new();
+    BufReader::new(&stream).read_line(&mut name).context("read who it is")?;
+    let answer = Answer::read(&name)?;
+    echo_on(&mut stream, line)?;
+    Ok(answer)
 }
 
 /// Sends something over a connection and reads it back.
@@ -185,10 +195,16 @@ pub fn tcp_ask(host: &Host, to: SocketAddr) -> Result<Answer> {
 /// # Errors
 /// It does not come back.
 pub fn tcp_ask_on(stream: &mut TcpStream) -> Result<()> {
-    stream.write_all(b"are you there\n").context("write")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).context("read the echo")?;
-    ensure!(line == "are you there\n", "echo {line:?}");
+    echo_on(stream, b"are you there")
+}
+
+fn echo_on(stream: &mut TcpStream, line: &[u8]) -> Result<()> {
+    let sent = [line, b"\n"].concat();
+    stream.write_all(&sent).context("write")?;
+    let mut back = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut back).context("read the echo")?;
+    let begin = back[..back.len().min(64)].escape_ascii();
+    ensure!(back == sent, "{} bytes came back, not {}; they begin with {begin}", back.len(), sent.len());
     Ok(())
 }
 

@@ -63,31 +63,7 @@ impl Agent {
     /// Wants what a random cluster has; the steady Service stays.
     fn want(&mut self, seed: u64) {
         let cluster = random::cluster(&mut Random::new(seed));
-        let desired = &mut self.desired;
-        desired.set_node("here", cluster.zone.as_deref());
-        desired.set_addresses(cluster.nodes.clone());
-        let old: Vec<ServiceName> = desired
-            .service_names()
-            .filter(|name| !name.namespace.is_empty() && *name != steady().name)
-            .collect();
-        for name in old.iter().filter(|name| cluster.services.iter().all(|one| one.name != **name)) {
-            desired.remove_service(name);
-        }
-        for (namespace, slice) in desired.slice_names().cloned().collect::<Vec<_>>() {
-            if slice.starts_with("slice-") {
-                desired.remove_slice(&namespace, &slice);
-            }
-        }
-        for key in desired.host_port_keys().cloned().collect::<Vec<_>>() {
-            desired.remove_host_port(&key);
-        }
-        cluster.services.iter().for_each(|service| desired.set_service(service.clone()));
-        for (number, slice) in cluster.slices.iter().enumerate() {
-            desired.set_slice(&format!("slice-{number}"), slice.clone());
-        }
-        for (number, host_port) in cluster.host_ports.iter().enumerate() {
-            desired.set_host_port(&format!("port-{number}"), host_port.clone());
-        }
+        random::want(&mut self.desired, &cluster, &[steady().name]);
     }
 
     /// Carries operations out, and dies in the middle of them if it is time.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use pagurus_agent_core::addr::{Family, Protocol};
 use pagurus_agent_core::services::kube_proxy::Cluster;
 use pagurus_agent_core::services::{
-    Algorithm, Created, Endpoint, Forwarding, HostPort, NodeAddress, Service, ServiceName, ServicePort,
-    Slice, SlicePort,
+    Algorithm, Created, Desired, Endpoint, Forwarding, HostPort, NodeAddress, Service, ServiceName,
+    ServicePort, Slice, SlicePort,
 };
 
 /// Every transport.
@@ -24,6 +24,35 @@ const OTHER_NODE: [&str; 2] = ["192.168.7.2", "fd77::2"];
 const NO_NODE_PORTS: [&str; 2] = ["192.168.8.1", "fd78::1"];
 /// How many pods this node has.
 pub(crate) const PODS: u8 = 4;
+
+/// Makes what a cluster has all that is wanted, but for the Services to be kept and for slices that are not of a cluster.
+pub(crate) fn want(desired: &mut Desired, cluster: &Cluster, kept: &[ServiceName]) {
+    desired.set_node("here", cluster.zone.as_deref());
+    desired.set_addresses(cluster.nodes.clone());
+    let is_old = |name: &ServiceName| {
+        !name.namespace.is_empty()
+            && !kept.contains(name)
+            && cluster.services.iter().all(|service| service.name != *name)
+    };
+    for name in desired.service_names().filter(is_old).collect::<Vec<_>>() {
+        desired.remove_service(&name);
+    }
+    for (namespace, slice) in desired.slice_names().cloned().collect::<Vec<_>>() {
+        if slice.starts_with("slice-") {
+            desired.remove_slice(&namespace, &slice);
+        }
+    }
+    for key in desired.host_port_keys().cloned().collect::<Vec<_>>() {
+        desired.remove_host_port(&key);
+    }
+    cluster.services.iter().for_each(|service| desired.set_service(service.clone()));
+    for (number, slice) in cluster.slices.iter().enumerate() {
+        desired.set_slice(&format!("slice-{number}"), slice.clone());
+    }
+    for (number, host_port) in cluster.host_ports.iter().enumerate() {
+        desired.set_host_port(&format!("port-{number}"), host_port.clone());
+    }
+}
 
 /// Numbers without any order (splitmix64).
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use pagurus_ebpf_abi::{
 use pagurus_tests::netns::isolated;
 use pagurus_tests::packet::protocol;
 use pagurus_tests::topology::{
-    CLIENT, Host, Node, Pod, Topology, WORLD, tcp_ask, tcp_connect, tcp_server, udp_ask, udp_server,
+    Answer, CLIENT, Host, Node, Pod, Topology, WORLD, tcp_ask, tcp_connect, tcp_server, udp_ask, udp_server,
     udp_socket,
 };
 
@@ -69,7 +69,7 @@ pub(super) fn serve(programs: &mut Programs, pod: &Pod, is_local: bool, flags: u
     Ok(())
 }
 
-/// Asks by TCP, UDP and with much data; both must see the client as `seen`, or any if that is none.
+/// Asks a server in a pod by TCP, UDP and with much data; all must see the client as `seen`, or as any if that is none.
 pub(super) fn ask(
     what: &str,
     client: &Host,
@@ -77,22 +77,32 @@ pub(super) fn ask(
     to: SocketAddr,
     seen: Option<IpAddr>,
 ) -> Result<()> {
-    let ip = if to.is_ipv4() { server.ips.both()[0] } else { server.ips.both()[1] };
-    let tcp = tcp_server(&server.host, ip, 8080, "server")?;
-    let answer = tcp_ask(client, to).with_context(|| format!("{what}: TCP to {to}"))?;
-    ensure!(seen.is_none_or(|seen| answer.client.ip() == seen), "{what}: TCP sees {answer:?}, not {seen:?}");
+    ask_at(what, client, (&server.host, server.ips.like(to.ip())), to, seen)
+}
+
+/// As [`ask`], of a server at this address of a host.
+fn ask_at(
+    what: &str,
+    client: &Host,
+    (server, ip): (&Host, IpAddr),
+    to: SocketAddr,
+    seen: Option<IpAddr>,
+) -> Result<()> {
+    let is_seen = |transport: &str, answer: &Answer| {
+        let is_right = seen.is_none_or(|seen| answer.client.ip() == seen);
+        ensure!(is_right, "{what}: {transport} sees {answer:?}, not {seen:?}");
+        Ok(())
+    };
+    let tcp = tcp_server(server, ip, 8080, "server")?;
+    is_seen("TCP", &tcp_ask(client, to).with_context(|| format!("{what}: TCP to {to}"))?)?;
     drop(tcp);
-    let _udp = udp_server(&server.host, ip, 8080, "server")?;
+    let _udp = udp_server(server, ip, 8080, "server")?;
     let socket = udp_socket(client, to)?;
     for size in [1, 1200] {
-        let answer =
-            udp_ask(&socket, to, &vec![b'x'; size]).with_context(|| format!("{what}: UDP to {to}"))?;
-        ensure!(
-            seen.is_none_or(|seen| answer.client.ip() == seen),
-            "{what}: UDP sees {answer:?}, not {seen:?}"
-        );
+        let answer = udp_ask(&socket, to, &vec![b'x'; size]);
+        is_seen("UDP", &answer.with_context(|| format!("{what}: UDP to {to}"))?)?;
     }
-    bulk(client, &server.host, SocketAddr::new(ip, 8080), to).with_context(|| format!("{what}: much to {to}"))
+    bulk(client, server, SocketAddr::new(ip, 8080), to).with_context(|| format!("{what}: much to {to}"))
 }
 
 /// Sends much there and back over one connection.
@@ -208,20 +218,6 @@ fn pods_reach_the_world_with_the_nodes_address() {
     });
 }
 
-/// Asks a server on a node's own network.
-fn ask_node(what: &str, client: &Host, node: &Node, to: SocketAddr, seen: IpAddr) -> Result<()> {
-    let ip = node.ips.like(to.ip());
-    let tcp = tcp_server(&node.host, ip, 8080, "node")?;
-    let answer = tcp_ask(client, to).with_context(|| format!("{what}: TCP to {to}"))?;
-    ensure!(answer.client.ip() == seen, "{what}: TCP sees {answer:?}, not {seen}");
-    drop(tcp);
-    let _udp = udp_server(&node.host, ip, 8080, "node")?;
-    let answer =
-        udp_ask(&udp_socket(client, to)?, to, b"who").with_context(|| format!("{what}: UDP to {to}"))?;
-    ensure!(answer.client.ip() == seen, "{what}: UDP sees {answer:?}, not {seen}");
-    bulk(client, &node.host, SocketAddr::new(ip, 8080), to).with_context(|| format!("{what}: much to {to}"))
-}
-
 #[test]
 fn servers_and_clients_on_the_nodes_network() {
     isolated("packets::sockets::servers_and_clients_on_the_nodes_network", |sandbox| {
@@ -242,9 +238,10 @@ fn servers_and_clients_on_the_nodes_network() {
                     here.service(&format!("{vip}:80"), protocol, &service)?;
                     here.service(&format!("{any}:30080"), protocol, &service)?;
                 }
-                let (vip, node): (SocketAddr, _) = (format!("{vip}:80").parse()?, &topology.nodes[0]);
-                ask_node(mode, &local.host, node, vip, local.ips.like(ip))?;
-                ask_node(mode, &topology.client, node, SocketAddr::new(ip, 30_080), CLIENT.like(ip))?;
+                let (vip, node_port) = (format!("{vip}:80").parse()?, SocketAddr::new(ip, 30_080));
+                let server = (&topology.nodes[0].host, ip);
+                ask_at(mode, &local.host, server, vip, Some(local.ips.like(ip)))?;
+                ask_at(mode, &topology.client, server, node_port, Some(CLIENT.like(ip)))?;
             }
             // A client on this node's network, which no socket program has seen, and pods here and elsewhere.
             for (server, is_local) in [(&local, true), (&remote, false)] {

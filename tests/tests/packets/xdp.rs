@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::node::INIT;
 use super::programs::{Programs, Service};
+use super::uplink::{self, GATEWAY, OWN};
 use anyhow::{Context as _, Result, ensure};
 use pagurus_ebpf_abi::{
     Backend, FlowState, FlowTuple, Port, SERVICE_AFFINITY, SERVICE_DSR, SERVICE_EXTERNAL, SERVICE_RANDOM,
@@ -18,10 +19,6 @@ use pagurus_tests::packet::{Packet, other, protocol, sctp, tcp, udp};
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-
-/// The uplink's own hardware address, and that of everybody else on its network.
-const OWN: [u8; 6] = [2, 0, 0, 0, 7, 1];
-const GATEWAY: [u8; 6] = [2, 0, 0, 0, 7, 0xfe];
 
 /// Addresses of one family.
 struct Family {
@@ -66,21 +63,8 @@ struct Node {
 impl Node {
     fn new() -> Result<Option<Self>> {
         let Some(mut programs) = Programs::load()? else { return Ok(None) };
-        ip(&["link", "set", "lo", "up"])?;
-        ip(&["link", "add", "up0", "address", "02:00:00:00:07:01", "type", "veth", "peer", "name", "up0-p"])?;
-        for device in ["up0", "up0-p"] {
-            ip(&["link", "set", "dev", device, "up"])?;
-        }
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-        for (address, gateway) in [("192.168.7.1/24", "192.168.7.254"), ("fd77::1/64", "fd77::fe")] {
-            ip(&["address", "add", address, "dev", "up0", "nodad"])
-                .or_else(|_| ip(&["address", "add", address, "dev", "up0"]))?;
-            ip(&["neigh", "add", gateway, "lladdr", "02:00:00:00:07:fe", "dev", "up0", "nud", "permanent"])?;
-            ip(&["route", "add", "default", "via", gateway, "dev", "up0"])?;
-        }
+        let uplink = uplink::make()?;
         programs.node(&[FAMILIES[0].node.parse()?, bare(FAMILIES[1].node).parse()?])?;
-        let uplink = nix::net::if_::if_nametoindex("up0").context("find up0")?;
         Ok(Some(Self { programs, uplink }))
     }
 

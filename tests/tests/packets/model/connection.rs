@@ -14,9 +14,10 @@ use pagurus_ebpf_abi::programs;
 use pagurus_tests::packet::{Packet, joined};
 
 use super::attempt::{self, Attempt, Client};
-use super::node::{GATEWAY, Node, OWN};
+use super::node::Node;
 use super::{outcome, said, sockets};
 use crate::packets::random::{NODE, Random};
+use crate::packets::uplink::{GATEWAY, OWN};
 
 /// How often what was seen, so that a run that sees nothing is no success.
 #[derive(Debug, Default)]

@@ -8,27 +8,23 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use pagurus_agent_core::conntrack::Timeouts;
-use pagurus_agent_core::node_config::{Facts, node_config};
+use pagurus_agent_core::services::Desired;
 use pagurus_agent_core::services::kube_proxy::Cluster;
 use pagurus_agent_core::services::plan::{QUARANTINE, Table};
-use pagurus_agent_core::services::{Desired, ServiceName};
 use pagurus_agent_datapath::conntrack::Conntrack;
 use pagurus_agent_datapath::devices::PacketPrograms;
 use pagurus_agent_datapath::handles::LocalPod;
 use pagurus_agent_datapath::names::Names;
 use pagurus_agent_datapath::reading::Reader;
-use pagurus_agent_datapath::{Config, Datapath, LIMITS, MapCapacity, ServiceMaps as _};
+use pagurus_agent_datapath::{Config, Datapath, LIMITS, ServiceMaps as _};
 use pagurus_ebpf_abi::{ClientKey, ClientValue, LAYOUT_VERSION, maps, programs};
-use pagurus_tests::dataplane::NODE_PORTS;
-use pagurus_tests::netns::{Sandbox, ip};
+use pagurus_tests::dataplane;
+use pagurus_tests::netns::Sandbox;
 use pagurus_tests::packet::Packet;
 use pagurus_tests::test_run::{Ran, run, run_early};
 
 use crate::packets::random::{self, NODE, PODS};
-
-/// The uplink's hardware address, and that of everybody else on its network.
-pub(super) const OWN: [u8; 6] = [2, 0, 0, 0, 7, 1];
-pub(super) const GATEWAY: [u8; 6] = [2, 0, 0, 0, 7, 0xfe];
+use crate::packets::uplink;
 
 /// The node.
 pub(super) struct Node {
@@ -47,26 +43,6 @@ pub(super) struct Node {
     pub(super) nat_ports: std::ops::RangeInclusive<u16>,
 }
 
-/// A network namespace with an uplink, behind which is everything else.
-fn network() -> Result<u32> {
-    ip(&["link", "add", "up0", "address", "02:00:00:00:07:01", "type", "veth", "peer", "name", "up0-p"])?;
-    for device in ["up0", "up0-p"] {
-        ip(&["link", "set", "dev", device, "up"])?;
-    }
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-    for (address, gateway) in [("192.168.7.1/24", "192.168.7.254"), ("fd77::1/64", "fd77::fe")] {
-        ip(&["address", "add", address, "dev", "up0", "nodad"])
-            .or_else(|_| ip(&["address", "add", address, "dev", "up0"]))?;
-        ip(&["neigh", "add", gateway, "lladdr", "02:00:00:00:07:fe", "dev", "up0", "nud", "permanent"])?;
-        ip(&["route", "add", "default", "via", gateway, "dev", "up0"])?;
-    }
-    for neighbour in ["192.168.7.2", "fd77::2"] {
-        ip(&["neigh", "add", neighbour, "lladdr", "02:00:00:00:07:fe", "dev", "up0", "nud", "permanent"])?;
-    }
-    nix::net::if_::if_nametoindex("up0").context("find up0")
-}
-
 impl Node {
     /// Nothing if this build has no programs.
     pub(super) fn new(sandbox: &Sandbox) -> Result<Option<Self>> {
@@ -74,13 +50,9 @@ impl Node {
             println!("SKIPPED: built without BPF programs (`cargo xtask build` makes them)");
             return Ok(None);
         }
-        let uplink = network()?;
-        let config = Config {
-            cgroup_root: sandbox.cgroup.clone(),
-            bpffs: sandbox.bpffs.clone(),
-            capacity: MapCapacity::default(),
-            node_ports: NODE_PORTS,
-        };
+        let uplink = uplink::make()?;
+        ["192.168.7.2", "fd77::2"].into_iter().try_for_each(uplink::is_at_the_gateway)?;
+        let config = dataplane::config(&sandbox.cgroup, &sandbox.bpffs);
         let mut datapath = Datapath::load(&config)?;
         let table = Table::new(datapath.observe()?, LIMITS, 0);
         datapath.attach()?;
@@ -117,27 +89,7 @@ impl Node {
         masquerade: bool,
     ) -> Result<()> {
         self.configure(own_network, masquerade)?;
-        let desired = &mut self.desired;
-        desired.set_node("here", cluster.zone.as_deref());
-        desired.set_addresses(cluster.nodes.clone());
-        let old: Vec<ServiceName> =
-            desired.service_names().filter(|name| !name.namespace.is_empty()).collect();
-        for name in old.iter().filter(|name| cluster.services.iter().all(|service| service.name != **name)) {
-            desired.remove_service(name);
-        }
-        for (namespace, slice) in desired.slice_names().cloned().collect::<Vec<_>>() {
-            desired.remove_slice(&namespace, &slice);
-        }
-        for key in desired.host_port_keys().cloned().collect::<Vec<_>>() {
-            desired.remove_host_port(&key);
-        }
-        cluster.services.iter().for_each(|service| desired.set_service(service.clone()));
-        for (number, slice) in cluster.slices.iter().enumerate() {
-            desired.set_slice(&format!("slice-{number}"), slice.clone());
-        }
-        for (number, host_port) in cluster.host_ports.iter().enumerate() {
-            desired.set_host_port(&format!("port-{number}"), host_port.clone());
-        }
+        random::want(&mut self.desired, cluster, &[]);
         self.write()?;
         self.forget_clients()?;
         self.forget_flows()
@@ -145,20 +97,7 @@ impl Node {
 
     fn configure(&mut self, own_network: bool, masquerade: bool) -> Result<()> {
         let node_ips = NODE.iter().map(|ip| ip.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
-        let (facts, problems) = node_config(&Facts {
-            node_ips,
-            node_ports: NODE_PORTS,
-            local_ports: 32_768..=60_999,
-            cluster_networks: vec!["10.244.0.0/16".parse()?, "fd10:244::/32".parse()?],
-            pod_ranges: Vec::new(),
-            exclusions: Vec::new(),
-            masquerade,
-            own_network,
-            overlay: None,
-            tcp_seconds: [60, 21_600, 60, 10],
-            udp_seconds: [30, 180],
-        });
-        ensure!(problems.is_empty(), "{problems:?}");
+        let facts = dataplane::node_config(&node_ips, masquerade, own_network)?;
         self.masquerade = masquerade;
         self.nat_ports = facts.nat_port_first..=facts.nat_port_last;
         Ok(self.datapath.set_node_config(&facts)?)
