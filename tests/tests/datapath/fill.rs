@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use pagurus_agent_core::services::plan::{MapOp, ServiceNumber};
+use pagurus_agent_datapath::MapCapacity;
 use pagurus_agent_datapath::fixed::Fill;
 use pagurus_agent_datapath::handles::LocalPod;
 
