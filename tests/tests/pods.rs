@@ -51,6 +51,35 @@ fn a_pod_sees_its_configuration() -> Result<()> {
 }
 
 #[test]
+fn a_pod_sees_the_services_of_its_namespace() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "pods-links")?;
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "db-main", "namespace": ns.name},
+        "spec": {"ports": [{"name": "sql", "port": 5432}]}
+    }))?;
+    let address = |namespace: &str, name: &str| -> Result<String> {
+        let service = cluster.get(&["-n", namespace, "service", name])?;
+        Ok(service["spec"]["clusterIP"].as_str().context("the Service has no address")?.to_owned())
+    };
+    let (db, api) = (address(&ns.name, "db-main")?, address("default", "kubernetes")?);
+    for (name, wants) in [("linked", true), ("bare", false)] {
+        let container =
+            json!({"name": "main", "image": TOOLBOX, "command": ["/bin/sh", "-c", "exec sleep 1000"]});
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": ns.name},
+            "spec": {"terminationGracePeriodSeconds": 1, "enableServiceLinks": wants, "containers": [container]}
+        }))?;
+        cluster.ready(&ns.name, name)?;
+        let script = "echo $DB_MAIN_SERVICE_HOST:$DB_MAIN_SERVICE_PORT_SQL $KUBERNETES_SERVICE_HOST";
+        let said = cluster.ok(&["-n", &ns.name, "exec", name, "--", "/bin/sh", "-c", script])?;
+        let expected = if wants { format!("{db}:5432 {api}") } else { format!(": {api}") };
+        assert_eq!(said.trim(), expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn exit_codes_and_restarts_are_told() -> Result<()> {
     let Some(cluster) = Cluster::shared() else { return Ok(()) };
     let ns = Namespace::new(&cluster, "pods-restart")?;
