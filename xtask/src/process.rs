@@ -22,6 +22,11 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs quietly; its standard output is the answer, its standard error part of the error.
 pub fn output(command: &mut Command) -> Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(command)?).into_owned())
+}
+
+/// As [`output`], of what need not be text.
+pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     let out =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !out.status.success() {
@@ -29,7 +34,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         let said = if said.trim().is_empty() { String::from_utf8_lossy(&out.stdout) } else { said };
         bail!("`{}` failed ({}): {}", line(command), out.status, said.trim());
     }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    Ok(out.stdout)
 }
 
 /// Has the kernel end the child, at once, when the thread that starts it ends, and so however this process ends (prctl(2),

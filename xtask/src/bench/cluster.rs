@@ -3,7 +3,7 @@
 use super::{Row, percentile};
 use crate::cluster::progress::until;
 use crate::cluster::{Cluster, Process, api::Api, down, up};
-use crate::{build, images, workspace};
+use crate::{build, images, process, workspace};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -42,7 +42,8 @@ fn control_plane_ready() -> Result<f64> {
     let directory = tempfile::tempdir()?;
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let start = Instant::now();
-    let mut child = Command::new(workspace::binaries(true).join("pagurus-controlplane"))
+    let mut command = Command::new(workspace::binaries(true).join("pagurus-controlplane"));
+    command
         .arg("--data-dir")
         .arg(directory.path())
         .args([
@@ -55,9 +56,9 @@ fn control_plane_ready() -> Result<f64> {
         ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start pagurus-controlplane")?;
+        .stderr(Stdio::null());
+    let mut child =
+        process::end_with_us(&mut command).spawn().context("cannot start pagurus-controlplane")?;
     let result = until("/readyz answers 200", Duration::from_secs(30), || {
         let out = Command::new("curl")
             .args([

@@ -82,8 +82,7 @@ impl Kernel {
         for (number, module) in self.modules()?.iter().enumerate() {
             let name = format!("{number:02}.ko");
             let bytes = if module.extension().is_some_and(|extension| extension == "xz") {
-                let out = Command::new("xz").arg("-dc").arg(module).output().context("cannot start xz")?;
-                out.stdout
+                process::bytes(Command::new("xz").arg("-dc").arg(module))?
             } else {
                 fs::read(module)?
             };
