@@ -28,6 +28,7 @@ mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod not_enforced;
 mod pod_gc;
 mod pvc_protection;
 mod replica_set;
@@ -118,6 +119,7 @@ pub async fn run(
         ("pod-garbage-collector", pod_gc::start(&context)),
         ("persistentvolumeclaim-protection", pvc_protection::start(&context)),
         ("node-ipam", node_ipam::start(&context)?),
+        ("not-enforced", not_enforced::start(&context)),
     ];
     context.run(controllers).await
 }

@@ -289,6 +289,8 @@ const NULLABLE: &[(&str, &str)] = &[
     ("TypedObjectReference", "apiGroup"),
     ("TokenRequestSpec", "expirationSeconds"),
     ("TokenRequestSpec", "boundObjectRef"),
+    ("io.k8s.api.admissionregistration.v1.MutatingWebhook", "sideEffects"),
+    ("io.k8s.api.admissionregistration.v1.ValidatingWebhook", "sideEffects"),
 ];
 
 /// Times, quantities and numbers-or-strings held by value: written when zero (`null`, `"0"`, `0`).
@@ -326,7 +328,8 @@ const DROPPED: &[(&str, &str, &str)] =
 /// The presence flag: `w` always written, `n` null when absent, `p` pointer, empty for dropped-when-zero.
 pub(super) fn flag(full: &str, field: &str, kind: &str, required: bool) -> &'static str {
     let bare = full.rsplit('.').next().unwrap_or(full);
-    let listed = |rows: &[(&str, &str)]| rows.iter().any(|(t, f)| *f == field && (*t == bare || *t == "*"));
+    let listed =
+        |rows: &[(&str, &str)]| rows.iter().any(|(t, f)| *f == field && [bare, full, "*"].contains(t));
     if let Some((_, _, flag)) = DROPPED.iter().find(|(t, f, _)| *t == bare && *f == field) {
         return flag;
     }

@@ -7,11 +7,9 @@ use super::cells;
 use super::fields::{Fields, default, existing, items_mut, object_at};
 use super::plain::Plain;
 
-/// Said to whoever writes one: nobody may believe a door shut that is open.
-const NO_WEBHOOKS: &str =
-    "this server does not call admission webhooks yet: the configuration is kept but has no effect";
-const NO_POLICIES: &str =
-    "this server does not evaluate admission policies yet: the object is kept but has no effect";
+mod policies;
+mod rules;
+mod webhooks;
 
 /// The strategy of `mutatingwebhookconfigurations`.
 pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
@@ -22,7 +20,7 @@ pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
         }
     },
     cells: webhook_cells,
-    warnings: |_| vec![NO_WEBHOOKS.to_owned()],
+    validate: webhooks::validate,
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
@@ -32,7 +30,7 @@ pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {
 pub(crate) static VALIDATING_WEBHOOKS: Plain = Plain {
     default: default_webhooks,
     cells: webhook_cells,
-    warnings: |_| vec![NO_WEBHOOKS.to_owned()],
+    validate: webhooks::validate,
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
@@ -42,7 +40,7 @@ pub(crate) static VALIDATING_WEBHOOKS: Plain = Plain {
 pub(crate) static VALIDATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.validations", now),
-    warnings: |_| vec![NO_POLICIES.to_owned()],
+    validate: policies::validating,
     generations: true,
     unconditional_update: false,
     status_alone: true,
@@ -53,24 +51,25 @@ pub(crate) static VALIDATING_POLICIES: Plain = Plain {
 pub(crate) static MUTATING_POLICIES: Plain = Plain {
     default: default_policy,
     cells: |object, now| policy_cells(object, "spec.mutations", now),
-    warnings: |_| vec![NO_POLICIES.to_owned()],
+    validate: policies::mutating,
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
 };
 
-/// The strategy of the bindings of both sorts of policy.
-pub(crate) static POLICY_BINDINGS: Plain = Plain {
+/// The strategy of `validatingadmissionpolicybindings`.
+pub(crate) static VALIDATING_BINDINGS: Plain = Plain { validate: policies::validating_binding, ..BINDINGS };
+
+/// The strategy of `mutatingadmissionpolicybindings`.
+pub(crate) static MUTATING_BINDINGS: Plain = Plain { validate: policies::mutating_binding, ..BINDINGS };
+
+const BINDINGS: Plain = Plain {
     default: |object| {
         if let Some(resources) = existing(object, "spec.matchResources") {
             default_match(resources);
         }
-        if let Some(reference) = existing(object, "spec.paramRef") {
-            default(reference, "parameterNotFoundAction", "Deny");
-        }
     },
     cells: binding_cells,
-    warnings: |_| vec![NO_POLICIES.to_owned()],
     generations: true,
     unconditional_update: false,
     ..Plain::NEW
