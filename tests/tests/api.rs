@@ -1,7 +1,8 @@
 //! The API as kubectl uses it: discovery, explain, tables, watches, errors.
 
 use anyhow::Result;
-use pagurus_tests::cluster::{Cluster, Namespace};
+use pagurus_tests::cluster::{Cluster, Namespace, items};
+use serde_json::json;
 
 #[test]
 fn kubectl_finds_its_way() -> Result<()> {
@@ -72,4 +73,28 @@ fn labels_patches_and_output_formats() -> Result<()> {
     assert!(cluster.ok(&["-n", n, "get", "configmap", "c", "-o", "yaml"])?.contains("note: hello"));
     assert!(cluster.ok(&["-n", n, "describe", "configmap", "c"])?.contains("x=y"));
     Ok(())
+}
+
+/// Nobody may believe a door shut that is open.
+#[test]
+fn what_is_not_enforced_yet_is_told() -> Result<()> {
+    let Some(cluster) = Cluster::shared() else { return Ok(()) };
+    let ns = Namespace::new(&cluster, "api-admission")?;
+    let name = format!("{}.pagurus.test", ns.name);
+    let made = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": name},
+        "webhooks": [{
+            "name": "a.pagurus.test", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
+            "clientConfig": {"url": "https://nowhere.pagurus.test"},
+            "rules": [{"operations": ["CREATE"], "apiGroups": ["pagurus.test"], "apiVersions": ["v1"], "resources": ["nothings"]}],
+        }],
+    });
+    cluster.apply(&made)?;
+    let told = cluster.wait("an event", 20, |c| {
+        let field = format!("involvedObject.name={name}");
+        let events = c.get(&["-n", "default", "events", "--field-selector", &field])?;
+        Ok(items(&events).iter().any(|event| event["reason"] == "NotEnforced"))
+    });
+    cluster.ok(&["delete", "validatingwebhookconfiguration", &name])?;
+    told
 }
