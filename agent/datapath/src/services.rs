@@ -249,6 +249,8 @@ fn is_unseen(op: &MapOp) -> bool {
 fn takes_back(op: &MapOp) -> bool {
     match op {
         MapOp::PutBackend(_, held) => held.draining,
+        // The first range of a Service shuts out all others.
+        MapOp::PutSourceRange(..) => true,
         MapOp::DeleteService(_) | MapOp::DeleteSourceRange(..) | MapOp::FreeBackend(_) => true,
         _ => false,
     }
@@ -379,7 +381,7 @@ mod tests {
             (put(false), true, false),
             (put(true), false, true),
             (MapOp::DeleteService(frontend), false, true),
-            (MapOp::PutSourceRange(ServiceNumber(1), range), true, false),
+            (MapOp::PutSourceRange(ServiceNumber(1), range), true, true),
             (MapOp::DeleteSourceRange(ServiceNumber(1), range), false, true),
             (MapOp::FreeBackend(BackendId(1)), false, true),
             (MapOp::FreeSlots(Extent { first: 0, count: 1 }), false, false),

@@ -172,6 +172,12 @@ impl FieldError {
         Self::new(FieldErrorKind::TooLong, path, "", detail)
     }
 
+    /// A text has more than `max` characters.
+    pub fn too_long_text(path: impl Into<Path>, max: i64) -> Self {
+        let detail = format!("may not be more than {max} characters");
+        Self::new(FieldErrorKind::TooLong, path, "", detail)
+    }
+
     /// A list has more than `max` items.
     pub fn too_many(path: impl Into<Path>, actual: i64, max: i64) -> Self {
         let detail = if max >= 0 {

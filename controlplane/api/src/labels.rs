@@ -105,6 +105,22 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     out
 }
 
+/// An RFC 1123 subdomain in letters of either case.
+pub fn dns_subdomain_caseless(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > 253 {
+        out.push("must be no more than 253 bytes".to_owned());
+    }
+    if !is_subdomain(&text.to_ascii_lowercase()) {
+        out.push(pattern_message(
+            "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            SUBDOMAIN_FMT,
+            &["Example.com"],
+        ));
+    }
+    out
+}
+
 /// A lowercase RFC 1123 subdomain in which underscores may stand too (DNS search paths).
 pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
     let mut out = Vec::new();

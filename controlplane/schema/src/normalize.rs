@@ -7,56 +7,132 @@ use crate::table::{Field, FieldKind, Presence, Table, TypeId};
 
 /// Normalises a well-typed value in place, as it comes back from storage. Doing it twice changes nothing.
 pub fn normalize(table: &Table, id: TypeId, value: &mut Value) {
-    if let Value::Object(object) = value {
-        self::object(table, id, object, true);
-    }
+    Walk { table, stored: true, emptied: Vec::new() }.begin(id, value);
 }
 
-/// The same for a value that has not been stored: empty lists and maps that are always written stay what they are.
-pub fn decoded(table: &Table, id: TypeId, value: &mut Value) {
-    if let Value::Object(object) = value {
-        self::object(table, id, object, false);
-    }
+/// The same for a value that has not been stored: empty lists and maps that are always written stay what they are. Those that storage
+/// drops or forgets are returned: errors tell a list that was given empty from one that was not given.
+pub fn decoded(table: &Table, id: TypeId, value: &mut Value) -> Vec<Emptied> {
+    let mut walk = Walk { table, stored: false, emptied: Vec::new() };
+    walk.begin(id, value);
+    walk.emptied
 }
 
-fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>, stored: bool) {
-    for field in &table.type_(id).fields {
-        let keep = match object.get_mut(&*field.json_name) {
-            Some(Value::Null) | None => None,
-            Some(value) => {
-                inside(table, &field.kind, value, stored);
-                if stored && field.presence == Presence::Always && is_forgotten(field, value) {
-                    *value = Value::Null;
-                }
-                Some(keeps(field, value))
+/// A list or map that was given empty, which the stored form does not have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emptied {
+    /// Where it was, as a JSON pointer (RFC 6901).
+    pointer: String,
+    value: Value,
+}
+
+impl Emptied {
+    /// Puts it where it was, if there is nothing and what it was in is still there.
+    pub fn put_back(&self, object: &mut Value) {
+        let Some((parent, name)) = self.pointer.rsplit_once('/') else { return };
+        if let Some(Value::Object(fields)) = object.pointer_mut(parent) {
+            let place = fields.entry(name.replace("~1", "/").replace("~0", "~")).or_insert(Value::Null);
+            if place.is_null() {
+                *place = self.value.clone();
             }
-        };
-        match keep {
-            Some(true) => {}
-            Some(false) => drop(object.remove(&*field.json_name)),
-            None => match absent(table, field) {
-                Some(value) => drop(object.insert(field.json_name.to_string(), value)),
-                None => drop(object.remove(&*field.json_name)),
-            },
         }
     }
 }
 
-/// Normalises what is below a value.
-fn inside(table: &Table, kind: &FieldKind, value: &mut Value, stored: bool) {
-    match (kind, value) {
-        (FieldKind::Object(id), Value::Object(inner)) => object(table, *id, inner, stored),
-        (FieldKind::Either(id), Value::Object(inner)) => object(table, *id, inner, stored),
-        (FieldKind::Either(_), Value::Array(items)) => {
-            items.iter_mut().for_each(|item| inside(table, kind, item, stored))
+/// The way to a value, from it to the root.
+struct Trail<'a> {
+    before: Option<&'a Trail<'a>>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Root,
+    Key(&'a str),
+    Index(usize),
+}
+
+impl Trail<'_> {
+    fn pointer(&self) -> String {
+        let mut text = self.before.map(Trail::pointer).unwrap_or_default();
+        match self.step {
+            Step::Root => {}
+            Step::Key(key) => {
+                text.push('/');
+                text.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            Step::Index(index) => text.push_str(&format!("/{index}")),
         }
-        (FieldKind::List(item), Value::Array(items)) if item.object().is_some() => {
-            items.iter_mut().for_each(|value| inside(table, item, value, stored));
+        text
+    }
+}
+
+struct Walk<'t> {
+    table: &'t Table,
+    stored: bool,
+    emptied: Vec<Emptied>,
+}
+
+impl Walk<'_> {
+    fn begin(&mut self, id: TypeId, value: &mut Value) {
+        if let Value::Object(object) = value {
+            self.object(&Trail { before: None, step: Step::Root }, id, object);
         }
-        (FieldKind::Map(item), Value::Object(entries)) if item.object().is_some() => {
-            entries.values_mut().for_each(|value| inside(table, item, value, stored));
+    }
+
+    fn object(&mut self, trail: &Trail<'_>, id: TypeId, object: &mut Map<String, Value>) {
+        let table = self.table;
+        for field in &table.type_(id).fields {
+            let name = &*field.json_name;
+            let keep = match object.get_mut(name) {
+                Some(Value::Null) | None => None,
+                Some(value) => {
+                    let trail = Trail { before: Some(trail), step: Step::Key(name) };
+                    self.inside(&trail, &field.kind, value);
+                    if self.stored && field.presence == Presence::Always && is_forgotten(field, value) {
+                        *value = Value::Null;
+                    }
+                    let keep = keeps(field, value);
+                    let is_many = matches!(field.kind, FieldKind::List(_) | FieldKind::Map(_));
+                    if !self.stored && (is_many && !keep || is_forgotten(field, value)) {
+                        self.emptied.push(Emptied { pointer: trail.pointer(), value: value.clone() });
+                    }
+                    Some(keep)
+                }
+            };
+            match keep {
+                Some(true) => {}
+                Some(false) => drop(object.remove(name)),
+                None => match absent(table, field) {
+                    Some(value) => drop(object.insert(name.to_owned(), value)),
+                    None => drop(object.remove(name)),
+                },
+            }
         }
-        _ => {}
+    }
+
+    /// Normalises what is below a value.
+    fn inside(&mut self, trail: &Trail<'_>, kind: &FieldKind, value: &mut Value) {
+        match (kind, value) {
+            (FieldKind::Object(id) | FieldKind::Either(id), Value::Object(inner)) => {
+                self.object(trail, *id, inner)
+            }
+            (FieldKind::Either(_), Value::Array(items)) => self.items(trail, kind, items),
+            (FieldKind::List(item), Value::Array(items)) if item.object().is_some() => {
+                self.items(trail, item, items);
+            }
+            (FieldKind::Map(item), Value::Object(entries)) if item.object().is_some() => {
+                for (key, value) in entries {
+                    self.inside(&Trail { before: Some(trail), step: Step::Key(key) }, item, value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn items(&mut self, trail: &Trail<'_>, kind: &FieldKind, items: &mut [Value]) {
+        for (index, item) in items.iter_mut().enumerate() {
+            self.inside(&Trail { before: Some(trail), step: Step::Index(index) }, kind, item);
+        }
     }
 }
 
@@ -104,7 +180,8 @@ fn zero(table: &Table, kind: &FieldKind) -> Value {
         FieldKind::Duration => Value::String("0s".to_owned()),
         FieldKind::Object(id) => {
             let mut empty = Map::new();
-            object(table, *id, &mut empty, true);
+            let mut walk = Walk { table, stored: true, emptied: Vec::new() };
+            walk.object(&Trail { before: None, step: Step::Root }, *id, &mut empty);
             Value::Object(empty)
         }
         _ => Value::Null,

@@ -253,6 +253,8 @@ const POINTER_STRINGS: &[(&str, &str)] = &[
     ("APIServiceSpec", "caBundle"),
     ("LoadBalancerIngress", "ipMode"),
     ("EndpointAddress", "nodeName"),
+    ("DeviceConstraint", "matchAttribute"),
+    ("DeviceConstraint", "distinctAttribute"),
 ];
 
 /// Fields that are written although they are optional.

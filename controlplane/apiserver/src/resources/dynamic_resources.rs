@@ -1,17 +1,22 @@
 //! The kinds of the group `resource.k8s.io`: devices and claims to them.
 
 use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use super::cells;
-use super::fields::{Fields, default, existing, items_mut};
+use super::fields::{Fields, default, default_text, existing, items_mut};
 use super::plain::Plain;
-use super::rules::{Errors, immutable, immutable_unshown};
+use super::rules::{Errors, immutable, immutable_unshown, names};
+
+mod devices;
+mod slice;
 
 /// The strategy of `resourceclaims`.
 pub(crate) static CLAIMS: Plain = Plain {
     default: |object| default_requests(object, "spec.devices.requests"),
     cells: |object, now| vec![cells::name(object), state(object).into(), cells::age(object, now)],
+    validate: |claim| validate_claim(&Path::new("spec"), claim.at("spec")),
     change: change_claim,
     change_alone: true,
     status_alone: true,
@@ -21,6 +26,7 @@ pub(crate) static CLAIMS: Plain = Plain {
 /// The strategy of `resourceclaimtemplates`.
 pub(crate) static CLAIM_TEMPLATES: Plain = Plain {
     default: |object| default_requests(object, "spec.spec.devices.requests"),
+    validate: |template| validate_claim(&Path::new("spec").child("spec"), template.at("spec.spec")),
     cells: |object, now| vec![cells::name(object), cells::age(object, now)],
     ..Plain::NEW
 };
@@ -28,6 +34,7 @@ pub(crate) static CLAIM_TEMPLATES: Plain = Plain {
 /// The strategy of `deviceclasses`.
 pub(crate) static DEVICE_CLASSES: Plain = Plain {
     cells: |object, now| vec![cells::name(object), cells::age(object, now)],
+    validate: validate_class,
     generations: true,
     ..Plain::NEW
 };
@@ -60,6 +67,7 @@ pub(crate) static SLICES: Plain = Plain {
             cells::age(object, now),
         ]
     },
+    validate: slice::validate,
     change: change_slice,
     generations: true,
     fields: &["spec.nodeName", "spec.driver"],
@@ -78,7 +86,7 @@ fn default_requests(object: &mut Value, field: &str) {
 }
 
 fn default_request(request: &mut Value) {
-    default(request, "allocationMode", "ExactCount");
+    default_text(request, "allocationMode", "ExactCount");
     if request.text("allocationMode") == "ExactCount" {
         default(request, "count", json!(1));
     }
@@ -102,6 +110,23 @@ fn state(claim: &Value) -> String {
         states.push("pending");
     }
     states.join(",")
+}
+
+fn validate_claim(path: &Path, spec: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    devices::claim(&mut errors, &path.child("devices"), spec.at("devices"));
+    errors
+}
+
+fn validate_class(class: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let (path, spec) = (Path::new("spec"), class.at("spec"));
+    devices::selectors(&mut errors, &path.child("selectors"), spec.items("selectors"));
+    devices::configurations(&mut errors, &path.child("config"), spec.items("config"));
+    if let Some(name) = spec.some_text("extendedResourceName") {
+        names(&mut errors, &path.child("extendedResourceName"), name, labels::qualified_name(name));
+    }
+    errors
 }
 
 fn change_claim(claim: &Value, old: &Value) -> Vec<FieldError> {

@@ -56,8 +56,8 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
                 return Err(uid_mismatch(request));
             }
         }
-        let object = body::defaulted(&request.target, table, applied)?;
-        Ok(Proposal { object, uid: None, creates: request.sub.is_none(), owned: true })
+        let given = body::defaulted(&request.target, table, applied)?;
+        Ok(Proposal { given, uid: None, creates: request.sub.is_none(), owned: true })
     })
     .await
 }

@@ -8,8 +8,9 @@ use http_body_util::BodyExt;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::{ApiError, Reason};
 use pagurus_controlplane_schema::codec::{self, DecodeError, Typed};
+use pagurus_controlplane_schema::defaults;
+use pagurus_controlplane_schema::normalize::{self, Emptied};
 use pagurus_controlplane_schema::table::{Table, TypeId};
-use pagurus_controlplane_schema::{defaults, normalize};
 use serde_json::Value;
 
 use super::options::FieldValidation;
@@ -165,7 +166,7 @@ pub(super) fn object(
     bytes: &[u8],
     validation: FieldValidation,
     warnings: &Warnings,
-) -> Result<Value, ApiError> {
+) -> Result<Given, ApiError> {
     let resource = target.resource;
     let gvk = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
     let expected = Expected { table, id: resource.type_id, gvk };
@@ -193,12 +194,21 @@ pub(super) fn delete_options(
 }
 
 /// Fills in defaults of an object in the request's version and brings it into the stored form.
-pub(super) fn defaulted(target: &Target<'_>, table: &Table, mut value: Value) -> Result<Value, ApiError> {
+pub(super) fn defaulted(target: &Target<'_>, table: &Table, mut value: Value) -> Result<Given, ApiError> {
     defaults::apply(table, target.resource.type_id, &mut value);
     let mut value = target.to_storage_version(value)?;
     target.kind.strategy.default(&mut value);
-    normalize::decoded(table, target.kind.resource.type_id, &mut value);
-    Ok(value)
+    let emptied = normalize::decoded(table, target.kind.resource.type_id, &mut value);
+    Ok(Given { object: value, emptied })
+}
+
+/// What a request wants an object to be.
+#[derive(Clone)]
+pub(super) struct Given {
+    /// The object in the stored form, defaulted.
+    pub(super) object: Value,
+    /// What it was given that the stored form does not have.
+    pub(super) emptied: Vec<Emptied>,
 }
 
 /// Reads an object of any type the table has from a request: reviews, tokens, bindings, evictions.

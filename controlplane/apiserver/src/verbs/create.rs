@@ -8,7 +8,8 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
-use super::write::{admit, allow, context, invalid, own, put_reserved, unstored};
+use super::body::Given;
+use super::write::{admit, allow, context, invalid, judged, own, put_reserved, unstored};
 use super::{Request, WriteOptions, body, get, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -30,16 +31,16 @@ pub(super) async fn answer(
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "CreateOptions", false)?;
     let validation = options.validation;
-    let object = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
+    let given = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
     let request = Request::of(call, target, options);
-    let created = store(engine, &request, object, true).await?;
+    let created = store(engine, &request, given, true).await?;
     response::object(call, output, &target, 201, &created)
 }
 
 /// Creates an object of the request's version, not yet defaulted.
 pub(crate) async fn object(engine: &Engine, request: &Request<'_>, object: Value) -> Result<Value, ApiError> {
-    let object = body::defaulted(&request.target, engine.table(), object)?;
-    let created = store(engine, request, object, true).await?;
+    let given = body::defaulted(&request.target, engine.table(), object)?;
+    let created = store(engine, request, given, true).await?;
     request.target.to_request_version(created.value())
 }
 
@@ -48,9 +49,10 @@ pub(crate) async fn object(engine: &Engine, request: &Request<'_>, object: Value
 pub(super) async fn store(
     engine: &Engine,
     request: &Request<'_>,
-    mut object: Value,
+    given: Given,
     owns: bool,
 ) -> Result<Arc<Cached>, ApiError> {
+    let Given { mut object, emptied } = given;
     let (target, strategy) = (&request.target, request.target.kind.strategy);
     match_namespace(request, &mut object)?;
     let asked_revision = !metadata::text(&object, "resourceVersion").is_empty();
@@ -68,8 +70,11 @@ pub(super) async fn store(
         metadata::of(&mut object).insert("generation".to_owned(), 1.into());
     }
     normalize(engine.table(), target.kind.resource.type_id, &mut object);
-    let mut errors = metadata::validate(&object, target.kind.resource.namespaced, strategy);
-    errors.extend(strategy.validate(&object));
+    let errors = judged(engine, target, &mut object, &emptied, |object| {
+        let mut errors = metadata::validate(object, target.kind.resource.namespaced, strategy);
+        errors.extend(strategy.validate(object));
+        errors
+    });
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
     }

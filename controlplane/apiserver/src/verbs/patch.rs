@@ -73,9 +73,9 @@ async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes
         let (patched, strict) = patched(engine.table(), request, kind, live, &parsed.value, strict)?;
         tell(request, &patched, strict)?;
         match_patched(request, &patched)?;
-        let mut object = body::defaulted(&request.target, engine.table(), patched)?;
-        create::match_namespace(request, &mut object)?;
-        Ok(Proposal { object, uid: None, creates: false, owned: false })
+        let mut given = body::defaulted(&request.target, engine.table(), patched)?;
+        create::match_namespace(request, &mut given.object)?;
+        Ok(Proposal { given, uid: None, creates: false, owned: false })
     })
     .await
 }

@@ -10,7 +10,7 @@ use pagurus_controlplane_api::status::{ApiError, Reason};
 use pagurus_controlplane_schema::{check, defaults, patch};
 use serde_json::{Value, json};
 
-use super::body::{self, Expected};
+use super::body::{self, Expected, Given};
 use super::patch::Kind;
 use super::update::{Proposal, change};
 use super::{Request, WriteOptions, get, metadata, not_found};
@@ -140,7 +140,8 @@ async fn write(
         super::write::own(engine, request, Some(old), &mut object)?;
         forget_time(request, &mut object);
         let uid = Some(metadata::text(&scale, "uid").to_owned()).filter(|u| !u.is_empty());
-        Ok(Proposal { object, uid, creates: false, owned: true })
+        let given = Given { object, emptied: Vec::new() };
+        Ok(Proposal { given, uid, creates: false, owned: true })
     })
     .await?;
     Ok(scale_of(&done.object.value()))

@@ -9,7 +9,8 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
-use super::write::{admit, allow, context, invalid, own, put, put_reserved, remove, unstored};
+use super::body::Given;
+use super::write::{admit, allow, context, invalid, judged, own, put, put_reserved, remove, unstored};
 use super::{Request, WriteOptions, body, create, get, metadata, not_found};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -31,34 +32,34 @@ pub(super) async fn answer(
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "UpdateOptions", false)?;
     let validation = options.validation;
-    let object = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
+    let given = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
     let request = Request::of(call, target, options);
-    let done = replace(engine, &request, object).await?;
+    let done = replace(engine, &request, given).await?;
     response::object(call, output, &target, done.code(), &done.object)
 }
 
 /// Replaces an object of the request's version, not yet defaulted.
 pub(crate) async fn object(engine: &Engine, request: &Request<'_>, object: Value) -> Result<Value, ApiError> {
-    let object = body::defaulted(&request.target, engine.table(), object)?;
-    let done = replace(engine, request, object).await?;
+    let given = body::defaulted(&request.target, engine.table(), object)?;
+    let done = replace(engine, request, given).await?;
     request.target.to_request_version(done.object.value())
 }
 
-async fn replace(engine: &Engine, request: &Request<'_>, mut object: Value) -> Result<Done, ApiError> {
-    match_name(request, &object)?;
-    create::match_namespace(request, &mut object)?;
+async fn replace(engine: &Engine, request: &Request<'_>, mut given: Given) -> Result<Done, ApiError> {
+    match_name(request, &given.object)?;
+    create::match_namespace(request, &mut given.object)?;
     let creates = request.sub.is_none() && request.target.kind.strategy.allow_create_on_update();
-    let uid = Some(metadata::text(&object, "uid").to_owned()).filter(|u| !u.is_empty());
+    let uid = Some(metadata::text(&given.object, "uid").to_owned()).filter(|u| !u.is_empty());
     change(engine, request, |_| {
-        Ok(Proposal { object: object.clone(), uid: uid.clone(), creates, owned: false })
+        Ok(Proposal { given: given.clone(), uid: uid.clone(), creates, owned: false })
     })
     .await
 }
 
 /// What a request wants the object to be.
 pub(super) struct Proposal {
-    /// The whole object in the stored form, defaulted.
-    pub(super) object: Value,
+    /// The whole object.
+    pub(super) given: Given,
     /// The uid the stored one must have.
     pub(super) uid: Option<String>,
     /// Whether it may be created.
@@ -93,7 +94,7 @@ pub(super) async fn change(
             if !proposal.creates {
                 return Err(request.not_found());
             }
-            let created = create::store(engine, request, proposal.object, !proposal.owned).await?;
+            let created = create::store(engine, request, proposal.given, !proposal.owned).await?;
             return Ok(Done { object: created, created: true });
         };
         let old = current.value();
@@ -114,7 +115,7 @@ async fn attempt(
     proposal: Proposal,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
     let (target, strategy) = (&request.target, request.target.kind.strategy);
-    let Proposal { mut object, uid, owned, .. } = proposal;
+    let Proposal { given: Given { mut object, emptied }, uid, owned, .. } = proposal;
     if let Some(uid) = uid.filter(|uid| *uid != current.uid) {
         let why =
             format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current.uid);
@@ -128,7 +129,7 @@ async fn attempt(
     check_revision(request, current, &object)?;
     prepare(request, &mut object, old);
     normalize(engine.table(), target.kind.resource.type_id, &mut object);
-    let errors = errors(request, &object, old);
+    let errors = judged(engine, target, &mut object, &emptied, |object| errors(request, object, old));
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
     }

@@ -7,6 +7,7 @@ use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_api::time;
 use pagurus_controlplane_schema::fields::{self, Set, Writer};
+use pagurus_controlplane_schema::normalize::{Emptied, normalize};
 use pagurus_controlplane_store::{Store, Txn};
 use serde_json::Value;
 
@@ -30,6 +31,22 @@ pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
 pub(super) fn invalid(target: &Target<'_>, object: &Value, errors: Vec<FieldError>) -> ApiError {
     let resource = target.kind.resource;
     ApiError::invalid(&resource.group, &resource.kind, metadata::text(object, "name"), errors)
+}
+
+/// Judges an object with the empty lists and maps that it was given, which the stored form does not have.
+pub(super) fn judged(
+    engine: &Engine,
+    target: &Target<'_>,
+    object: &mut Value,
+    emptied: &[Emptied],
+    judge: impl FnOnce(&Value) -> Vec<FieldError>,
+) -> Vec<FieldError> {
+    emptied.iter().for_each(|emptied| emptied.put_back(object));
+    let errors = judge(object);
+    if !emptied.is_empty() {
+        normalize(engine.table(), target.kind.resource.type_id, object);
+    }
+    errors
 }
 
 /// The changing half of admission.

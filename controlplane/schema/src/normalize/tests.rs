@@ -84,3 +84,27 @@ proptest! {
         prop_assert_eq!(twice, once);
     }
 }
+
+#[test]
+fn what_was_given_empty_is_known_and_can_be_put_back() {
+    let table = Table::builtin();
+    let id = table.kind_type("apps", "v1", "Deployment").unwrap();
+    let given = json!({"metadata": {"name": "x", "labels": {}, "annotations": {"a/b": ""}}, "spec": {"selector": {}, "template": {
+        "metadata": {"labels": {}}, "spec": {"containers": [{"name": "c"}, {"name": "d", "env": []}], "nodeSelector": {"k": "v"}}}}});
+    let mut object = given.clone();
+    let emptied = super::decoded(table, id, &mut object);
+    let mut normal = given.clone();
+    normalize(table, id, &mut normal);
+    assert_eq!(object, normal);
+    assert_eq!(emptied.len(), 3, "{emptied:?}");
+    emptied.iter().for_each(|one| one.put_back(&mut object));
+    assert_eq!(object["metadata"]["labels"], json!({}));
+    assert_eq!(object["spec"]["template"]["metadata"]["labels"], json!({}));
+    assert_eq!(object["spec"]["template"]["spec"]["containers"][1]["env"], json!([]));
+    normalize(table, id, &mut object);
+    assert_eq!(object, normal);
+    // What has gone meanwhile, or is there, is left.
+    let mut other = json!({"metadata": {"labels": {"a": "b"}}});
+    emptied.iter().for_each(|one| one.put_back(&mut other));
+    assert_eq!(other, json!({"metadata": {"labels": {"a": "b"}}}));
+}
