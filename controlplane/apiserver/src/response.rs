@@ -14,6 +14,7 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYP
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::codec;
+use pagurus_controlplane_schema::table::Table;
 use serde_json::Value;
 
 use crate::cache::Cached;
@@ -21,7 +22,7 @@ use crate::engine::Target;
 use crate::request::{Body, Call, full_body};
 
 pub use accept::{Format, Include, Output, Shape};
-pub use shape::{ListMeta, event, event_bytes, list_value, status_event, view};
+pub use shape::{ListMeta, event, event_bytes, line, list_value, status_event, view};
 pub use stream::streamed;
 pub(crate) use stream::{Selection, list_body};
 
@@ -46,8 +47,8 @@ pub fn finish(call: &Call, answer: Result<Response<Body>, ApiError>) -> Response
 
 /// Any document, in the format of the output but in no other shape than its own.
 pub fn value(call: &Call, output: &Output, code: u16, value: &Value) -> Response<Body> {
-    let bytes = encode(output, value);
-    whole(&call.headers, output.content_type(), code, bytes)
+    let (content_type, bytes) = encode(output, value);
+    whole(&call.headers, content_type, code, bytes)
 }
 
 /// A stored object in the output's format and shape. `object` is in the storage version.
@@ -58,17 +59,21 @@ pub fn object(
     code: u16,
     object: &Arc<Cached>,
 ) -> Result<Response<Body>, ApiError> {
-    let bytes = if output.is_plain() && target.is_storage_version() {
-        object.bytes.clone()
+    let (content_type, bytes) = if output.is_plain() && target.is_storage_version() {
+        (output.content_type(), object.bytes.clone())
     } else {
         encode(output, &view(output, target, object)?)
     };
-    Ok(whole(&call.headers, output.content_type(), code, bytes))
+    Ok(whole(&call.headers, content_type, code, bytes))
 }
 
-/// A document's bytes in the output's format.
-pub fn encode(output: &Output, value: &Value) -> Bytes {
-    match output.format {
+/// A document's bytes in the output's format, and what they are: documents that have no message in protobuf are JSON.
+pub fn encode(output: &Output, value: &Value) -> (&'static str, Bytes) {
+    let bytes: Bytes = match output.format {
+        Format::Protobuf => match codec::protobuf::document(Table::builtin(), value) {
+            Some(bytes) => bytes.into(),
+            None => return encode(&Output { format: Format::Json, ..*output }, value),
+        },
         Format::Yaml => codec::yaml::encode(value).into(),
         Format::Json if output.pretty => {
             // Encoding a JSON value into memory cannot fail.
@@ -77,7 +82,8 @@ pub fn encode(output: &Output, value: &Value) -> Bytes {
             bytes.into()
         }
         Format::Json => codec::json::encode(value).into(),
-    }
+    };
+    (output.content_type(), bytes)
 }
 
 /// An answer whose bytes are all there.

@@ -8,6 +8,7 @@ use crate::request::Call;
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 const ACCEPTED: [&str; 3] = [JSON, YAML, PROTOBUF];
 
 /// A format of bytes.
@@ -17,6 +18,8 @@ pub enum Format {
     Json,
     /// YAML.
     Yaml,
+    /// Kubernetes' protobuf.
+    Protobuf,
 }
 
 /// How much of the object a table's rows carry.
@@ -72,20 +75,16 @@ impl Output {
         if !clauses.iter().any(|c| ACCEPTED.iter().any(|have| matches(c.media, have))) {
             return Err(nothing_fits());
         }
-        let mut protobuf = false;
         for clause in &clauses {
-            if matches(clause.media, JSON) || matches(clause.media, YAML) {
-                let format = if matches(clause.media, JSON) { Format::Json } else { Format::Yaml };
-                if let Some(shape) = shape(clause) {
+            let Some(format) = format(clause.media) else { continue };
+            match shape(clause) {
+                // Tables have no message.
+                Some(Shape::Table(..)) if format == Format::Protobuf => {}
+                Some(shape) => {
                     return Self { format, shape, pretty: pretty(call, clause) }.with_include(call);
                 }
-            } else if clause.media == PROTOBUF {
-                protobuf = true;
+                None => {}
             }
-        }
-        if protobuf {
-            let message = format!("{PROTOBUF} is not served yet, accept {JSON} or {YAML} beside it");
-            return Err(ApiError::new(406, Reason::NotAcceptable, message));
         }
         Err(ApiError::not_acceptable(&ACCEPTED))
     }
@@ -94,10 +93,9 @@ impl Output {
     pub fn for_errors(call: &Call) -> Self {
         let header = accept(call);
         let clauses = clauses(&header);
-        let clause = clauses.iter().find(|c| matches(c.media, JSON) || matches(c.media, YAML));
-        let yaml = clause.is_some_and(|c| !matches(c.media, JSON));
-        let pretty = clause.is_some_and(|c| pretty(call, c));
-        Self { format: if yaml { Format::Yaml } else { Format::Json }, shape: Shape::Object, pretty }
+        let asked = clauses.iter().find_map(|c| format(c.media).map(|format| (format, pretty(call, c))));
+        let (format, pretty) = asked.unwrap_or((Format::Json, false));
+        Self { format, shape: Shape::Object, pretty }
     }
 
     /// Whether stored bytes can be sent as they are.
@@ -110,6 +108,15 @@ impl Output {
         match self.format {
             Format::Json => JSON,
             Format::Yaml => YAML,
+            Format::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// The `Content-Type` of a watch.
+    pub fn stream_type(&self) -> &'static str {
+        match self.format {
+            Format::Json | Format::Yaml => JSON,
+            Format::Protobuf => PROTOBUF_STREAM,
         }
     }
 
@@ -174,6 +181,12 @@ fn matches(asked: &str, have: &str) -> bool {
         "*/*" | "*" | "application/*" => have == JSON,
         _ => asked.eq_ignore_ascii_case(have),
     }
+}
+
+/// The format that a media type means.
+fn format(media: &str) -> Option<Format> {
+    let formats = [(JSON, Format::Json), (YAML, Format::Yaml), (PROTOBUF, Format::Protobuf)];
+    formats.into_iter().find(|(have, _)| matches(media, have)).map(|(_, format)| format)
 }
 
 /// The shape that a clause asks for; `None` if there is no such one.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use pagurus_controlplane_api::status::{ApiError, Reason};
 use pagurus_controlplane_api::time;
+use pagurus_controlplane_schema::codec;
 use serde_json::{Value, json};
 
 use super::accept::{Format, Include, Output, Shape};
@@ -128,13 +129,21 @@ pub fn event(
         Shape::MetadataList(version) => metadata(target, version, object.value()),
         _ => view(&Output { format: Format::Json, ..*output }, target, object)?,
     };
-    let line = json!({"type": kind.as_str(), "object": object});
-    Ok(format!("{line}\n").into())
+    Ok(line(output, kind.as_str(), &object))
 }
 
 /// The line that ends a watch with an error.
-pub fn status_event(error: &ApiError) -> Bytes {
-    let line = json!({"type": "ERROR", "object": error.to_status()});
+pub fn status_event(output: &Output, error: &ApiError) -> Bytes {
+    line(output, "ERROR", &error.to_status())
+}
+
+/// A line of a watch, or a frame of one in protobuf, of this type about this document.
+pub fn line(output: &Output, kind: &str, object: &Value) -> Bytes {
+    if output.format == Format::Protobuf {
+        let (_, document) = super::encode(output, object);
+        return codec::protobuf::frame(kind, &document).into();
+    }
+    let line = json!({"type": kind, "object": object});
     format!("{line}\n").into()
 }
 
@@ -162,7 +171,7 @@ fn joined(kind: ChangeKind, object: &Bytes) -> Bytes {
 fn form(output: &Output, target: &Target<'_>, first: bool) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
-    (output.shape, first).hash(&mut hasher);
+    (output.format, output.shape, first).hash(&mut hasher);
     (&*target.resource.group, &*target.resource.version).hash(&mut hasher);
     hasher.finish().max(1)
 }

@@ -67,12 +67,15 @@ pub(crate) fn list_body(
     response
 }
 
-/// An answer whose body is a stream of lines.
-pub fn streamed(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+/// An answer whose body is a stream of lines of this type.
+pub fn streamed(
+    content_type: &'static str,
+    lines: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
     use futures::StreamExt;
     let frames = lines.map(|bytes| Ok::<_, BoxError>(http_body::Frame::data(bytes)));
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    headers(response.headers_mut(), "application/json", false);
+    headers(response.headers_mut(), content_type, false);
     response
 }
 

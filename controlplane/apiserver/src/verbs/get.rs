@@ -6,6 +6,7 @@ use http::Response;
 use pagurus_controlplane_api::status::ApiError;
 use serde_json::Value;
 
+use super::list::{self, Page};
 use super::not_found;
 use crate::cache::Cached;
 use crate::engine::Target;
@@ -19,10 +20,12 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let name = call.info.name.as_deref().unwrap_or_default();
     let namespace = call.info.namespace.as_deref().filter(|_| target.resource.namespaced);
-    // "0" allows any state, however old; everything else means the newest.
     let found = match call.query.get("resourceVersion") {
+        // Any state, however old.
         Some("0") => target.kind.cache.get(namespace, name),
-        _ => newest(target, namespace, name).await?,
+        None | Some("") => newest(target, namespace, name).await?,
+        // That or a later one, or with `resourceVersionMatch=Exact`, which kube-apiserver has for lists only, exactly that one.
+        Some(_) => list::snapshot(target, &Page::read(call)?).await?.get(namespace, name).cloned(),
     };
     let found = found.ok_or_else(|| not_found(target, name))?;
     response::object(call, output, target, 200, &found)

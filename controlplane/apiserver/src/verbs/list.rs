@@ -147,7 +147,8 @@ fn check_options(call: &Call) -> Result<(), ApiError> {
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors)) }
 }
 
-async fn snapshot(target: &Target<'_>, page: &Page) -> Result<Snapshot, CacheError> {
+/// What there is at the revision that is asked for.
+pub(super) async fn snapshot(target: &Target<'_>, page: &Page) -> Result<Snapshot, CacheError> {
     let cache = &target.kind.cache;
     match page.revision {
         Wanted::Newest => cache.current().await,

@@ -57,7 +57,10 @@ pub(super) async fn answer(
         Err(CacheError::Gone { asked }) => {
             let error =
                 ApiError::expired(format!("too old resource version: {asked} ({})", cache.revision()));
-            return Ok(response::streamed(stream::iter([response::status_event(&error)])));
+            return Ok(response::streamed(
+                output.stream_type(),
+                stream::iter([response::status_event(output, &error)]),
+            ));
         }
         Err(error) => return Err(error.into()),
     };
@@ -82,10 +85,13 @@ pub(super) async fn answer(
         cancel: engine.cancelled(),
         ended: false,
     };
-    Ok(response::streamed(stream::unfold(lines, |mut lines| async move {
-        let line = lines.next().await?;
-        Some((line, lines))
-    })))
+    Ok(response::streamed(
+        output.stream_type(),
+        stream::unfold(lines, |mut lines| async move {
+            let line = lines.next().await?;
+            Some((line, lines))
+        }),
+    ))
 }
 
 /// What the query says of the watch.
@@ -203,7 +209,7 @@ impl Lines {
             match response::event(&self.output, &target, object, ChangeKind::Added, first) {
                 Ok(line) => out.extend_from_slice(&line),
                 Err(error) => {
-                    out.extend_from_slice(&response::status_event(&error));
+                    out.extend_from_slice(&response::status_event(&self.output, &error));
                     self.ended = true;
                     break;
                 }
@@ -253,7 +259,7 @@ impl Lines {
             match response::event_bytes(&self.output, &target, change, kind, first) {
                 Ok(line) => self.ready.push_back(line),
                 Err(error) => {
-                    self.ready.push_back(response::status_event(&error));
+                    self.ready.push_back(response::status_event(&self.output, &error));
                     self.ended = true;
                 }
             }
@@ -268,7 +274,7 @@ impl Lines {
                 self.marked,
                 self.kind.cache.revision()
             ));
-            self.ready.push_back(response::status_event(&error));
+            self.ready.push_back(response::status_event(&self.output, &error));
         }
         self.ended = true;
     }
@@ -313,8 +319,7 @@ impl Lines {
                 })
             }
         };
-        let line = json!({"type": "BOOKMARK", "object": object});
-        format!("{line}\n").into()
+        response::line(&self.output, "BOOKMARK", &object)
     }
 }
 

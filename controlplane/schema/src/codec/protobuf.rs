@@ -1,8 +1,11 @@
 //! Kubernetes' protobuf: an envelope (`k8s\0` and a `runtime.Unknown` that names the kind) around a message of the type table's tags.
 
 mod decode;
+mod document;
 mod encode;
 mod wire;
+
+pub use document::{document, frame};
 
 use super::{DecodeError, Typed};
 use crate::normalize;
@@ -84,14 +87,18 @@ pub fn decode_as(table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, Decod
 /// Encodes an object of a type, in its envelope.
 pub fn encode(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+    seal(text("apiVersion"), text("kind"), &encode::message(table, id, value))
+}
+
+/// Puts a message into its envelope.
+fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut type_meta = Vec::new();
-    wire::put_bytes(&mut type_meta, TYPE_META_API_VERSION, text("apiVersion").as_bytes());
-    wire::put_bytes(&mut type_meta, TYPE_META_KIND, text("kind").as_bytes());
-    let raw = encode::message(table, id, value);
+    wire::put_bytes(&mut type_meta, TYPE_META_API_VERSION, api_version.as_bytes());
+    wire::put_bytes(&mut type_meta, TYPE_META_KIND, kind.as_bytes());
     let mut document = Vec::with_capacity(raw.len() + type_meta.len() + 24);
     document.extend_from_slice(MAGIC);
     wire::put_bytes(&mut document, UNKNOWN_TYPE_META, &type_meta);
-    wire::put_bytes(&mut document, UNKNOWN_RAW, &raw);
+    wire::put_bytes(&mut document, UNKNOWN_RAW, raw);
     wire::put_bytes(&mut document, UNKNOWN_CONTENT_ENCODING, b"");
     wire::put_bytes(&mut document, UNKNOWN_CONTENT_TYPE, b"");
     document

@@ -1,9 +1,11 @@
 //! Getting and listing: selectors, pages, revisions, formats and shapes.
 
 use flate2::read::GzDecoder;
+use pagurus_controlplane_schema::codec;
+use pagurus_controlplane_schema::table::Table;
 use serde_json::{Value, json};
 
-use super::{CONFIG_MAPS, Fixture, fixture};
+use super::{Answer, CONFIG_MAPS, Fixture, fixture};
 
 /// Five ConfigMaps c0 to c4, alternately labelled a and b.
 async fn five() -> Fixture {
@@ -134,6 +136,61 @@ async fn formats() {
     f.with("GET", &one, &[("accept", "application/json;as=Table;g=meta.k8s.io;v=v2")], "")
         .await
         .error(406, "NotAcceptable");
+}
+
+#[tokio::test]
+async fn revisions_of_one() {
+    let f = fixture().await;
+    let first = f.config_map("c", json!({"k": "old"})).await.revision();
+    let one = format!("{CONFIG_MAPS}/c");
+    let second = f.merge(&one, json!({"metadata": {"labels": {"k": "new"}}})).await.expect(200).revision();
+    f.delete(&one, Value::Null).await.expect(200);
+    let at =
+        |revision: u64, rule: &str| format!("{one}?resourceVersion={revision}&resourceVersionMatch={rule}");
+    for (revision, data) in [(first, "old"), (second, "new")] {
+        let found = f.get(&at(revision, "Exact")).await.expect(200);
+        assert_eq!((&found.body["metadata"]["labels"]["k"], found.revision()), (&json!(data), revision));
+    }
+    for address in [one.clone(), at(first, "NotOlderThan"), format!("{one}?resourceVersion={first}")] {
+        f.get(&address).await.error(404, "NotFound");
+    }
+    f.get(&at(first - 1, "Exact")).await.error(404, "NotFound");
+    f.get(&format!("{one}?resourceVersion=abc")).await.error(400, "BadRequest");
+    assert!(
+        f.get(&format!("{one}?resourceVersion=99999"))
+            .await
+            .error(504, "Timeout")
+            .contains("Too large resource version")
+    );
+    f.get(&format!("{one}?resourceVersionMatch=Exact&resourceVersion=")).await.error(404, "NotFound");
+}
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+#[tokio::test]
+async fn protobuf() {
+    let f = five().await;
+    let one = format!("{CONFIG_MAPS}/c0");
+    let ask = async |address: &str, accept: &str| f.with("GET", address, &[("accept", accept)], "").await;
+    let kind = |answer: &Answer| codec::protobuf::envelope(&answer.bytes).unwrap().kind;
+    let plain = f.get(&one).await.expect(200).body;
+    let table = Table::builtin();
+    let id = table.kind_type("", "v1", "ConfigMap").unwrap();
+    // As client-go asks, by default and when it takes nothing else.
+    for accept in [PROTOBUF, "application/vnd.kubernetes.protobuf,application/json"] {
+        let answer = ask(&one, accept).await.expect(200);
+        assert_eq!(answer.headers["content-type"], PROTOBUF);
+        assert_eq!(codec::protobuf::decode_as(table, id, &answer.bytes).unwrap().value, plain);
+    }
+    assert_eq!(kind(&ask(CONFIG_MAPS, PROTOBUF).await.expect(200)), "ConfigMapList");
+    assert_eq!(kind(&ask(&format!("{CONFIG_MAPS}/none"), PROTOBUF).await.expect(404)), "Status");
+    let metadata = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    assert_eq!(kind(&ask(CONFIG_MAPS, &metadata).await.expect(200)), "PartialObjectMetadataList");
+    // Tables have no message.
+    let tables = format!("{PROTOBUF};as=Table;g=meta.k8s.io;v=v1");
+    assert_eq!(ask(CONFIG_MAPS, &tables).await.code, 406);
+    let either = format!("{tables},application/json;as=Table;g=meta.k8s.io;v=v1");
+    assert_eq!(ask(CONFIG_MAPS, &either).await.expect(200).body["kind"], "Table");
 }
 
 #[tokio::test]

@@ -174,3 +174,29 @@ async fn tables_tell_their_columns_once() {
         (&json!("Table"), &json!("c"))
     );
 }
+
+/// Each frame has its length before it, and the object in its envelope inside.
+#[tokio::test]
+async fn frames_in_protobuf() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let f = fixture().await;
+    f.config_map("a", json!({"k": "v"})).await;
+    let headers = [("accept", "application/vnd.kubernetes.protobuf")];
+    let address = format!(
+        "{CONFIG_MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    );
+    let response = f.ask("GET", &address, &headers, empty_body()).await;
+    assert_eq!(response.headers()["content-type"], format!("{PROTOBUF};stream=watch"));
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let (mut rest, mut kinds) = (&bytes[..], Vec::new());
+    while let Some((length, more)) = rest.split_first_chunk::<4>() {
+        let (event, more) = more.split_at(u32::from_be_bytes(*length) as usize);
+        // `WatchEvent`: a text in field 1, then field 2.
+        assert_eq!(event[0], 1 << 3 | 2);
+        kinds.push(String::from_utf8_lossy(&event[2..2 + usize::from(event[1])]).into_owned());
+        assert!(event.windows(4).any(|four| four == b"k8s\0"));
+        rest = more;
+    }
+    assert!(rest.is_empty());
+    assert_eq!(kinds[..2], ["ADDED", "BOOKMARK"], "{kinds:?}");
+}

@@ -1,6 +1,6 @@
 //! Documents there and back, and what is none.
 
-use super::{decode_as, encode, envelope};
+use super::{decode_as, document, encode, envelope, frame, wire};
 use crate::normalize;
 use crate::table::{Table, TypeId};
 use proptest::prelude::*;
@@ -40,6 +40,59 @@ fn objects_there_and_back() {
         let back = decode_as(Table::builtin(), id(name), &bytes).expect("decodes");
         assert_eq!(back.value, value, "{name}");
     }
+}
+
+#[test]
+fn documents_are_encoded_by_their_kind() {
+    let table = Table::builtin();
+    let metadata = json!({"name": "c", "labels": {"a": "b"}});
+    let map = json!({"metadata": metadata, "data": {"k": "v"}});
+    for (kind, api_version, item, of) in [
+        ("ConfigMapList", "v1", map.clone(), "io.k8s.api.core.v1.ConfigMap"),
+        (
+            "PartialObjectMetadataList",
+            "meta.k8s.io/v1",
+            json!({"metadata": metadata}),
+            "io.k8s.api.core.v1.ConfigMap",
+        ),
+    ] {
+        let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {"resourceVersion": "7", "continue": "x"}, "items": [item, item]});
+        let bytes = document(table, &list).expect("a kind of the table");
+        let envelope = envelope(&bytes).expect("an envelope");
+        assert_eq!((envelope.kind.as_str(), envelope.api_version.as_str()), (kind, api_version));
+        let fields: Vec<_> = wire::fields(envelope.raw).collect::<Result<_, _>>().expect("fields");
+        assert_eq!(fields.iter().map(|field| field.tag).collect::<Vec<_>>(), [1, 2, 2]);
+        for field in &fields[1..] {
+            let whole = super::seal("", "", field.bytes().expect("bytes"));
+            let mut expected = item.clone();
+            normalize(table, id(of), &mut expected);
+            assert_eq!(decode_as(table, id(of), &whole).expect("decodes").value, expected);
+        }
+    }
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404, "reason": "NotFound"});
+    let back = decode_as(
+        table,
+        id("io.k8s.apimachinery.pkg.apis.meta.v1.Status"),
+        &document(table, &status).expect("a status"),
+    );
+    assert_eq!(back.expect("decodes").value, status);
+    assert_eq!(document(table, &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1"})), None);
+    assert_eq!(
+        document(table, &json!({"kind": "Widget", "apiVersion": "example.org/v1", "items": []})),
+        None
+    );
+}
+
+#[test]
+fn frames_have_their_length_before_them() {
+    let bytes = frame("ADDED", b"document");
+    let (length, event) = bytes.split_first_chunk::<4>().expect("a length");
+    assert_eq!(u32::from_be_bytes(*length) as usize, event.len());
+    let fields: Vec<_> = wire::fields(event).collect::<Result<_, _>>().expect("fields");
+    assert_eq!((fields[0].tag, fields[0].text().expect("text")), (1, "ADDED"));
+    let raw: Vec<_> =
+        wire::fields(fields[1].bytes().expect("bytes")).collect::<Result<_, _>>().expect("fields");
+    assert_eq!((raw[0].tag, raw[0].bytes().expect("bytes")), (1, &b"document"[..]));
 }
 
 #[test]
