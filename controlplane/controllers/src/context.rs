@@ -1,6 +1,7 @@
 //! What controllers are started with, and the loop that owns their tasks.
 
 use std::future::Future;
+use std::time::Duration;
 
 use anyhow::bail;
 use futures::FutureExt;
@@ -20,6 +21,9 @@ use crate::{ClientFor, ControllersConfig};
 
 /// The client name of the shared informers.
 pub const SHARED: &str = "kube-controller-manager";
+
+/// So long after the last one of them ended the other tasks are not waited for any more.
+const LAST_WORK: Duration = Duration::from_secs(3);
 
 /// Who a controller is to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,12 +119,42 @@ impl Context {
         };
         let asked = self.cancel.is_cancelled();
         self.cancel.cancel();
-        while tasks.join_next().await.is_some() {}
+        // Whoever works ends what it does. Who still waits for its first lists, which nobody reads any more, has begun nothing.
+        while let Ok(Some(_)) = tokio::time::timeout(LAST_WORK, tasks.join_next()).await {}
+        tasks.shutdown().await;
         match ended {
             _ if asked => Ok(()),
             None => Ok(()),
             Some(Ok(name)) => bail!("controller {name} ended by itself"),
             Some(Err(error)) => bail!("a controller failed: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API server that is never there must not keep controllers from ending.
+    #[tokio::test(start_paused = true)]
+    async fn controllers_that_wait_for_their_lists_end() {
+        let silent = tower::service_fn(|_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
+        });
+        let client = Client::new(silent, "default");
+        let cancel = CancellationToken::new();
+        let context =
+            Context::new(Arc::new(move |_| client.clone()), ControllersConfig::default(), cancel.clone());
+        let pods = context.informers.all::<Pod>();
+        let waiting = async move { pods.wait_synced().await }.boxed();
+        cancel.cancel();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(60), context.run(vec![("waiting", waiting)])).await;
+        assert!(ended.expect("it ends").is_ok());
     }
 }
