@@ -1,5 +1,6 @@
-//! `cargo xtask fixtures DIR`: every wire fixture below DIR (`group.version.kind.{json,yaml,pb}`) must decode through our
-//! codecs without a strict objection, survive the round trip through its type, and encode back equal as data.
+//! `cargo xtask fixtures DIR`: every wire fixture below DIR (`group.version.kind.{json,yaml,pb,cbor}`) must decode through our
+//! codecs without a strict objection, survive the round trip through its type, and encode back equal as data. Where DIR has no
+//! CBOR, the JSON fixtures must survive the way through it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let (name, format) = match file.extension().and_then(|e| e.to_str()) {
             Some("json") => ("JSON", Format::Json),
             Some("yaml") => ("YAML", Format::Yaml),
+            Some("cbor") => ("CBOR", Format::Cbor),
             Some("pb") => {
                 let count = counts.entry("protobuf").or_default();
                 count.0 += 1;
@@ -45,6 +47,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             println!("FAIL {}: {error:#}", file.display());
         }
     }
+    if !counts.contains_key("CBOR") {
+        through_cbor(&files, &mut counts);
+    }
     for (name, (all, failed)) in &counts {
         println!("{name}: {} passed, {failed} failed", all - failed);
     }
@@ -52,6 +57,19 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(!counts.is_empty(), "no fixtures below {}", options.dir.display());
     anyhow::ensure!(failed == 0, "{failed} fixtures failed");
     Ok(())
+}
+
+/// Where there is no CBOR to read, what is written of the JSON fixtures must say the same.
+fn through_cbor(files: &[PathBuf], counts: &mut BTreeMap<&str, (usize, usize)>) {
+    let is_json = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "json");
+    for file in files.iter().filter(is_json) {
+        let count = counts.entry("CBOR made of JSON").or_default();
+        count.0 += 1;
+        if let Err(error) = check_through_cbor(file) {
+            count.1 += 1;
+            println!("FAIL {} through CBOR: {error:#}", file.display());
+        }
+    }
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
@@ -67,16 +85,26 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 }
 
 fn check(file: &Path, format: Format) -> anyhow::Result<()> {
+    check_bytes(&std::fs::read(file)?, format)
+}
+
+fn check_through_cbor(file: &Path) -> anyhow::Result<()> {
+    let plain = decode_plain(&std::fs::read(file)?, Format::Json)?;
+    let bytes = codec::cbor::document(Table::builtin(), &plain);
+    same(&plain, &decode_plain(&bytes, Format::Cbor)?, "in CBOR")?;
+    check_bytes(&bytes, Format::Cbor)
+}
+
+fn check_bytes(bytes: &[u8], format: Format) -> anyhow::Result<()> {
     let table = Table::builtin();
-    let bytes = std::fs::read(file)?;
-    let plain = decode_plain(&bytes, format)?;
+    let plain = decode_plain(bytes, format)?;
     let (api_version, kind) =
         (plain["apiVersion"].as_str().context("no apiVersion")?, plain["kind"].as_str().context("no kind")?);
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let id = table
         .kind_type(group, version, kind)
         .with_context(|| format!("{api_version} {kind} is not in the table"))?;
-    let typed = codec::decode_as(table, id, format, &bytes)?;
+    let typed = codec::decode_as(table, id, format, bytes)?;
     anyhow::ensure!(typed.strict.is_empty(), "{}", typed.strict.join(", "));
     let mut value = typed.value;
     normalize(table, id, &mut value);
@@ -84,6 +112,7 @@ fn check(file: &Path, format: Format) -> anyhow::Result<()> {
     let encoded = match format {
         Format::Json => codec::json::encode(&value),
         Format::Yaml => codec::yaml::encode(&value),
+        Format::Cbor => codec::cbor::encode(table, id, &value),
     };
     same(&plain, &decode_plain(&encoded, format)?, "after encoding")
 }
@@ -118,6 +147,7 @@ fn decode_plain(bytes: &[u8], format: Format) -> anyhow::Result<Value> {
     let decoded = match format {
         Format::Json => codec::json::decode(bytes)?,
         Format::Yaml => codec::yaml::decode(bytes)?,
+        Format::Cbor => codec::cbor::decode(bytes)?,
     };
     anyhow::ensure!(
         decoded.duplicate_fields.is_empty(),

@@ -1,5 +1,6 @@
 //! Wire formats: bytes to values and back. It must not know what is done with the values.
 
+pub mod cbor;
 pub mod json;
 pub mod protobuf;
 mod syntax;
@@ -17,6 +18,8 @@ pub enum Format {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/cbor`
+    Cbor,
 }
 
 /// A decoded document.
@@ -53,6 +56,7 @@ pub fn decode_as(table: &Table, id: TypeId, format: Format, bytes: &[u8]) -> Res
     match format {
         Format::Json => json::decode_as(table, id, bytes),
         Format::Yaml => yaml::decode_as(table, id, bytes),
+        Format::Cbor => cbor::decode_as(table, id, bytes),
     }
 }
 
