@@ -160,9 +160,9 @@ impl Bootstrap {
 
     async fn put_right(&self, wanted: &Value) -> Result<(), ApiError> {
         let kind = GroupVersionKind::of(wanted).map_err(ApiError::internal)?;
-        let table = self.engine.table();
-        let resource =
-            table.kind(&kind.group, &kind.version, &kind.kind).ok_or_else(ApiError::no_such_resource)?;
+        let registry = self.engine.registry();
+        let served = registry.of_kind(&kind.group, &kind.version, &kind.kind);
+        let resource = &served.ok_or_else(ApiError::no_such_resource)?.resource;
         let gvr = GroupVersionResource::new(&*resource.group, &*resource.version, &*resource.plural);
         let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));

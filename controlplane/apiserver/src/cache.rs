@@ -15,13 +15,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use pagurus_controlplane_api::key::ObjectKey;
-use pagurus_controlplane_schema::table::Resource;
 use pagurus_controlplane_store::{Revision, Store};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::strategy::Strategy;
+use crate::registry::Rules;
 
 pub use cached::{Cached, stored_bytes};
 use ring::Ring;
@@ -66,8 +65,8 @@ pub enum CacheError {
 
 /// The cache of one resource.
 pub struct Cache {
-    resource: &'static Resource,
-    strategy: &'static dyn Strategy,
+    /// What objects are indexed by.
+    rules: ArcSwap<Rules>,
     prefix: String,
     store: Arc<dyn Store>,
     snapshot: ArcSwap<Snapshot>,
@@ -82,15 +81,13 @@ pub struct Cache {
 impl Cache {
     /// A cache of the objects below `prefix`, loaded, and the task that keeps it up to date, for the caller to run.
     pub async fn start(
-        resource: &'static Resource,
-        strategy: &'static dyn Strategy,
+        rules: Rules,
         prefix: String,
         store: Arc<dyn Store>,
         cancel: CancellationToken,
     ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send + use<>), CacheError> {
         let cache = Arc::new(Self {
-            resource,
-            strategy,
+            rules: ArcSwap::from_pointee(rules),
             prefix,
             store,
             snapshot: ArcSwap::default(),
@@ -104,9 +101,19 @@ impl Cache {
         Ok((cache, feed))
     }
 
-    /// The resource, in its storage version.
-    pub fn resource(&self) -> &'static Resource {
-        self.resource
+    /// Indexes objects by other rules from now on, those that are there too: the definition of a custom resource was changed.
+    pub fn follow(&self, rules: Rules) {
+        // The lock keeps changes from coming between.
+        let ring = self.ring.write();
+        let same = self.rules.load().selectable_fields() == rules.selectable_fields();
+        if !same {
+            let old = self.snapshot.load();
+            let again = |object: &Arc<Cached>| Arc::new(object.indexed_by(&*rules));
+            let objects = old.objects.iter().map(|(key, object)| (key.clone(), again(object))).collect();
+            self.snapshot.store(Arc::new(Snapshot { revision: old.revision, objects }));
+        }
+        self.rules.store(Arc::new(rules));
+        drop(ring);
     }
 
     /// The store key of an object.

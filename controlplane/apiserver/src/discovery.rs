@@ -1,17 +1,17 @@
-//! Which groups, versions and resources there are, in the form the client asks for. The documents are the schema's.
+//! Which groups, versions and resources there are, in the form the client asks for. The documents are the schema's, and the parts
+//! of each group are kept with the group.
 
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pagurus_controlplane_schema::discovery;
-use pagurus_controlplane_schema::table::Table;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 
+use crate::engine::{Engine, Registry};
 use crate::reply;
 use crate::request::{Body, Call};
 
@@ -20,13 +20,13 @@ const AGGREGATED_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=AP
 /// The discovery documents, made on first use.
 #[derive(Debug)]
 pub struct Discovery {
-    table: &'static Table,
+    engine: Weak<Engine>,
     address: String,
-    aggregated: [OnceLock<Document>; 2],
-    plain: Mutex<HashMap<String, Bytes>>,
+    /// Aggregated discovery of `/api` and `/apis`, and of which registry they are.
+    aggregated: Mutex<[Option<(u64, Document)>; 2]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Document {
     bytes: Bytes,
     tag: HeaderValue,
@@ -40,28 +40,38 @@ enum Form {
 }
 
 impl Discovery {
-    /// Discovery of everything in the table, on a server that clients reach at `address`.
-    pub fn new(table: &'static Table, address: String) -> Self {
-        Self { table, address, aggregated: Default::default(), plain: Mutex::default() }
+    /// Discovery of everything an engine serves, on a server that clients reach at `address`.
+    pub fn new(engine: &Arc<Engine>, address: String) -> Self {
+        Self { engine: Arc::downgrade(engine), address, aggregated: Mutex::default() }
     }
 
     /// Answers a path if there is such a group or version.
     pub fn serve(&self, call: &Call) -> Option<Response<Body>> {
+        let registry = self.engine.upgrade()?.registry();
         let parts: Vec<&str> = call.info.path.trim_matches('/').split('/').collect();
-        let form = form(&call.headers);
+        let aggregated = form(&call.headers) == Form::Aggregated;
+        let list = |group: &str, version: &str| {
+            Some(plain(registry.group(group)?.version(version)?.resource_list(group)))
+        };
         match parts.as_slice() {
-            ["api"] | ["apis"] if form == Form::Aggregated => {
-                Some(self.aggregated(parts == ["api"], &call.headers))
+            ["api"] | ["apis"] if aggregated => {
+                Some(self.aggregated(&registry, parts == ["api"], &call.headers))
             }
-            ["api"] => Some(self.plain("api", || Some(discovery::api_versions(self.table, &self.address)))?),
-            ["apis"] => self.plain("apis", || Some(discovery::api_groups(self.table))),
-            ["api", version] => {
-                self.plain(&parts.join("/"), || discovery::api_resource_list(self.table, "", version))
+            ["api"] => {
+                let core = registry.group("")?;
+                Some(document(&discovery::api_versions(&core.version_names(), &self.address)))
             }
-            ["apis", group] => self.plain(&parts.join("/"), || discovery::api_group(self.table, group)),
-            ["apis", group, version] => {
-                self.plain(&parts.join("/"), || discovery::api_resource_list(self.table, group, version))
+            ["apis"] => {
+                let groups = registry.groups().into_iter().filter(|group| !group.name.is_empty());
+                let groups = groups.map(|group| (&*group.name, group.version_names()));
+                Some(document(&discovery::api_groups(groups)))
             }
+            ["api", version] => list("", version),
+            ["apis", group] => {
+                let versions = registry.group(group).filter(|g| !g.name.is_empty())?.version_names();
+                Some(document(&discovery::api_group(group, &versions)))
+            }
+            ["apis", group, version] if !group.is_empty() => list(group, version),
             _ => None,
         }
     }
@@ -69,50 +79,56 @@ impl Discovery {
     /// All discovery paths.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-        for group in self.table.groups() {
-            let versions = self.table.versions(group);
-            if group.is_empty() {
+        let registry = self.engine.upgrade().map(|engine| engine.registry()).unwrap_or_default();
+        for group in registry.groups() {
+            let (name, versions) = (&group.name, group.version_names().into_iter());
+            if name.is_empty() {
                 paths.extend(versions.map(|version| format!("/api/{version}")));
             } else {
-                paths.push(format!("/apis/{group}"));
-                paths.extend(versions.map(|version| format!("/apis/{group}/{version}")));
+                paths.push(format!("/apis/{name}"));
+                paths.extend(versions.map(|version| format!("/apis/{name}/{version}")));
             }
         }
         paths
     }
 
-    fn plain(&self, key: &str, make: impl FnOnce() -> Option<Value>) -> Option<Response<Body>> {
-        let mut known = self.plain.lock();
-        let bytes = match known.get(key) {
-            Some(bytes) => bytes.clone(),
-            None => {
-                let bytes = Bytes::from(make()?.to_string());
-                known.insert(key.to_owned(), bytes.clone());
-                bytes
-            }
-        };
-        let mut response = reply::bytes(StatusCode::OK, "application/json", bytes);
-        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-        Some(response)
-    }
-
-    fn aggregated(&self, core: bool, headers: &HeaderMap) -> Response<Body> {
-        let document = self.aggregated[usize::from(core)].get_or_init(|| {
-            let bytes = Bytes::from(discovery::aggregated(self.table, core, "v2").to_string());
-            let digest: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
-            let tag = HeaderValue::from_str(&format!("\"{digest}\""));
-            Document { bytes, tag: tag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")) }
-        });
+    fn aggregated(&self, registry: &Registry, core: bool, headers: &HeaderMap) -> Response<Body> {
+        let document = self.aggregated_document(registry, core);
         let unchanged = headers.get(IF_NONE_MATCH) == Some(&document.tag);
         let mut response = if unchanged {
             reply::bytes(StatusCode::NOT_MODIFIED, AGGREGATED_TYPE, Bytes::new())
         } else {
-            reply::bytes(StatusCode::OK, AGGREGATED_TYPE, document.bytes.clone())
+            reply::bytes(StatusCode::OK, AGGREGATED_TYPE, document.bytes)
         };
-        response.headers_mut().insert(ETAG, document.tag.clone());
+        response.headers_mut().insert(ETAG, document.tag);
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
         response
     }
+
+    fn aggregated_document(&self, registry: &Registry, core: bool) -> Document {
+        let place = usize::from(core);
+        let made = self.aggregated.lock()[place].clone();
+        if let Some((_, document)) = made.filter(|(of, _)| *of == registry.generation()) {
+            return document;
+        }
+        let groups = registry.groups().into_iter().filter(|group| group.name.is_empty() == core);
+        let bytes = Bytes::from(discovery::aggregated(groups.map(|group| group.entry()), "v2"));
+        let digest: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        let tag = HeaderValue::from_str(&format!("\"{digest}\""));
+        let document = Document { bytes, tag: tag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")) };
+        self.aggregated.lock()[place] = Some((registry.generation(), document.clone()));
+        document
+    }
+}
+
+fn document(value: &Value) -> Response<Body> {
+    plain(value.to_string().into())
+}
+
+fn plain(bytes: Bytes) -> Response<Body> {
+    let mut response = reply::bytes(StatusCode::OK, "application/json", bytes);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// The first of the accepted types that discovery has.

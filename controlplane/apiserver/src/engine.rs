@@ -5,19 +5,19 @@
 
 mod expiry;
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use http::Response;
 use ipnet::IpNet;
-use pagurus_controlplane_api::key::{GroupResource, GroupVersionResource};
+use pagurus_controlplane_api::key::GroupVersionResource;
 use pagurus_controlplane_api::status::ApiError;
-use pagurus_controlplane_schema::convert;
 use pagurus_controlplane_schema::table::{Resource, Table};
 use pagurus_controlplane_store::Store;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,8 @@ use crate::cache::{Cache, CacheError};
 use crate::request::{Body, Call, UserInfo};
 use crate::strategy::Strategy;
 use crate::{response, verbs};
+
+pub use crate::registry::{Kind, Registry, Rules, Served, Target};
 
 /// What can be set when an engine starts.
 #[derive(Debug, Clone)]
@@ -61,22 +63,14 @@ pub trait Special: Send + Sync + 'static {
     async fn serve(&self, call: Call, body: Body) -> Response<Body>;
 }
 
-/// A resource in the form it is stored in, with its rules and its cache.
-#[derive(Clone)]
-pub struct Kind {
-    /// The resource in its storage version.
-    pub resource: &'static Resource,
-    /// Its rules.
-    pub strategy: &'static dyn Strategy,
-    /// Its objects.
-    pub cache: Arc<Cache>,
-}
-
 /// See the module's description.
 pub struct Engine {
-    table: &'static Table,
+    /// The types of the program. Custom resources have tables of their own.
+    table: &'static Arc<Table>,
     store: Arc<dyn Store>,
-    kinds: HashMap<GroupResource, Kind>,
+    /// What is served now; see [`Self::serve_custom`].
+    registry: ArcSwap<Registry>,
+    changing: Mutex<()>,
     allocators: Allocators,
     options: EngineOptions,
     admission: OnceLock<Chain>,
@@ -98,24 +92,21 @@ impl Engine {
     ) -> Result<Arc<Self>, CacheError> {
         let table = Table::builtin();
         let (feeds, stop) = (TaskTracker::new(), CancellationToken::new());
-        let stored =
-            table.resources().iter().filter(|r| is_stored(r) && std::ptr::eq(table.storage_of(r), *r));
+        let stored = table.resources().iter().filter(|r| is_stored(r) && Arc::ptr_eq(table.storage_of(r), r));
         let started = futures::future::try_join_all(stored.map(|resource| {
-            let strategy = crate::resources::strategy(&resource.group, &resource.plural);
-            let prefix = store_prefix(&resource.group, &resource.plural);
-            let (store, stop) = (store.clone(), stop.clone());
-            let feeds = &feeds;
+            let strategy = Rules::Builtin(crate::resources::strategy(&resource.group, &resource.plural));
+            let (store, stop, feeds) = (store.clone(), stop.clone(), &feeds);
             async move {
-                let (cache, feed) = Cache::start(resource, strategy, prefix, store, stop).await?;
-                feeds.spawn(feed);
-                Ok::<_, CacheError>((group_resource(resource), Kind { resource, strategy, cache }))
+                let kind = start(resource.clone(), table.clone(), strategy, store, stop, feeds).await?;
+                Ok::<_, CacheError>(((resource.group.clone(), resource.plural.clone()), Arc::new(kind)))
             }
         }))
         .await?;
         let engine = Self {
             table,
             store,
-            kinds: started.into_iter().collect(),
+            registry: ArcSwap::from_pointee(Registry::builtin(table, &started.into_iter().collect())),
+            changing: Mutex::new(()),
             allocators: Allocators {
                 cluster_ips: Arc::new(ClusterIps::new(&options.service_cluster_ip_ranges)),
                 node_ports: Arc::new(NodePorts::new(options.service_node_ports.clone())),
@@ -155,8 +146,40 @@ impl Engine {
     }
 
     /// The table of types and resources.
-    pub fn table(&self) -> &'static Table {
+    pub fn table(&self) -> &'static Arc<Table> {
         self.table
+    }
+
+    /// What is served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+
+    /// Loads the objects of a custom resource, whose cache then follows the store until `stop` or the engine's end.
+    pub async fn start_kind(
+        &self,
+        resource: Arc<Resource>,
+        table: Arc<Table>,
+        strategy: Arc<dyn Strategy>,
+        stop: CancellationToken,
+    ) -> Result<Kind, CacheError> {
+        let (ended, feed_stop) = (self.stop.clone(), stop.clone());
+        let ending = async move {
+            tokio::select! {
+                () = ended.cancelled() => feed_stop.cancel(),
+                () = feed_stop.cancelled() => {}
+            }
+        };
+        self.feeds.spawn(ending);
+        start(resource, table, Rules::Custom(strategy), self.store.clone(), stop, &self.feeds).await
+    }
+
+    /// Serves a custom resource in these versions from now on, in place of those it was served in; in none, if there are
+    /// none.
+    pub fn serve_custom(&self, group: &str, plural: &str, served: Vec<Served>) {
+        let _one_at_a_time = self.changing.lock();
+        let next = self.registry.load().with_custom(group, plural, served);
+        self.registry.store(Arc::new(next));
     }
 
     /// The store below the caches.
@@ -192,18 +215,8 @@ impl Engine {
     }
 
     /// Resource, rules and cache behind a served resource. Events of both groups are the same objects.
-    pub fn kind(&self, group: &str, resource: &str) -> Option<&Kind> {
-        let found = self.kinds.get(&GroupResource::new(group, resource));
-        found.or_else(|| {
-            let served =
-                self.table.resources().iter().find(|r| &*r.group == group && &*r.plural == resource)?;
-            self.kinds.get(&group_resource(self.table.storage_of(served)))
-        })
-    }
-
-    /// All stored kinds.
-    pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
-        self.kinds.values()
+    pub fn kind(&self, group: &str, resource: &str) -> Option<Arc<Kind>> {
+        self.registry.load().kind(group, resource).cloned()
     }
 
     /// Answers a request for a resource. Authorization has been done.
@@ -283,24 +296,23 @@ impl Engine {
     }
 
     /// The resource of a request with what is behind it.
-    pub fn target(&self, gvr: &GroupVersionResource) -> Result<Target<'_>, ApiError> {
-        let resource = self.table.resource(&gvr.group, &gvr.version, &gvr.resource);
-        let resource = resource.ok_or_else(ApiError::no_such_resource)?;
-        let kind = self.kinds.get(&group_resource(self.table.storage_of(resource)));
-        Ok(Target { resource, kind: kind.ok_or_else(ApiError::no_such_resource)? })
+    pub fn target(&self, gvr: &GroupVersionResource) -> Result<Arc<Target>, ApiError> {
+        let registry = self.registry.load();
+        let served = registry.resource(&gvr.group, &gvr.version, &gvr.resource);
+        served.and_then(|served| served.target.clone()).ok_or_else(ApiError::no_such_resource)
     }
 
     /// Deletes what has expired of a kind: everything written last at or before a revision.
     #[cfg(test)]
     pub(crate) async fn expire(self: &Arc<Self>, group: &str, resource: &str, before: u64) {
         if let Some(kind) = self.kind(group, resource) {
-            expiry::expire(self, kind, before).await;
+            expiry::expire(self, &kind, before).await;
         }
     }
 
     /// Tells the allocators what the stored objects hold.
     fn restore_allocations(&self) {
-        for kind in self.kinds.values().filter(|kind| kind.strategy.reserves()) {
+        for kind in self.registry.load().kinds().filter(|kind| kind.strategy.reserves()) {
             for object in kind.cache.list(None) {
                 kind.strategy.restore(&self.allocators, &object.value());
             }
@@ -316,40 +328,9 @@ impl Drop for Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("kinds", &self.kinds.len()).finish_non_exhaustive()
-    }
-}
-
-/// A resource as a request names it, and the kind behind it.
-#[derive(Clone, Copy)]
-pub struct Target<'a> {
-    /// The resource in the request's version.
-    pub resource: &'static Resource,
-    /// What is stored.
-    pub kind: &'a Kind,
-}
-
-impl Target<'_> {
-    /// Whether the request's version is the one objects are stored in.
-    pub fn is_storage_version(&self) -> bool {
-        std::ptr::eq(self.resource, self.kind.resource)
-    }
-
-    /// A stored object in the request's version.
-    pub fn to_request_version(&self, mut object: Value) -> Result<Value, ApiError> {
-        if !self.is_storage_version() {
-            convert::from_storage(Table::builtin(), self.resource, &mut object)
-                .map_err(ApiError::internal)?;
-        }
-        Ok(object)
-    }
-
-    /// An object of the request's version in the stored form.
-    pub fn to_storage_version(&self, mut object: Value) -> Result<Value, ApiError> {
-        if !self.is_storage_version() {
-            convert::to_storage(Table::builtin(), self.resource, &mut object).map_err(ApiError::internal)?;
-        }
-        Ok(object)
+        f.debug_struct("Engine")
+            .field("resources", &self.registry.load().resources().count())
+            .finish_non_exhaustive()
     }
 }
 
@@ -358,8 +339,19 @@ fn is_stored(resource: &Resource) -> bool {
     !resource.storage_version_hash.is_empty()
 }
 
-fn group_resource(resource: &Resource) -> GroupResource {
-    GroupResource::new(&*resource.group, &*resource.plural)
+/// Loads a kind and begins to follow the store.
+async fn start(
+    resource: Arc<Resource>,
+    table: Arc<Table>,
+    strategy: Rules,
+    store: Arc<dyn Store>,
+    stop: CancellationToken,
+    feeds: &TaskTracker,
+) -> Result<Kind, CacheError> {
+    let prefix = store_prefix(&resource.group, &resource.plural);
+    let (cache, feed) = Cache::start(strategy.clone(), prefix, store, stop).await?;
+    feeds.spawn(feed);
+    Ok(Kind { resource, table, strategy, cache })
 }
 
 /// What begins the store keys of a resource.

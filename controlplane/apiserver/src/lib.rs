@@ -5,6 +5,7 @@
 //! `reviews`, `token`, `proxy`) or `engine`, which runs `admission` and the `verbs` on objects.
 //! It must not know any kind outside `resources`, `admission` plugins and `bootstrap`.
 
+pub mod registry;
 pub mod request;
 
 pub mod objects;

@@ -1,12 +1,12 @@
 //! What the server counts, under upstream's names where they exist: `/metrics`.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use pagurus_controlplane_schema::table::Table;
+use pagurus_controlplane_schema::table::Resource;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -26,10 +26,10 @@ const SECONDS: [f64; 19] =
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
-    subresource: &'static str,
+    group: Arc<str>,
+    version: Arc<str>,
+    resource: Arc<str>,
+    subresource: Arc<str>,
     scope: &'static str,
     component: &'static str,
     dry_run: &'static str,
@@ -50,15 +50,16 @@ struct InflightLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LongRunningLabels {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    group: Arc<str>,
+    version: Arc<str>,
+    resource: Arc<str>,
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The counters of requests, and the registry everything is in.
 pub struct Metrics {
+    engine: Weak<Engine>,
     registry: Registry,
     requests: Family<CountLabels, Counter>,
     durations: Histograms<RequestLabels>,
@@ -99,6 +100,7 @@ impl Metrics {
         registry.register_collector(Box::new(StoredObjects { engine: Arc::downgrade(engine) }));
         registry.register_collector(Box::new(Process));
         Self {
+            engine: Arc::downgrade(engine),
             registry,
             requests,
             durations,
@@ -113,7 +115,7 @@ impl Metrics {
     pub fn begin(self: &Arc<Self>, info: &RequestInfo, long_running: bool) -> Running {
         let running = Running {
             metrics: self.clone(),
-            info: labels(info, ""),
+            info: self.labels(info),
             long_running,
             read_only: info.verb.is_read_only(),
         };
@@ -121,10 +123,10 @@ impl Metrics {
         running
     }
 
-    /// Counts an answer.
-    pub fn answered(&self, info: &RequestInfo, query: &Query, code: StatusCode, taken: Option<Duration>) {
+    /// Counts the answer to a request.
+    pub fn answered(&self, running: &Running, query: &Query, code: StatusCode, taken: Option<Duration>) {
         let dry_run = if query.get("dryRun") == Some("All") { "All" } else { "" };
-        let request = labels(info, dry_run);
+        let request = RequestLabels { dry_run, ..running.info.clone() };
         if let Some(taken) = taken {
             self.durations.get_or_create(&request).observe(taken.as_secs_f64());
         }
@@ -143,6 +145,34 @@ impl Metrics {
                 reply::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", exposition(&out))
             }
             Err(fmt::Error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics\n"),
+        }
+    }
+}
+
+impl Metrics {
+    /// Only what the server serves has labels of its own, or strangers could make as many as they like.
+    fn labels(&self, info: &RequestInfo) -> RequestLabels {
+        let registry = self.engine.upgrade().filter(|_| info.is_resource).map(|engine| engine.registry());
+        let served = registry.as_ref().and_then(|r| r.resource(&info.group, &info.version, &info.resource));
+        let resource = served.map(|served| &served.resource);
+        let subresource = info.subresource.as_deref().and_then(|wanted| resource?.subresource(wanted));
+        let scope = match (resource, &info.name, &info.namespace) {
+            (None, _, _) => "",
+            (_, Some(_), _) => "resource",
+            (_, None, Some(_)) => "namespace",
+            _ => "cluster",
+        };
+        let of_resource =
+            |part: fn(&Resource) -> &Arc<str>| resource.map(|r| part(r).clone()).unwrap_or_default();
+        RequestLabels {
+            verb: method_name(info.verb),
+            group: of_resource(|r| &r.group),
+            version: of_resource(|r| &r.version),
+            resource: of_resource(|r| &r.plural),
+            subresource: subresource.map(|s| s.name.clone()).unwrap_or_default(),
+            scope,
+            component: "apiserver",
+            dry_run: "",
         }
     }
 }
@@ -191,7 +221,7 @@ pub struct Running {
 impl Running {
     fn add(&self, step: i64) {
         if self.long_running {
-            let RequestLabels { verb, group, version, resource, .. } = self.info;
+            let RequestLabels { verb, group, version, resource, .. } = self.info.clone();
             let labels = LongRunningLabels { verb, group, version, resource };
             self.metrics.long_running.get_or_create(&labels).inc_by(step);
         } else if self.read_only {
@@ -205,34 +235,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.add(-1);
-    }
-}
-
-/// Only what the server serves has labels of its own, or strangers could make as many as they like.
-fn labels(info: &RequestInfo, dry_run: &'static str) -> RequestLabels {
-    let resource = info
-        .is_resource
-        .then(|| Table::builtin().resource(&info.group, &info.version, &info.resource))
-        .flatten();
-    let subresource = info
-        .subresource
-        .as_deref()
-        .and_then(|wanted| resource?.subresources.iter().map(|sub| &*sub.name).find(|name| *name == wanted));
-    let scope = match (resource, &info.name, &info.namespace) {
-        (None, _, _) => "",
-        (_, Some(_), _) => "resource",
-        (_, None, Some(_)) => "namespace",
-        _ => "cluster",
-    };
-    RequestLabels {
-        verb: method_name(info.verb),
-        group: resource.map_or("", |r| &r.group),
-        version: resource.map_or("", |r| &r.version),
-        resource: resource.map_or("", |r| &r.plural),
-        subresource: subresource.unwrap_or(""),
-        scope,
-        component: "apiserver",
-        dry_run,
     }
 }
 
@@ -255,22 +257,23 @@ fn method_name(verb: Verb) -> &'static str {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResourceLabels {
-    group: &'static str,
-    resource: &'static str,
+    group: Arc<str>,
+    resource: Arc<str>,
 }
 
 /// How many objects there are, counted when asked.
 #[derive(Debug)]
 struct StoredObjects {
-    engine: std::sync::Weak<Engine>,
+    engine: Weak<Engine>,
 }
 
 impl Collector for StoredObjects {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(engine) = self.engine.upgrade() else { return Ok(()) };
         let counts: Family<ResourceLabels, Gauge> = Family::default();
-        for kind in engine.kinds() {
-            let labels = ResourceLabels { group: &kind.resource.group, resource: &kind.resource.plural };
+        for kind in engine.registry().kinds() {
+            let labels =
+                ResourceLabels { group: kind.resource.group.clone(), resource: kind.resource.plural.clone() };
             let count = kind.cache.snapshot().objects.len();
             counts.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }

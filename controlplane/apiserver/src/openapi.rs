@@ -2,6 +2,8 @@
 
 pub(crate) mod descriptions;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -31,14 +33,14 @@ enum V2Format {
 /// See the module's description.
 #[derive(Debug)]
 pub struct OpenApi {
-    table: &'static Table,
+    table: &'static Arc<Table>,
     /// The index of version 3, which is small and costly: it names the content of every document.
     index: OnceCell<Value>,
 }
 
 impl OpenApi {
     /// The documents of everything in the table.
-    pub fn new(table: &'static Table) -> Self {
+    pub fn new(table: &'static Arc<Table>) -> Self {
         Self { table, index: OnceCell::new() }
     }
 

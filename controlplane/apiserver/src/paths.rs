@@ -41,7 +41,7 @@ impl Paths {
         metrics: Arc<Metrics>,
         address: String,
     ) -> Self {
-        let discovery = Discovery::new(engine.table(), address.clone());
+        let discovery = Discovery::new(&engine, address.clone());
         Self { tokens, health, metrics, discovery, openapi: OpenApi::new(engine.table()), address }
     }
 

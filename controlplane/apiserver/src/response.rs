@@ -55,7 +55,7 @@ pub fn value(call: &Call, output: &Output, code: u16, value: &Value) -> Response
 pub fn object(
     call: &Call,
     output: &Output,
-    target: &Target<'_>,
+    target: &Target,
     code: u16,
     object: &Arc<Cached>,
 ) -> Result<Response<Body>, ApiError> {

@@ -106,7 +106,7 @@ impl Server {
             }
         };
         let taken = started.elapsed();
-        self.metrics.answered(&told, &dry_run, response.status(), (!long_running).then_some(taken));
+        self.metrics.answered(&running, &dry_run, response.status(), (!long_running).then_some(taken));
         debug!(
             verb = told.verb.as_str(),
             path = told.path,

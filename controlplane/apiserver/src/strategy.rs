@@ -14,6 +14,7 @@ use pagurus_controlplane_schema::table::Resource;
 use serde_json::Value;
 
 use crate::allocate::{Allocators, Reservation};
+use crate::registry::FieldName;
 use crate::request::UserInfo;
 
 /// What a strategy may know of the request beside the objects.
@@ -69,7 +70,7 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// What to tell whoever uses the resource at all, if it is going away.
-    fn deprecation(&self) -> Option<&'static str> {
+    fn deprecation(&self) -> Option<&str> {
         None
     }
 
@@ -80,7 +81,7 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// The fields that field selectors may name, besides `metadata.name` and `metadata.namespace`.
-    fn selectable_fields(&self) -> &'static [&'static str] {
+    fn selectable_fields(&self) -> &[FieldName] {
         &[]
     }
 

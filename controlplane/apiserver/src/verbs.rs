@@ -36,7 +36,7 @@ pub use options::{FieldValidation, WriteOptions};
 /// What a verb needs to know of a request.
 pub struct Request<'a> {
     /// The resource.
-    pub target: Target<'a>,
+    pub target: Arc<Target>,
     /// The namespace, none for what is cluster-wide.
     pub namespace: Option<&'a str>,
     /// The name, none for what is about to be created.
@@ -54,7 +54,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request of the server itself, on behalf of a user.
     pub fn internal(
-        target: Target<'a>,
+        target: Arc<Target>,
         namespace: Option<&'a str>,
         name: Option<&'a str>,
         sub: Option<&'a str>,
@@ -64,11 +64,11 @@ impl<'a> Request<'a> {
         Self { target, namespace, name, sub, user, warnings: Warnings::default(), options }
     }
 
-    fn of(call: &'a Call, target: Target<'a>, options: WriteOptions) -> Self {
-        let info = &call.info;
+    fn of(call: &'a Call, target: Arc<Target>, options: WriteOptions) -> Self {
+        let (info, namespaced) = (&call.info, target.resource.namespaced);
         Self {
             target,
-            namespace: info.namespace.as_deref().filter(|_| target.resource.namespaced),
+            namespace: info.namespace.as_deref().filter(|_| namespaced),
             name: info.name.as_deref(),
             sub: info.subresource.as_deref(),
             user: &call.user,
@@ -84,7 +84,7 @@ impl<'a> Request<'a> {
 }
 
 /// 404 for an object of that name.
-pub(crate) fn not_found(target: &Target<'_>, name: &str) -> ApiError {
+pub(crate) fn not_found(target: &Target, name: &str) -> ApiError {
     ApiError::not_found(&target.resource.group, &target.resource.plural, name)
 }
 
@@ -96,12 +96,11 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let info = &call.info;
     let gvr = GroupVersionResource::new(info.group.as_str(), info.version.as_str(), info.resource.as_str());
-    let resource = engine
-        .table()
-        .resource(&gvr.group, &gvr.version, &gvr.resource)
-        .ok_or_else(ApiError::no_such_resource)?;
-    check_path(call, resource)?;
-    let target = engine.target(&gvr)?;
+    let registry = engine.registry();
+    let served = registry.resource(&gvr.group, &gvr.version, &gvr.resource);
+    let served = served.ok_or_else(ApiError::no_such_resource)?;
+    check_path(call, &served.resource)?;
+    let target = served.target.clone().ok_or_else(ApiError::no_such_resource)?;
     if let Some(text) = target.kind.strategy.deprecation() {
         call.warnings.add(text);
     }

@@ -43,15 +43,5 @@ pub fn convert(
     Ok(())
 }
 
-/// Turns a stored object into the form of the resource that is asked for.
-pub fn from_storage(table: &Table, to: &Resource, object: &mut Value) -> Result<(), ConvertError> {
-    convert(table, table.storage_of(to), to, object)
-}
-
-/// Turns an object of the resource into the form in which it is stored.
-pub fn to_storage(table: &Table, from: &Resource, object: &mut Value) -> Result<(), ConvertError> {
-    convert(table, from, table.storage_of(from), object)
-}
-
 #[cfg(test)]
 mod tests;

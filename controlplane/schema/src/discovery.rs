@@ -1,33 +1,37 @@
-//! Discovery documents: which groups, versions and resources are served. It must not know of custom resources or of
-//! aggregated servers; whoever does adds them to what these functions answer.
+//! Discovery documents: which groups, versions and resources are served. It must not know who serves them, nor how long the
+//! documents are good for.
 
 use serde_json::{Map, Value, json};
 
-use crate::table::{Resource, Subresource, Table};
+use crate::table::{Resource, Subresource};
 
-/// Aggregated discovery (`APIGroupDiscoveryList`) of `/api` (the core group) or of `/apis` (all others).
-/// `version` is `v2` or `v2beta1`, the version of the document.
-pub fn aggregated(table: &Table, core: bool, version: &str) -> Value {
-    let groups = table.groups().filter(|group| group.is_empty() == core);
-    let items: Vec<Value> = groups.map(|group| aggregated_group(table, group)).collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items})
+/// Aggregated discovery (`APIGroupDiscoveryList`) of groups whose entries are written already, see [`aggregated_group`]. `version` is
+/// `v2` or `v2beta1`, the version of the document.
+pub fn aggregated<'a>(groups: impl Iterator<Item = &'a str>, version: &str) -> String {
+    let mut out = format!("{{\"apiVersion\":\"apidiscovery.k8s.io/{version}\",\"items\":[");
+    for (at, group) in groups.enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(group);
+    }
+    out.push_str("],\"kind\":\"APIGroupDiscoveryList\",\"metadata\":{}}");
+    out
 }
 
-/// One group's entry of aggregated discovery.
-pub fn aggregated_group(table: &Table, group: &str) -> Value {
-    let versions: Vec<Value> = table
-        .versions(group)
-        .map(|version| {
-            let resources: Vec<Value> = served(table, group, version).map(aggregated_resource).collect();
+/// One group's entry of aggregated discovery: its versions, the preferred one first, each with its resources.
+pub fn aggregated_group<'a, R>(group: &str, versions: impl Iterator<Item = (&'a str, R)>) -> Value
+where
+    R: Iterator<Item = &'a Resource>,
+{
+    let versions: Vec<Value> = versions
+        .map(|(version, resources)| {
+            let resources: Vec<Value> = resources.map(aggregated_resource).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
     let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
     json!({"metadata": metadata, "versions": versions})
-}
-
-fn served<'t>(table: &'t Table, group: &'t str, version: &'t str) -> impl Iterator<Item = &'t Resource> {
-    table.resources().iter().filter(move |r| &*r.group == group && &*r.version == version)
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {
@@ -64,8 +68,7 @@ fn foreign(resource: &Resource, sub: &Subresource) -> bool {
 }
 
 /// `/api`: the versions of the core group. `address` is where clients reach the server, as `host:port`.
-pub fn api_versions(table: &Table, address: &str) -> Value {
-    let versions: Vec<&str> = table.versions("").collect();
+pub fn api_versions(versions: &[&str], address: &str) -> Value {
     json!({
         "kind": "APIVersions",
         "versions": versions,
@@ -73,35 +76,34 @@ pub fn api_versions(table: &Table, address: &str) -> Value {
     })
 }
 
-/// `/apis`: every group but core.
-pub fn api_groups(table: &Table) -> Value {
-    let groups: Vec<Value> =
-        table.groups().filter(|g| !g.is_empty()).map(|group| group_entry(table, group)).collect();
+/// `/apis`: every group but core, each with its versions, the preferred one first.
+pub fn api_groups<'a>(groups: impl Iterator<Item = (&'a str, Vec<&'a str>)>) -> Value {
+    let groups: Vec<Value> = groups.map(|(group, versions)| group_entry(group, &versions)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`.
-pub fn api_group(table: &Table, group: &str) -> Option<Value> {
-    table.versions(group).next()?;
-    let mut entry = group_entry(table, group);
+pub fn api_group(group: &str, versions: &[&str]) -> Value {
+    let mut entry = group_entry(group, versions);
     entry["kind"] = json!("APIGroup");
     entry["apiVersion"] = json!("v1");
-    Some(entry)
+    entry
 }
 
-fn group_entry(table: &Table, group: &str) -> Value {
-    let versions: Vec<Value> = table
-        .versions(group)
-        .map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v}))
-        .collect();
+fn group_entry(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> =
+        versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
     json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `/api/v1` or `/apis/GROUP/VERSION`: the resources of a version.
-pub fn api_resource_list(table: &Table, group: &str, version: &str) -> Option<Value> {
-    table.versions(group).find(|v| *v == version)?;
+pub fn api_resource_list<'a>(
+    group: &str,
+    version: &str,
+    served: impl Iterator<Item = &'a Resource>,
+) -> Value {
     let mut resources = Vec::new();
-    for resource in served(table, group, version) {
+    for resource in served {
         resources.push(legacy_resource(resource));
         resources.extend(resource.subresources.iter().map(|sub| legacy_subresource(resource, sub)));
     }
@@ -111,7 +113,7 @@ pub fn api_resource_list(table: &Table, group: &str, version: &str) -> Option<Va
     if !group.is_empty() {
         out["apiVersion"] = json!("v1");
     }
-    Some(out)
+    out
 }
 
 fn legacy_resource(resource: &Resource) -> Value {

@@ -61,7 +61,7 @@ pub struct Table {
     types: Vec<Type>,
     by_name: HashMap<Arc<str>, TypeId>,
     by_kind: Index<TypeId>,
-    resources: Vec<Resource>,
+    resources: Vec<Arc<Resource>>,
     by_resource: Index<usize>,
     groups: Vec<(Arc<str>, Vec<Arc<str>>)>,
     digest: u64,
@@ -69,9 +69,10 @@ pub struct Table {
 
 impl Table {
     /// The built-in table, read from the committed text on first use.
-    pub fn builtin() -> &'static Table {
-        static TABLE: LazyLock<Table> = LazyLock::new(|| {
-            Table::parse(BUILTIN).expect("the committed type table is well formed (a test reads it)")
+    pub fn builtin() -> &'static Arc<Table> {
+        static TABLE: LazyLock<Arc<Table>> = LazyLock::new(|| {
+            let table = Table::parse(BUILTIN);
+            Arc::new(table.expect("the committed type table is well formed (a test reads it)"))
         });
         &TABLE
     }
@@ -110,17 +111,17 @@ impl Table {
     }
 
     /// The resource served at this group, version and plural name.
-    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_resource.get(group, version, plural).map(|at| &self.resources[at])
     }
 
     /// Every served resource, in discovery's order.
-    pub fn resources(&self) -> &[Resource] {
+    pub fn resources(&self) -> &[Arc<Resource>] {
         &self.resources
     }
 
     /// The served resource whose objects are of this kind.
-    pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
+    pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
         self.resources.iter().find(|r| &*r.kind == kind && &*r.group == group && &*r.version == version)
     }
 
@@ -136,7 +137,7 @@ impl Table {
     }
 
     /// The resource in whose form the objects of `resource` are stored.
-    pub fn storage_of<'t>(&'t self, resource: &'t Resource) -> &'t Resource {
+    pub fn storage_of<'t>(&'t self, resource: &'t Arc<Resource>) -> &'t Arc<Resource> {
         let s = &resource.storage;
         self.resource(&s.group, &s.version, &s.plural).unwrap_or(resource)
     }

@@ -10,6 +10,7 @@ use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_store::Revision;
 use serde_json::Value;
 
+use crate::registry::FieldName;
 use crate::strategy::Strategy;
 
 /// Begins the metadata in stored values, which are written by [`stored_bytes`] alone.
@@ -28,7 +29,7 @@ pub struct Cached {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The values of its kind's selectable fields.
-    pub fields: Box<[(&'static str, String)]>,
+    pub fields: Box<[(FieldName, String)]>,
     /// The uids of its owners.
     pub owners: Box<[String]>,
     /// Its JSON in the storage version, resourceVersion inside.
@@ -60,11 +61,7 @@ impl Cached {
                 .flatten()
                 .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
                 .collect(),
-            fields: strategy
-                .selectable_fields()
-                .iter()
-                .map(|name| (*name, strategy.field(value, name).unwrap_or_default()))
-                .collect(),
+            fields: fields(value, strategy),
             owners: owners
                 .into_iter()
                 .flatten()
@@ -72,6 +69,11 @@ impl Cached {
                 .collect(),
             bytes: stored.clone(),
         }
+    }
+
+    /// The same object with the selectable fields of other rules.
+    pub fn indexed_by(&self, strategy: &dyn Strategy) -> Self {
+        Self { fields: fields(&self.value(), strategy), ..self.clone() }
     }
 
     /// The same object with another revision in its bytes: how a deletion is told.
@@ -98,6 +100,11 @@ impl Cached {
             _ => self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()),
         }
     }
+}
+
+fn fields(value: &Value, strategy: &dyn Strategy) -> Box<[(FieldName, String)]> {
+    let names = strategy.selectable_fields().iter();
+    names.map(|name| (name.clone(), strategy.field(value, name).unwrap_or_default())).collect()
 }
 
 /// The bytes of an object for the store: JSON without its resourceVersion, the metadata early.

@@ -147,7 +147,7 @@ impl Cache {
         if let Some(object) = expected.filter(|object| object.bytes == kv.value) {
             return Some(Arc::new(object.at_revision(kv.mod_revision)));
         }
-        match Cached::read(&kv.value, kv.mod_revision, self.strategy) {
+        match Cached::read(&kv.value, kv.mod_revision, &**self.rules.load_full()) {
             Ok(object) => Some(Arc::new(object)),
             Err(error) => {
                 error!(key = kv.key, %error, "a stored object is not JSON and is left out");

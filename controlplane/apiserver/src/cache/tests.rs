@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use pagurus_controlplane_schema::table::Table;
 use pagurus_controlplane_store::{Txn, embedded};
 use serde_json::json;
 
 use super::*;
-use crate::strategy::Generic;
+use crate::registry::{FieldName, named};
+use crate::strategy::{Generic, Strategy};
 
 struct Fixture {
     cache: Arc<Cache>,
@@ -20,10 +20,9 @@ async fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> =
         Arc::new(embedded::Store::open(directory.path(), embedded::Options::default()).unwrap());
-    let resource = Table::builtin().resource("", "v1", "configmaps").unwrap();
     let prefix = "/registry/core/configmaps/".to_owned();
     let cancel = CancellationToken::new();
-    let (cache, feed) = Cache::start(resource, &Generic, prefix, store.clone(), cancel).await.unwrap();
+    let (cache, feed) = Cache::start(Rules::Builtin(&Generic), prefix, store.clone(), cancel).await.unwrap();
     tokio::spawn(feed);
     Fixture { cache, store, _directory: directory }
 }
@@ -139,4 +138,28 @@ async fn old_changes_and_pages_are_let_go() {
     assert!(holds(1) && f.cache.pages.lock().len() == 1);
     f.cache.tidy(Instant::now() + Duration::from_secs(400));
     assert!(!holds(1) && holds(revision) && f.cache.pages.lock().is_empty());
+}
+
+#[tokio::test]
+async fn other_rules_index_what_is_there_too() {
+    struct ByUid;
+    impl Strategy for ByUid {
+        fn selectable_fields(&self) -> &[FieldName] {
+            const { &[named("metadata.uid")] }
+        }
+
+        fn field(&self, object: &serde_json::Value, _name: &str) -> Option<String> {
+            object.pointer("/metadata/uid").and_then(serde_json::Value::as_str).map(str::to_owned)
+        }
+    }
+    let f = fixture().await;
+    f.put("a", 0).await;
+    let before = f.cache.current().await.unwrap();
+    assert_eq!(before.get(Some("n"), "a").unwrap().field("metadata.uid"), None);
+    f.cache.follow(Rules::Custom(Arc::new(ByUid)));
+    f.put("b", 0).await;
+    let after = f.cache.current().await.unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(after.get(Some("n"), name).unwrap().field("metadata.uid"), Some("u"), "{name}");
+    }
 }

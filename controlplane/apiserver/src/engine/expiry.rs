@@ -34,7 +34,7 @@ pub(super) async fn run(engine: Weak<Engine>, cancel: CancellationToken) {
             Ok(revision) => notes.note(Instant::now(), revision),
             Err(error) => warn!(%error, "the store does not tell its revision"),
         }
-        for kind in engine.kinds() {
+        for kind in engine.registry().kinds() {
             kind.cache.tidy(std::time::Instant::now());
             let Some(kept) = kind.strategy.time_to_live() else { continue };
             if let Some(before) = notes.older_than(Instant::now(), kept) {

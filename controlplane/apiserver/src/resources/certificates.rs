@@ -13,7 +13,7 @@ use super::plain::Plain;
 /// The strategy of `clustertrustbundles`.
 pub(crate) static TRUST_BUNDLES: Plain = Plain {
     cells: |object, _| vec![cells::name(object), object.text("spec.signerName").into()],
-    fields: &["spec.signerName"],
+    fields: &[named("spec.signerName")],
     unconditional_update: false,
     ..Plain::NEW
 };
@@ -48,3 +48,4 @@ fn state(request: &Value) -> String {
     }
     out
 }
+use crate::registry::named;

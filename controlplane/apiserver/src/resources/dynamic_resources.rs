@@ -70,7 +70,7 @@ pub(crate) static SLICES: Plain = Plain {
     validate: slice::validate,
     change: change_slice,
     generations: true,
-    fields: &["spec.nodeName", "spec.driver"],
+    fields: &[named("spec.nodeName"), named("spec.driver")],
     ..Plain::NEW
 };
 
@@ -143,3 +143,4 @@ fn change_slice(slice: &Value, old: &Value) -> Vec<FieldError> {
     }
     errors
 }
+use crate::registry::named;

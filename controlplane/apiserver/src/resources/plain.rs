@@ -7,6 +7,7 @@ use pagurus_controlplane_schema::table::Resource;
 use serde_json::Value;
 
 use super::fields::{Fields, same, set};
+use crate::registry::FieldName;
 use crate::strategy::{Context, Strategy, differs_outside, generic_cells, keep_all_but};
 
 /// What such a kind does differently; fields left alone in [`Plain::NEW`] do as every kind does.
@@ -36,7 +37,7 @@ pub(crate) struct Plain {
     /// Whether a `PUT` needs no resourceVersion.
     pub(crate) unconditional_update: bool,
     /// Selectable fields; the value is the text (or number, or boolean) at that path.
-    pub(crate) fields: &'static [&'static str],
+    pub(crate) fields: &'static [FieldName],
 }
 
 /// A name that is a DNS subdomain.
@@ -114,7 +115,7 @@ impl Strategy for Plain {
             || (self.metadata_generations && !same(object.at("metadata.labels"), old.at("metadata.labels")))
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
+    fn selectable_fields(&self) -> &[FieldName] {
         self.fields
     }
 

@@ -16,15 +16,15 @@ use crate::resources::columns::{Words, words};
 const ENUM_VALUES: &str = "\n\nPossible enum values";
 
 /// The `columnDefinitions` of a resource.
-pub(super) fn definitions(target: &Target<'_>) -> Arc<Value> {
+pub(super) fn definitions(target: &Target) -> Arc<Value> {
     static MADE: OnceLock<Mutex<HashMap<String, Arc<Value>>>> = OnceLock::new();
     let made = MADE.get_or_init(Mutex::default);
-    let resource = target.resource;
+    let resource = &target.resource;
     let key = format!("{}/{}", resource.api_version(), resource.plural);
     if let Some(value) = made.lock().get(&key) {
         return value.clone();
     }
-    let value = Arc::new(describe(resource, target.kind.resource));
+    let value = Arc::new(describe(resource, &target.kind.resource));
     made.lock().insert(key, value.clone());
     value
 }

@@ -41,7 +41,7 @@ impl ListMeta {
 }
 
 /// One object in the output's shape.
-pub fn view(output: &Output, target: &Target<'_>, object: &Arc<Cached>) -> Result<Value, ApiError> {
+pub fn view(output: &Output, target: &Target, object: &Arc<Cached>) -> Result<Value, ApiError> {
     match output.shape {
         Shape::Object => target.to_request_version(object.value()),
         Shape::Metadata(version) => Ok(metadata(target, version, object.value())),
@@ -57,7 +57,7 @@ pub fn view(output: &Output, target: &Target<'_>, object: &Arc<Cached>) -> Resul
 /// A list in the output's shape.
 pub fn list_value<'a>(
     output: &Output,
-    target: &Target<'_>,
+    target: &Target,
     meta: &ListMeta,
     objects: impl Iterator<Item = &'a Arc<Cached>>,
 ) -> Result<Value, ApiError> {
@@ -96,7 +96,7 @@ pub fn list_value<'a>(
 /// all watches of a form. A table's columns are told with the `first` line only.
 pub fn event_bytes(
     output: &Output,
-    target: &Target<'_>,
+    target: &Target,
     change: &Change,
     kind: ChangeKind,
     first: bool,
@@ -112,7 +112,7 @@ pub fn event_bytes(
 /// The line of a watch for an object that is there when the watch begins.
 pub fn event(
     output: &Output,
-    target: &Target<'_>,
+    target: &Target,
     object: &Arc<Cached>,
     kind: ChangeKind,
     first: bool,
@@ -168,7 +168,7 @@ fn joined(kind: ChangeKind, object: &Bytes) -> Bytes {
 }
 
 /// A number for a form of lines; 0 is the stored form. Equal forms of one cache have equal numbers.
-fn form(output: &Output, target: &Target<'_>, first: bool) -> u64 {
+fn form(output: &Output, target: &Target, first: bool) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
     (output.format, output.shape, first).hash(&mut hasher);
@@ -176,7 +176,7 @@ fn form(output: &Output, target: &Target<'_>, first: bool) -> u64 {
     hasher.finish().max(1)
 }
 
-fn metadata(target: &Target<'_>, version: &str, mut object: Value) -> Value {
+fn metadata(target: &Target, version: &str, mut object: Value) -> Value {
     let hidden = target.kind.strategy.field_annotations();
     if !hidden.is_empty()
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
@@ -193,12 +193,7 @@ fn metadata(target: &Target<'_>, version: &str, mut object: Value) -> Value {
     })
 }
 
-fn row(
-    target: &Target<'_>,
-    version: &str,
-    include: Include,
-    object: &Arc<Cached>,
-) -> Result<Value, ApiError> {
+fn row(target: &Target, version: &str, include: Include, object: &Arc<Cached>) -> Result<Value, ApiError> {
     let value = object.value();
     let cells = target.kind.strategy.cells(&value, time::now());
     let included = match include {
@@ -209,7 +204,7 @@ fn row(
     Ok(json!({"cells": cells, "object": included}))
 }
 
-fn table(target: &Target<'_>, version: &str, meta: &ListMeta, rows: Vec<Value>, columns: bool) -> Value {
+fn table(target: &Target, version: &str, meta: &ListMeta, rows: Vec<Value>, columns: bool) -> Value {
     let definitions = if columns { (*columns::definitions(target)).clone() } else { Value::Null };
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
@@ -217,7 +212,7 @@ fn table(target: &Target<'_>, version: &str, meta: &ListMeta, rows: Vec<Value>, 
     })
 }
 
-fn not_a_list(target: &Target<'_>) -> ApiError {
+fn not_a_list(target: &Target) -> ApiError {
     let message = format!(
         "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
         go_type(target, &target.resource.kind)
@@ -225,7 +220,7 @@ fn not_a_list(target: &Target<'_>) -> ApiError {
     ApiError::new(406, Reason::NotAcceptable, message)
 }
 
-fn not_one(target: &Target<'_>) -> ApiError {
+fn not_one(target: &Target) -> ApiError {
     let message = format!(
         "you requested PartialObjectMetadata, but the requested object is a list ({})",
         go_type(target, &target.resource.list_kind)
@@ -234,7 +229,7 @@ fn not_one(target: &Target<'_>) -> ApiError {
 }
 
 /// The name of the type in the reference implementation, which messages show.
-fn go_type(target: &Target<'_>, kind: &str) -> String {
+fn go_type(target: &Target, kind: &str) -> String {
     let group = target.resource.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
     format!("*{group}.{kind}")
 }

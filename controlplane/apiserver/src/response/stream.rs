@@ -35,11 +35,11 @@ pub(crate) struct Selection {
 /// A list in the stored form, made of the bytes in the cache.
 pub(crate) fn list_body(
     call: &Call,
-    target: &Target<'_>,
+    target: &Target,
     meta: &ListMeta,
     selection: Selection,
 ) -> Response<Body> {
-    let resource = target.resource;
+    let resource = &target.resource;
     let meta = meta.to_value();
     let head = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",

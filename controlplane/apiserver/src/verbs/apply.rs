@@ -29,11 +29,11 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
     }
     let config = decoded.value;
     check(request, &config)?;
-    let resource = request.target.resource;
+    let resource = &request.target.resource;
     let (api_version, now) = (resource.api_version(), time::now_text());
     change(engine, request, |old| {
         let mut live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
-        let (table, options) = (engine.table(), &request.options);
+        let (table, options) = (request.target.table(), &request.options);
         let writer = writer(request, &api_version, &now);
         let reset = reset(request);
         if let Some(live) = live.as_mut().filter(|live| is_unowned(live)) {
@@ -56,7 +56,7 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
                 return Err(uid_mismatch(request));
             }
         }
-        let given = body::defaulted(&request.target, table, applied)?;
+        let given = body::defaulted(&request.target, applied)?;
         Ok(Proposal { given, uid: None, creates: request.sub.is_none(), owned: true })
     })
     .await
@@ -64,7 +64,7 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
 
 /// Whether the configuration is for the object of the request.
 fn check(request: &Request<'_>, config: &Value) -> Result<(), ApiError> {
-    let resource = request.target.resource;
+    let resource = &request.target.resource;
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding patch: the configuration is not an object"));
     }
@@ -94,7 +94,7 @@ fn check(request: &Request<'_>, config: &Value) -> Result<(), ApiError> {
 }
 
 fn uid_mismatch(request: &Request<'_>) -> ApiError {
-    let resource = request.target.resource;
+    let resource = &request.target.resource;
     let why = "uid mismatch: the provided object specified uid, and no existing object was found";
     ApiError::conflict(&resource.group, &resource.plural, request.name.unwrap_or_default(), why)
 }
@@ -102,7 +102,7 @@ fn uid_mismatch(request: &Request<'_>) -> ApiError {
 fn apply_error(request: &Request<'_>, error: ApplyError) -> ApiError {
     match error {
         ApplyError::Typed(error) => {
-            let resource = request.target.resource;
+            let resource = &request.target.resource;
             let group = if resource.group.is_empty() { "/" } else { "" };
             let name = request.name.unwrap_or_default();
             ApiError::unknown(format!(

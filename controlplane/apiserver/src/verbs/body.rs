@@ -160,18 +160,17 @@ pub(super) fn decode(
 
 /// Decodes the object of a resource and brings it into the stored form, defaulted.
 pub(super) fn object(
-    target: &Target<'_>,
-    table: &Table,
+    target: &Target,
     format: Format,
     bytes: &[u8],
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Given, ApiError> {
-    let resource = target.resource;
+    let resource = &target.resource;
     let gvk = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
-    let expected = Expected { table, id: resource.type_id, gvk };
+    let expected = Expected { table: target.table(), id: resource.type_id, gvk };
     let value = decode(&expected, format, bytes, validation, warnings)?;
-    defaulted(target, table, value)
+    defaulted(target, value)
 }
 
 /// Decodes the options of a deletion, which may call themselves by any group's version.
@@ -194,7 +193,8 @@ pub(super) fn delete_options(
 }
 
 /// Fills in defaults of an object in the request's version and brings it into the stored form.
-pub(super) fn defaulted(target: &Target<'_>, table: &Table, mut value: Value) -> Result<Given, ApiError> {
+pub(super) fn defaulted(target: &Target, mut value: Value) -> Result<Given, ApiError> {
+    let table = target.table();
     defaults::apply(table, target.resource.type_id, &mut value);
     let mut value = target.to_storage_version(value)?;
     target.kind.strategy.default(&mut value);

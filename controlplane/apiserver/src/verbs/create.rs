@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 8;
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
@@ -31,15 +31,15 @@ pub(super) async fn answer(
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "CreateOptions", false)?;
     let validation = options.validation;
-    let given = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
-    let request = Request::of(call, target, options);
+    let given = body::object(&target, format, &bytes, validation, &call.warnings)?;
+    let request = Request::of(call, target.clone(), options);
     let created = store(engine, &request, given, true).await?;
     response::object(call, output, &target, 201, &created)
 }
 
 /// Creates an object of the request's version, not yet defaulted.
 pub(crate) async fn object(engine: &Engine, request: &Request<'_>, object: Value) -> Result<Value, ApiError> {
-    let given = body::defaulted(&request.target, engine.table(), object)?;
+    let given = body::defaulted(&request.target, object)?;
     let created = store(engine, request, given, true).await?;
     request.target.to_request_version(created.value())
 }
@@ -53,13 +53,13 @@ pub(super) async fn store(
     owns: bool,
 ) -> Result<Arc<Cached>, ApiError> {
     let Given { mut object, emptied } = given;
-    let (target, strategy) = (&request.target, request.target.kind.strategy);
+    let (target, strategy) = (&request.target, &request.target.kind.strategy);
     match_namespace(request, &mut object)?;
     let asked_revision = !metadata::text(&object, "resourceVersion").is_empty();
     metadata::wipe(&mut object);
     warn_of_owners(request, &mut object);
     if owns {
-        own(engine, request, None, &mut object)?;
+        own(request, None, &mut object)?;
     }
     admit(engine, request, Operation::Create, Some(&mut object), None).await?;
     metadata::fill(&mut object);
@@ -69,9 +69,9 @@ pub(super) async fn store(
     if strategy.counts_generations() {
         metadata::of(&mut object).insert("generation".to_owned(), 1.into());
     }
-    normalize(engine.table(), target.kind.resource.type_id, &mut object);
-    let errors = judged(engine, target, &mut object, &emptied, |object| {
-        let mut errors = metadata::validate(object, target.kind.resource.namespaced, strategy);
+    normalize(target.table(), target.kind.resource.type_id, &mut object);
+    let errors = judged(target, &mut object, &emptied, |object| {
+        let mut errors = metadata::validate(object, target.kind.resource.namespaced, &**strategy);
         errors.extend(strategy.validate(object));
         errors
     });
@@ -93,7 +93,7 @@ async fn insert(
     mut object: Value,
     generated: bool,
 ) -> Result<Arc<Cached>, ApiError> {
-    let (target, strategy) = (&request.target, request.target.kind.strategy);
+    let (target, strategy) = (&request.target, &request.target.kind.strategy);
     for attempt in 1.. {
         let key = ObjectKey::of(&object);
         let taken = if request.options.dry_run {
@@ -110,7 +110,7 @@ async fn insert(
                 return Ok(stored);
             }
         }
-        let resource = target.resource;
+        let resource = &target.resource;
         let mut error = ApiError::already_exists(&resource.group, &resource.plural, &key.name);
         if !generated {
             return Err(error);

@@ -28,12 +28,12 @@ const FOREGROUND: &str = "foregroundDeletion";
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
     let options = read_options(engine, call, content).await?;
-    let request = request(call, target, &options);
+    let request = request(call, target.clone(), &options);
     if let (None, Some(text)) = (options.propagation, target.kind.strategy.deletion_warning()) {
         call.warnings.add(text);
     }
@@ -41,7 +41,7 @@ pub(super) async fn answer(
     // The API's one oddity: cascading asked for in the old way and not done yet.
     let accepted = !done.gone && options.orphan_dependents == Some(false);
     let code = if accepted { 202 } else { 200 };
-    if done.gone && !target.kind.strategy.returns_deleted(target.kind.resource) {
+    if done.gone && !target.kind.strategy.returns_deleted(&target.kind.resource) {
         return Ok(response::value(call, output, code, &status(&target, &done.object)));
     }
     response::object(call, output, &target, code, &done.object)
@@ -51,7 +51,7 @@ pub(super) async fn answer(
 pub(super) async fn answer_collection(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
@@ -61,7 +61,7 @@ pub(super) async fn answer_collection(
     let (meta, objects) = list::chosen(&target, &select, &page).await?;
     let mut deleted = Vec::with_capacity(objects.len());
     for object in objects {
-        let mut request = request(call, target, &options);
+        let mut request = request(call, target.clone(), &options);
         request.name = Some(&object.key.name);
         request.namespace = object.key.namespace.as_deref();
         match delete(engine, &request, &options).await {
@@ -86,7 +86,7 @@ pub(crate) async fn object(
     request.target.to_request_version(done.object.value())
 }
 
-fn request<'a>(call: &'a Call, target: Target<'a>, options: &DeleteOptions) -> Request<'a> {
+fn request<'a>(call: &'a Call, target: Arc<Target>, options: &DeleteOptions) -> Request<'a> {
     let write =
         WriteOptions { dry_run: options.dry_run, object: options.object.clone(), ..WriteOptions::default() };
     Request::of(call, target, write)
@@ -147,7 +147,7 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
             }
         }
     }
-    let resource = target.resource;
+    let resource = &target.resource;
     Err(ApiError::modified(&resource.group, &resource.plural, name))
 }
 
@@ -162,8 +162,8 @@ enum Plan {
     Mark(Value),
 }
 
-fn plan(target: &Target<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
-    let strategy = target.kind.strategy;
+fn plan(target: &Target, old: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
+    let strategy = &target.kind.strategy;
     let mut object = old.clone();
     let finalizers = finalizers(target, old, options);
     let had = metadata::finalizers(old);
@@ -210,7 +210,7 @@ enum Grace {
     Until(Timestamp, i64),
 }
 
-fn grace(target: &Target<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) -> Grace {
+fn grace(target: &Target, old: &Value, options: &DeleteOptions, now: Timestamp) -> Grace {
     let Some(seconds) = target.kind.strategy.graceful_delete(old, options.grace) else { return Grace::None };
     let add =
         |time: Timestamp, seconds: i64| time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(time);
@@ -231,7 +231,7 @@ fn grace(target: &Target<'_>, old: &Value, options: &DeleteOptions, now: Timesta
 }
 
 /// The finalizers with those that say what becomes of dependents.
-fn finalizers(target: &Target<'_>, old: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(target: &Target, old: &Value, options: &DeleteOptions) -> Vec<String> {
     let had = metadata::finalizers(old);
     let orphan = match options.propagation {
         Some(propagation) => propagation == Propagation::Orphan,
@@ -262,12 +262,12 @@ fn set(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 fn check_preconditions(
-    target: &Target<'_>,
+    target: &Target,
     current: &Cached,
     old: &Value,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
-    let resource = target.kind.resource;
+    let resource = &target.kind.resource;
     if target.kind.strategy.holds_deletion(old)
         && let Some(uid) = options.uid.as_ref().filter(|uid| **uid != current.uid)
     {
@@ -294,8 +294,8 @@ fn check_preconditions(
 }
 
 /// The `Status` that says that something is gone.
-fn status(target: &Target<'_>, object: &Cached) -> Value {
-    let resource = target.resource;
+fn status(target: &Target, object: &Cached) -> Value {
+    let resource = &target.resource;
     let mut details = json!({"name": object.key.name, "kind": *resource.plural, "uid": object.uid});
     if !resource.group.is_empty() {
         details["group"] = (*resource.group).into();

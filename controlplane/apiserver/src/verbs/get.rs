@@ -15,7 +15,7 @@ use crate::response::{self, Output};
 
 pub(super) async fn answer(
     call: &Call,
-    target: &Target<'_>,
+    target: &Target,
     output: &Output,
 ) -> Result<Response<Body>, ApiError> {
     let name = call.info.name.as_deref().unwrap_or_default();
@@ -33,7 +33,7 @@ pub(super) async fn answer(
 
 /// The object with everything that was acknowledged before this call.
 pub(super) async fn newest(
-    target: &Target<'_>,
+    target: &Target,
     namespace: Option<&str>,
     name: &str,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
@@ -42,11 +42,7 @@ pub(super) async fn newest(
 }
 
 /// The same as a value in the request's version.
-pub(crate) async fn object(
-    target: &Target<'_>,
-    namespace: Option<&str>,
-    name: &str,
-) -> Result<Value, ApiError> {
+pub(crate) async fn object(target: &Target, namespace: Option<&str>, name: &str) -> Result<Value, ApiError> {
     let found = newest(target, namespace, name).await?.ok_or_else(|| not_found(target, name))?;
     target.to_request_version(found.value())
 }

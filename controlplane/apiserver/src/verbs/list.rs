@@ -17,7 +17,7 @@ use crate::response::{self, ListMeta, Output, Selection, Shape};
 
 pub(super) async fn answer(
     call: &Call,
-    target: &Target<'_>,
+    target: &Target,
     output: &Output,
 ) -> Result<Response<Body>, ApiError> {
     let select = Select::read(call, target)?;
@@ -148,7 +148,7 @@ fn check_options(call: &Call) -> Result<(), ApiError> {
 }
 
 /// What there is at the revision that is asked for.
-pub(super) async fn snapshot(target: &Target<'_>, page: &Page) -> Result<Snapshot, CacheError> {
+pub(super) async fn snapshot(target: &Target, page: &Page) -> Result<Snapshot, CacheError> {
     let cache = &target.kind.cache;
     match page.revision {
         Wanted::Newest => cache.current().await,
@@ -223,7 +223,7 @@ fn decode(token: &str) -> Result<(Option<u64>, String), ApiError> {
 
 /// Every object a selection means with its key, for deletions of many.
 pub(super) async fn chosen(
-    target: &Target<'_>,
+    target: &Target,
     select: &Select,
     page: &Page,
 ) -> Result<(ListMeta, Vec<std::sync::Arc<crate::cache::Cached>>), ApiError> {

@@ -8,7 +8,6 @@ use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
 use pagurus_controlplane_schema::check;
 use pagurus_controlplane_schema::patch::{self, PatchError};
-use pagurus_controlplane_schema::table::Table;
 use serde_json::Value;
 
 use super::options::FieldValidation;
@@ -47,14 +46,14 @@ impl Kind {
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
     let kind = Kind::of(call)?;
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "PatchOptions", kind == Kind::Apply)?;
-    let request = Request::of(call, target, options);
+    let request = Request::of(call, target.clone(), options);
     let done = match kind {
         Kind::Apply => apply::apply(engine, &request, &bytes).await?,
         _ => patch(engine, &request, kind, &bytes).await?,
@@ -70,10 +69,10 @@ async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes
         let parsed = parsed.as_ref().map_err(|e| patch_error(e.clone()))?;
         let live = request.target.to_request_version(old.clone())?;
         let strict = parsed.duplicate_fields.iter().map(|f| format!("duplicate field \"{f}\"")).collect();
-        let (patched, strict) = patched(engine.table(), request, kind, live, &parsed.value, strict)?;
+        let (patched, strict) = patched(request, kind, live, &parsed.value, strict)?;
         tell(request, &patched, strict)?;
         match_patched(request, &patched)?;
-        let mut given = body::defaulted(&request.target, engine.table(), patched)?;
+        let mut given = body::defaulted(&request.target, patched)?;
         create::match_namespace(request, &mut given.object)?;
         Ok(Proposal { given, uid: None, creates: false, owned: false })
     })
@@ -82,14 +81,13 @@ async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes
 
 /// The patched object in the request's version, and what strict decoding objects to.
 fn patched(
-    table: &Table,
     request: &Request<'_>,
     kind: Kind,
     mut object: Value,
     patch: &Value,
     mut strict: Vec<String>,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let id = request.target.resource.type_id;
+    let (table, id) = (request.target.table(), request.target.resource.type_id);
     let applied = match kind {
         Kind::Json => patch::json_patch::apply(&mut object, patch),
         Kind::Strategic => patch::strategic::apply(table, id, &mut object, patch),

@@ -21,7 +21,7 @@ use crate::response::{self, Output};
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: &Target<'_>,
+    target: &Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
@@ -32,8 +32,8 @@ pub(super) async fn answer(
             let found = get::newest(target, namespace, name).await?.ok_or_else(|| not_found(target, name))?;
             scale_of(&found.value())
         }
-        Verb::Update => update(engine, call, *target, content).await?,
-        _ => patched(engine, call, *target, content).await?,
+        Verb::Update => update(engine, call, target.clone(), content).await?,
+        _ => patched(engine, call, target.clone(), content).await?,
     };
     Ok(response::value(call, output, 200, &scale))
 }
@@ -41,7 +41,7 @@ pub(super) async fn answer(
 async fn update(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     content: Body,
 ) -> Result<Value, ApiError> {
     let format = body::format(&call.headers)?;
@@ -57,7 +57,7 @@ async fn update(
 async fn patched(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     content: Body,
 ) -> Result<Value, ApiError> {
     let kind = Kind::of(call)?;
@@ -106,7 +106,7 @@ async fn write(
 ) -> Result<Value, ApiError> {
     // The workload's own rules apply, as for an update of the whole object.
     let workload = Request {
-        target: request.target,
+        target: request.target.clone(),
         namespace: request.namespace,
         name: request.name,
         sub: None,
@@ -114,7 +114,7 @@ async fn write(
         warnings: request.warnings.clone(),
         options: request.options.clone(),
     };
-    let resource = request.target.resource;
+    let resource = &request.target.resource;
     let done = change(engine, &workload, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
         let scale = wanted(&scale_of(old))?;
@@ -137,7 +137,7 @@ async fn write(
         }
         let mut object = old.clone();
         object["spec"]["replicas"] = replicas.into();
-        super::write::own(engine, request, Some(old), &mut object)?;
+        super::write::own(request, Some(old), &mut object)?;
         forget_time(request, &mut object);
         let uid = Some(metadata::text(&scale, "uid").to_owned()).filter(|u| !u.is_empty());
         let given = Given { object, emptied: Vec::new() };

@@ -20,7 +20,7 @@ pub(super) struct Select {
 
 impl Select {
     /// Reads path and query.
-    pub(super) fn read(call: &Call, target: &Target<'_>) -> Result<Self, ApiError> {
+    pub(super) fn read(call: &Call, target: &Target) -> Result<Self, ApiError> {
         let bad =
             |e: pagurus_controlplane_api::selectors::SelectorError| ApiError::bad_request(e.to_string());
         let labels =
@@ -42,7 +42,7 @@ impl Select {
     }
 
     /// The part of a snapshot that is worth looking at: one object where namespace and name are fixed.
-    pub(super) fn narrow(&self, snapshot: Snapshot, target: &Target<'_>) -> Snapshot {
+    pub(super) fn narrow(&self, snapshot: Snapshot, target: &Target) -> Snapshot {
         match (&self.namespace, &self.name) {
             (namespace, Some(name)) if namespace.is_some() || !target.resource.namespaced => {
                 snapshot.only(namespace.as_deref(), name)
@@ -61,13 +61,13 @@ impl Select {
 }
 
 /// Refuses fields that the kind does not make selectable.
-fn check_fields(fields: &FieldSelector, target: &Target<'_>) -> Result<(), ApiError> {
+fn check_fields(fields: &FieldSelector, target: &Target) -> Result<(), ApiError> {
     let known = target.kind.strategy.selectable_fields();
     for requirement in fields.requirements() {
         let field = requirement.field.as_str();
         let generic =
             field == "metadata.name" || (field == "metadata.namespace" && target.resource.namespaced);
-        if !generic && !known.contains(&field) {
+        if !generic && !known.iter().any(|name| name == field) {
             let message = if known.is_empty() {
                 let quoted = pagurus_controlplane_api::go::quote(field);
                 format!(

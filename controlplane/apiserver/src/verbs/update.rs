@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 64;
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: Target<'_>,
+    target: Arc<Target>,
     output: &Output,
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
@@ -32,15 +32,15 @@ pub(super) async fn answer(
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "UpdateOptions", false)?;
     let validation = options.validation;
-    let given = body::object(&target, engine.table(), format, &bytes, validation, &call.warnings)?;
-    let request = Request::of(call, target, options);
+    let given = body::object(&target, format, &bytes, validation, &call.warnings)?;
+    let request = Request::of(call, target.clone(), options);
     let done = replace(engine, &request, given).await?;
     response::object(call, output, &target, done.code(), &done.object)
 }
 
 /// Replaces an object of the request's version, not yet defaulted.
 pub(crate) async fn object(engine: &Engine, request: &Request<'_>, object: Value) -> Result<Value, ApiError> {
-    let given = body::defaulted(&request.target, engine.table(), object)?;
+    let given = body::defaulted(&request.target, object)?;
     let done = replace(engine, request, given).await?;
     request.target.to_request_version(done.object.value())
 }
@@ -114,7 +114,7 @@ async fn attempt(
     old: &Value,
     proposal: Proposal,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
-    let (target, strategy) = (&request.target, request.target.kind.strategy);
+    let (target, strategy) = (&request.target, &request.target.kind.strategy);
     let Proposal { given: Given { mut object, emptied }, uid, owned, .. } = proposal;
     if let Some(uid) = uid.filter(|uid| *uid != current.uid) {
         let why =
@@ -123,13 +123,13 @@ async fn attempt(
     }
     create::warn_of_owners(request, &mut object);
     if !owned {
-        own(engine, request, Some(old), &mut object)?;
+        own(request, Some(old), &mut object)?;
     }
     admit(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
     check_revision(request, current, &object)?;
     prepare(request, &mut object, old);
-    normalize(engine.table(), target.kind.resource.type_id, &mut object);
-    let errors = judged(engine, target, &mut object, &emptied, |object| errors(request, object, old));
+    normalize(target.table(), target.kind.resource.type_id, &mut object);
+    let errors = judged(target, &mut object, &emptied, |object| errors(request, object, old));
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
     }
@@ -167,7 +167,7 @@ fn check_revision(request: &Request<'_>, current: &Cached, object: &Value) -> Re
         return Ok(());
     }
     if number == 0 {
-        let resource = request.target.kind.resource;
+        let resource = &request.target.kind.resource;
         let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(ApiError::invalid(&resource.group, &resource.plural, name, vec![error]));
     }
@@ -176,7 +176,7 @@ fn check_revision(request: &Request<'_>, current: &Cached, object: &Value) -> Re
 
 /// Sets what the server decides.
 fn prepare(request: &Request<'_>, object: &mut Value, old: &Value) {
-    let strategy = request.target.kind.strategy;
+    let strategy = &request.target.kind.strategy;
     metadata::carry_over(object, old);
     let context = context(request);
     match request.sub {
@@ -191,7 +191,7 @@ fn prepare(request: &Request<'_>, object: &mut Value, old: &Value) {
 }
 
 fn errors(request: &Request<'_>, object: &Value, old: &Value) -> Vec<FieldError> {
-    let strategy = request.target.kind.strategy;
+    let strategy = &request.target.kind.strategy;
     let mut errors = metadata::validate_update(object, old);
     errors.extend(match request.sub {
         Some(sub) => strategy.validate_subresource_update(sub, object, old),
@@ -201,7 +201,7 @@ fn errors(request: &Request<'_>, object: &Value, old: &Value) -> Vec<FieldError>
 }
 
 /// Whether the last thing that held a deletion is gone.
-pub(super) fn is_released(target: &Target<'_>, object: &Value) -> bool {
+pub(super) fn is_released(target: &Target, object: &Value) -> bool {
     metadata::is_deleting(object)
         && metadata::finalizers(object).is_empty()
         && metadata::number(object, "deletionGracePeriodSeconds").unwrap_or(0) == 0
@@ -254,13 +254,13 @@ fn match_name(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn modified(target: &Target<'_>, name: &str) -> ApiError {
-    let resource = target.resource;
+fn modified(target: &Target, name: &str) -> ApiError {
+    let resource = &target.resource;
     ApiError::modified(&resource.group, &resource.plural, name)
 }
 
-fn conflict(target: &Target<'_>, name: &str, why: &str) -> ApiError {
-    let resource = target.resource;
+fn conflict(target: &Target, name: &str, why: &str) -> ApiError {
+    let resource = &target.resource;
     ApiError::conflict(&resource.group, &resource.plural, name, why)
 }
 
@@ -272,7 +272,7 @@ pub(super) fn match_patched(request: &Request<'_>, object: &Value) -> Result<(),
 /// See [`Engine::modify`].
 pub(crate) async fn modify(
     engine: &Engine,
-    target: &Target<'_>,
+    target: &Target,
     namespace: Option<&str>,
     name: &str,
     dry_run: bool,

@@ -9,7 +9,6 @@ use futures::stream;
 use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::ApiError;
-use pagurus_controlplane_schema::table::Resource;
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -19,7 +18,7 @@ use super::list;
 use super::options::bad_integer;
 use super::selection::Select;
 use crate::cache::{CacheError, Change, ChangeKind, Cursor, CursorError, Snapshot};
-use crate::engine::{Engine, Kind, Target};
+use crate::engine::{Engine, Target};
 use crate::request::{Body, Call};
 use crate::response::{self, ListMeta, Output, Shape};
 
@@ -33,7 +32,7 @@ const CHUNK: usize = 64 << 10;
 pub(super) async fn answer(
     engine: &Arc<Engine>,
     call: &Call,
-    target: &Target<'_>,
+    target: &Arc<Target>,
     output: &Output,
 ) -> Result<Response<Body>, ApiError> {
     let select = Select::read(call, target)?;
@@ -69,8 +68,7 @@ pub(super) async fn answer(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let initial = state.map(|snapshot| (select.narrow(snapshot, target), None));
     let lines = Lines {
-        resource: target.resource,
-        kind: target.kind.clone(),
+        target: target.clone(),
         output: *output,
         select,
         cursor,
@@ -155,8 +153,7 @@ fn check_options(rule: Option<&str>, initial: Option<bool>, bookmarks: bool) -> 
 
 /// A watch on its way.
 struct Lines {
-    resource: &'static Resource,
-    kind: Kind,
+    target: Arc<Target>,
     output: Output,
     select: Select,
     cursor: Cursor,
@@ -198,7 +195,7 @@ impl Lines {
     /// Some of the state; `None` when there is none left.
     fn initial_lines(&mut self) -> Option<Bytes> {
         let (snapshot, after) = self.initial.take()?;
-        let target = Target { resource: self.resource, kind: &self.kind };
+        let target = self.target.clone();
         let mut out = BytesMut::new();
         let mut left = None;
         for (key, object) in snapshot.below(self.select.namespace.as_deref(), after.as_deref()) {
@@ -252,7 +249,7 @@ impl Lines {
     }
 
     fn tell(&mut self, changes: &[Arc<Change>]) {
-        let target = Target { resource: self.resource, kind: &self.kind };
+        let target = self.target.clone();
         for change in changes.iter().filter(|c| c.object.revision > self.since) {
             let Some(kind) = kind_told(change, &self.select) else { continue };
             let first = std::mem::replace(&mut self.first, false);
@@ -272,7 +269,7 @@ impl Lines {
             let error = ApiError::expired(format!(
                 "too old resource version: {} ({})",
                 self.marked,
-                self.kind.cache.revision()
+                self.target.kind.cache.revision()
             ));
             self.ready.push_back(response::status_event(&self.output, &error));
         }
@@ -281,7 +278,7 @@ impl Lines {
 
     /// Tells how far the watch has come, if that is further than the client knows.
     async fn mark(&mut self) {
-        let Ok(current) = self.kind.cache.current().await else { return };
+        let Ok(current) = self.target.kind.cache.current().await else { return };
         // What has happened meanwhile goes first.
         match self.cursor.ready() {
             Ok(changes) if changes.is_empty() => {
@@ -303,7 +300,7 @@ impl Lines {
         }
         let object: Value = match self.output.shape {
             Shape::Object => json!({
-                "kind": *self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata,
+                "kind": *self.target.resource.kind, "apiVersion": self.target.resource.api_version(), "metadata": metadata,
             }),
             Shape::Metadata(version) | Shape::MetadataList(version) => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,

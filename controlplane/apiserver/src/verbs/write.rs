@@ -24,19 +24,18 @@ const MOST_DEPTH: usize = 120;
 
 /// What strategies may know of a request.
 pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
-    Context { resource: request.target.kind.resource, user: request.user, now: time::now() }
+    Context { resource: &request.target.kind.resource, user: request.user, now: time::now() }
 }
 
 /// 422, named as the stored kind is.
-pub(super) fn invalid(target: &Target<'_>, object: &Value, errors: Vec<FieldError>) -> ApiError {
-    let resource = target.kind.resource;
+pub(super) fn invalid(target: &Target, object: &Value, errors: Vec<FieldError>) -> ApiError {
+    let resource = &target.kind.resource;
     ApiError::invalid(&resource.group, &resource.kind, metadata::text(object, "name"), errors)
 }
 
 /// Judges an object with the empty lists and maps that it was given, which the stored form does not have.
 pub(super) fn judged(
-    engine: &Engine,
-    target: &Target<'_>,
+    target: &Target,
     object: &mut Value,
     emptied: &[Emptied],
     judge: impl FnOnce(&Value) -> Vec<FieldError>,
@@ -44,7 +43,7 @@ pub(super) fn judged(
     emptied.iter().for_each(|emptied| emptied.put_back(object));
     let errors = judge(object);
     if !emptied.is_empty() {
-        normalize(engine.table(), target.kind.resource.type_id, object);
+        normalize(target.table(), target.kind.resource.type_id, object);
     }
     errors
 }
@@ -91,7 +90,7 @@ fn attributes<'a>(
 ) -> Attributes<'a> {
     Attributes {
         operation,
-        resource: request.target.kind.resource,
+        resource: &request.target.kind.resource,
         subresource: request.sub,
         namespace: request.namespace,
         name,
@@ -105,25 +104,20 @@ fn attributes<'a>(
 }
 
 /// Gives what the write sets to its manager in `metadata.managedFields`.
-pub(super) fn own(
-    engine: &Engine,
-    request: &Request<'_>,
-    live: Option<&Value>,
-    object: &mut Value,
-) -> Result<(), ApiError> {
+pub(super) fn own(request: &Request<'_>, live: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
     let target = &request.target;
     if live.is_some_and(is_unowned) && is_unowned(object) {
         // Nobody's fields are told apart in this object, and only an apply begins to.
         return Ok(());
     }
     if target.is_storage_version() {
-        own_in(engine, request, live, object);
+        own_in(request, live, object);
         return Ok(());
     }
     // Ownership is told in the version that the client uses.
     let live = live.map(|live| target.to_request_version(live.clone())).transpose()?;
     let mut seen = target.to_request_version(object.clone())?;
-    own_in(engine, request, live.as_ref(), &mut seen);
+    own_in(request, live.as_ref(), &mut seen);
     match seen.pointer_mut("/metadata/managedFields").map(Value::take) {
         Some(managed) => metadata::of(object).insert("managedFields".to_owned(), managed),
         None => metadata::of(object).remove("managedFields"),
@@ -136,13 +130,13 @@ pub(super) fn is_unowned(object: &Value) -> bool {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
-fn own_in(engine: &Engine, request: &Request<'_>, live: Option<&Value>, object: &mut Value) {
-    let resource = request.target.resource;
+fn own_in(request: &Request<'_>, live: Option<&Value>, object: &mut Value) {
+    let resource = &request.target.resource;
     let now = time::now_text();
     let api_version = resource.api_version();
     let writer = writer(request, &api_version, &now);
     let reset = reset(request);
-    fields::update(engine.table(), resource.type_id, live, object, &writer, &reset);
+    fields::update(request.target.table(), resource.type_id, live, object, &writer, &reset);
 }
 
 /// Who writes, for ownership.
@@ -153,25 +147,25 @@ pub(super) fn writer<'a>(request: &'a Request<'_>, api_version: &'a str, now: &'
 
 /// The fields the request cannot set.
 pub(super) fn reset(request: &Request<'_>) -> Set {
-    let kind = request.target.kind;
-    Set::of_fields(kind.strategy.reset_fields(kind.resource, request.sub.unwrap_or_default()))
+    let kind = &request.target.kind;
+    Set::of_fields(kind.strategy.reset_fields(&kind.resource, request.sub.unwrap_or_default()))
 }
 
 /// An object that will not be stored, as the answer to a dry run.
-pub(super) fn unstored(target: &Target<'_>, object: &Value, revision: u64) -> Arc<Cached> {
-    let cached = Cached::index(object, &stored_bytes(object), target.kind.strategy);
+pub(super) fn unstored(target: &Target, object: &Value, revision: u64) -> Arc<Cached> {
+    let cached = Cached::index(object, &stored_bytes(object), &*target.kind.strategy);
     Arc::new(if revision == 0 { cached } else { cached.at_revision(revision) })
 }
 
 /// Stores the object if the stored one is still that of `expected` (0: if there is none). `None` means somebody came between.
 pub(super) async fn put(
     engine: &Engine,
-    target: &Target<'_>,
+    target: &Target,
     key: &ObjectKey,
     expected: u64,
     object: &Value,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
-    let kind = target.kind;
+    let kind = &target.kind;
     put_as(engine.store().as_ref(), kind, kind.cache.store_key(key), expected, object).await
 }
 
@@ -187,7 +181,7 @@ async fn put_as(
         return Err(ApiError::bad_request(text));
     }
     let bytes = stored_bytes(object);
-    let cached = Arc::new(Cached::index(object, &bytes, kind.strategy));
+    let cached = Arc::new(Cached::index(object, &bytes, &*kind.strategy));
     let guard = kind.cache.expect(cached.clone());
     let result = store.txn(Txn::put_if(key, expected, bytes)).await;
     drop(guard);
@@ -208,7 +202,7 @@ fn is_deeper_than(value: &Value, levels: usize) -> bool {
 /// The same with something reserved for the object, which it then keeps.
 pub(super) async fn put_reserved(
     engine: &Engine,
-    target: &Target<'_>,
+    target: &Target,
     key: &ObjectKey,
     expected: u64,
     object: &Value,
@@ -232,12 +226,12 @@ pub(super) async fn put_reserved(
 /// Removes the object if the stored one is still that of `expected`; the revision of the removal.
 pub(super) async fn remove(
     engine: &Engine,
-    target: &Target<'_>,
+    target: &Target,
     current: &Arc<Cached>,
 ) -> Result<Option<u64>, ApiError> {
     let key = target.kind.cache.store_key(&current.key);
     let txn = Txn::delete_if(key, current.revision);
-    let strategy = target.kind.strategy;
+    let strategy = target.kind.strategy.clone();
     if !strategy.reserves() {
         let result = engine.store().txn(txn).await.map_err(|e| store_error(&e))?;
         return Ok(result.committed.then_some(result.revision));

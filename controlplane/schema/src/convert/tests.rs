@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{convert, from_storage, to_storage};
+use super::convert;
 use crate::table::Table;
 
 fn there(from: [&str; 3], to: [&str; 3], object: &Value) -> Value {
@@ -57,12 +57,12 @@ fn events_of_both_groups_are_stored_as_core_events() {
         "reportingInstance": "i", "type": "Normal", "deprecatedSource": {}, "deprecatedFirstTimestamp": null,
         "deprecatedLastTimestamp": null});
     let mut stored = object.clone();
-    to_storage(table, events, &mut stored).unwrap();
+    convert(table, events, table.storage_of(events), &mut stored).unwrap();
     assert_eq!(stored["apiVersion"], "v1");
     assert_eq!(stored["message"], "n");
     assert_eq!(stored["involvedObject"], json!({"kind": "Pod"}));
     assert_eq!(stored["reportingComponent"], "c");
-    from_storage(table, events, &mut stored).unwrap();
+    convert(table, table.storage_of(events), events, &mut stored).unwrap();
     assert_eq!(stored, object);
 }
 
@@ -80,8 +80,8 @@ fn every_resource_converts_to_its_stored_form() {
     let table = Table::builtin();
     for resource in table.resources() {
         let mut object = json!({"apiVersion": resource.api_version(), "kind": resource.kind});
-        to_storage(table, resource, &mut object).unwrap();
-        from_storage(table, resource, &mut object).unwrap();
+        convert(table, resource, table.storage_of(resource), &mut object).unwrap();
+        convert(table, table.storage_of(resource), resource, &mut object).unwrap();
         assert_eq!(object["apiVersion"], resource.api_version());
     }
 }

@@ -312,7 +312,7 @@ impl<'a> Loader<'a> {
             types: self.types,
             by_name,
             by_kind,
-            resources: self.resources,
+            resources: self.resources.into_iter().map(Arc::new).collect(),
             by_resource: Index::new(by_resource),
             groups,
             digest,

@@ -9,6 +9,7 @@ use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::time;
 use serde_json::{Value, json};
 
+use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, default_text, existing, items_mut, object_at};
 use crate::resources::pod_spec::{defaults, warnings};
@@ -103,8 +104,8 @@ impl Strategy for Jobs {
         true
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.successful"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("status.successful")] }
     }
 
     fn field(&self, object: &Value, _name: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer as _;
 
 use super::request_cells;
+use crate::registry::{FieldName, named};
 use crate::resources::fields::{Fields, object_at, same, set};
 use crate::resources::rules::{Errors, nothing, one_of, required};
 use crate::strategy::{Context, Strategy, drop_status, keep, keep_all_but, keep_status};
@@ -135,8 +136,8 @@ impl Strategy for SigningRequest {
         errors
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.signerName"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("spec.signerName")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

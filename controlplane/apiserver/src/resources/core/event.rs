@@ -7,6 +7,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
+use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::{Fields, same};
 use crate::resources::internal::{OBJECT_REFERENCE, shown};
@@ -70,20 +71,22 @@ impl Strategy for Events {
         true
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const {
+            &[
+                named("involvedObject.kind"),
+                named("involvedObject.namespace"),
+                named("involvedObject.name"),
+                named("involvedObject.uid"),
+                named("involvedObject.apiVersion"),
+                named("involvedObject.resourceVersion"),
+                named("involvedObject.fieldPath"),
+                named("reason"),
+                named("reportingComponent"),
+                named("source"),
+                named("type"),
+            ]
+        }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

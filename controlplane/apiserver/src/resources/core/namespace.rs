@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
+use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::{Fields, object_at, set};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
@@ -66,8 +67,8 @@ impl Strategy for Namespaces {
         labels::dns_label(&name)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.phase"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("status.phase")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

@@ -7,6 +7,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::object_at;
 use crate::resources::fields::{Fields, set};
@@ -71,8 +72,8 @@ impl Strategy for Nodes {
         errors
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.unschedulable"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("spec.unschedulable")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

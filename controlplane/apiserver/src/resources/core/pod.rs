@@ -10,6 +10,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::{labels, time};
 use serde_json::{Value, json};
 
+use crate::registry::{FieldName, named};
 use crate::resources::fields::{Fields, object_at, set};
 use crate::resources::pod_spec::{self, defaults, quality, warnings};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
@@ -109,18 +110,20 @@ impl Strategy for Pods {
         out
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.podIPs",
-            "status.nominatedNodeName",
-        ]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const {
+            &[
+                named("spec.nodeName"),
+                named("spec.restartPolicy"),
+                named("spec.schedulerName"),
+                named("spec.serviceAccountName"),
+                named("spec.hostNetwork"),
+                named("status.phase"),
+                named("status.podIP"),
+                named("status.podIPs"),
+                named("status.nominatedNodeName"),
+            ]
+        }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

@@ -5,6 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::selectors::LabelSelector;
 use serde_json::{Value, json};
 
+use crate::registry::{FieldName, named};
 use crate::resources::apps::replica_set;
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default, existing, object_at};
@@ -77,8 +78,8 @@ impl Strategy for ReplicationControllers {
         true
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("status.replicas")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

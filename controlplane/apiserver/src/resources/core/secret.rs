@@ -7,6 +7,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::{Fields, default_text, object_at};
 use crate::resources::rules::{Errors, immutable, names};
@@ -54,8 +55,8 @@ impl Strategy for Secrets {
         errors
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["type"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("type")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {

@@ -15,6 +15,7 @@ use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::allocate::{Allocators, Reservation};
+use crate::registry::{FieldName, named};
 use crate::resources::fields::{Fields, default, default_text, default_zero, items_mut, object_at, set};
 use crate::strategy::{Context, Strategy, keep};
 
@@ -128,8 +129,8 @@ impl Strategy for Services {
         labels::dns_label(&name)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.clusterIP", "spec.type"]
+    fn selectable_fields(&self) -> &[FieldName] {
+        const { &[named("spec.clusterIP"), named("spec.type")] }
     }
 
     fn field(&self, object: &Value, name: &str) -> Option<String> {
