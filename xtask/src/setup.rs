@@ -20,6 +20,9 @@ pub struct Options {
     /// Also what `test --vm` needs: a machine in software, and a way to share files with it
     #[arg(long)]
     vm: bool,
+    /// Also what `test --fuzz` needs: cargo-fuzz and a C++ compiler
+    #[arg(long)]
+    fuzz: bool,
 }
 
 impl Options {
@@ -31,6 +34,11 @@ impl Options {
     /// What `bench datapath` asks for.
     pub fn for_rivals() -> Self {
         Self { rivals: true, ..Self::default() }
+    }
+
+    /// What `test --fuzz` asks for.
+    pub fn for_fuzz() -> Self {
+        Self { fuzz: true, ..Self::default() }
     }
 
     /// What `test --vm` asks for.
@@ -112,6 +120,10 @@ const VM: &[Need] = &[
     Need { present: || process::find("xz").is_some(), package: "xz-utils", why: "modules of another kernel" },
 ];
 
+/// What builds libFuzzer.
+const FUZZ: &[Need] =
+    &[Need { present: || process::find("c++").is_some(), package: "g++", why: "builds libFuzzer" }];
+
 /// Where Debian's qemu-system-common puts it.
 pub const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
@@ -123,7 +135,8 @@ fn static_busybox() -> bool {
 fn missing(options: &Options) -> Vec<&'static Need> {
     let rivals = RIVALS.iter().filter(|_| options.rivals);
     let vm = VM.iter().filter(|_| options.vm);
-    NEEDS.iter().chain(rivals).chain(vm).filter(|need| !(need.present)()).collect()
+    let fuzz = FUZZ.iter().filter(|_| options.fuzz);
+    NEEDS.iter().chain(rivals).chain(vm).chain(fuzz).filter(|need| !(need.present)()).collect()
 }
 
 /// Installs what is missing.
@@ -152,6 +165,10 @@ pub fn run(options: &Options) -> Result<()> {
     if deny {
         println!("setup: will build cargo-deny with cargo (checks dependencies; a few minutes)");
     }
+    let fuzz = options.fuzz && process::find("cargo-fuzz").is_none() && !cargo_bin("cargo-fuzz").exists();
+    if fuzz {
+        println!("setup: will build cargo-fuzz with cargo (runs fuzz targets; a minute)");
+    }
     if options.dry_run {
         return Ok(());
     }
@@ -161,6 +178,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if deny {
         process::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+    }
+    if fuzz {
+        process::run(Command::new("cargo").args(["install", "--quiet", "--locked", "cargo-fuzz"]))?;
     }
     ebpf::find().map(|_| ()).map_err(|lack| anyhow::anyhow!("the BPF tool chain is still incomplete: {lack}"))
 }

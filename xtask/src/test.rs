@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test; flags narrow it. Ends with one line that counts.
 
+mod fuzz;
 pub mod guard;
 mod guest;
 
@@ -23,6 +24,12 @@ pub struct Options {
     /// Only the suites of the dataplane, on another kernel, in an emulated machine: fetches Debian's kernel and QEMU (120 MB)
     #[arg(long, conflicts_with_all = ["unit", "system"])]
     vm: bool,
+    /// Only the fuzz targets, each for a while: installs cargo-fuzz and a C++ compiler, and builds everything once more
+    #[arg(long, conflicts_with_all = ["unit", "system", "vm"])]
+    fuzz: bool,
+    /// How long each fuzz target runs, in seconds
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "fuzz")]
+    seconds: u64,
     /// Only tests whose name holds this
     filter: Option<String>,
 }
@@ -69,6 +76,9 @@ impl Count {
 pub fn run(options: &Options) -> Result<()> {
     if options.vm {
         return guest::run(options.filter.as_deref());
+    }
+    if options.fuzz {
+        return fuzz::run(options.filter.as_deref(), options.seconds);
     }
     let mut guard = Guard::start()?;
     let mut count = Count::default();

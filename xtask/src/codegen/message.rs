@@ -124,8 +124,15 @@ impl Shapes {
                 continue;
             };
             let bare = full.rsplit('.').next().unwrap_or(full);
-            for name in message.fields.keys().filter(|name| !properties.contains_key(*name)) {
+            for name in message.fields.keys() {
                 let key = (bare.to_owned(), name.clone());
+                if properties.contains_key(name) {
+                    // Most names that begin with a capital in protobuf do not in JSON; this one does.
+                    if name.starts_with(|c: char| c.is_ascii_uppercase()) {
+                        shapes.renamed.insert(key, name.clone());
+                    }
+                    continue;
+                }
                 match properties.keys().find(|p| loose(p) == loose(name)) {
                     Some(json) => drop(shapes.renamed.insert(key, json.clone())),
                     None => drop(shapes.inlined.insert(key)),

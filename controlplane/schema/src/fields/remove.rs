@@ -6,16 +6,30 @@ use serde_json::{Map, Value};
 
 /// The object without the members of a set. A container that loses its last entry goes too.
 pub(crate) fn remove(place: &Place<'_>, value: &Value, gone: &Set) -> Value {
-    without(place, value, gone).unwrap_or_else(|| Value::Object(Map::new()))
+    without(place, value, gone, Emptied::Goes).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-fn without(place: &Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
+/// The same, but a field or entry that loses all that was in it stays, as null: nobody said that it is to go.
+pub(crate) fn hollow(place: &Place<'_>, value: &Value, gone: &Set) -> Value {
+    without(place, value, gone, Emptied::IsNull).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// What becomes of a field that loses all that was in it.
+#[derive(Clone, Copy)]
+enum Emptied {
+    Goes,
+    IsNull,
+}
+
+fn without(place: &Place<'_>, value: &Value, gone: &Set, emptied: Emptied) -> Option<Value> {
     if gone.is_empty() {
         return Some(value.clone());
     }
     match (place.shape(Some(value)), value) {
-        (Shape::Fields(id), Value::Object(entries)) => object(entries, gone, |name| place.field(id, name)),
-        (Shape::Entries(next), Value::Object(entries)) => object(entries, gone, |_| Some(next)),
+        (Shape::Fields(id), Value::Object(entries)) => {
+            object(entries, gone, emptied, |name| place.field(id, name))
+        }
+        (Shape::Entries(next), Value::Object(entries)) => object(entries, gone, emptied, |_| Some(next)),
         (Shape::Values, Value::Array(items)) => {
             list(items.iter().filter(|item| !gone.has(&format!("v:{item}"))).cloned().collect(), items.len())
         }
@@ -24,7 +38,7 @@ fn without(place: &Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
                 let step = place.step_of(id, keys, item);
                 match gone.below(&step) {
                     _ if gone.has(&step) => None,
-                    Some(below) => without(&place.item(id), item, below),
+                    Some(below) => without(&place.item(id), item, below, emptied),
                     None => Some(item.clone()),
                 }
             });
@@ -37,6 +51,7 @@ fn without(place: &Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
 fn object<'p>(
     entries: &Map<String, Value>,
     gone: &Set,
+    emptied: Emptied,
     place: impl Fn(&str) -> Option<Place<'p>>,
 ) -> Option<Value> {
     let mut kept = Map::new();
@@ -44,7 +59,10 @@ fn object<'p>(
         let step = format!("f:{name}");
         let value = match (gone.below(&step), place(name)) {
             _ if gone.has(&step) => None,
-            (Some(below), Some(place)) => without(&place, value, below),
+            (Some(below), Some(place)) => match (without(&place, value, below, emptied), emptied) {
+                (None, Emptied::IsNull) => Some(Value::Null),
+                (left, _) => left,
+            },
             _ => Some(value.clone()),
         };
         if let Some(value) = value {

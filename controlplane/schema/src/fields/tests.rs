@@ -210,3 +210,16 @@ fn the_last_applied_field_leaves_the_name() {
     let left = applied("ConfigMap", Some(&made), bare, "me", false).unwrap();
     assert_eq!(left, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "uid": "u"}}));
 }
+#[test]
+fn an_apply_of_an_empty_object_repeated_takes_nothing_away() {
+    let live =
+        json!({"apiVersion": "v1", "kind": "Node", "spec": {"configSource": {"configMap": {"name": "a"}}}});
+    let config = json!({"apiVersion": "v1", "kind": "Node", "spec": {"configSource": {}}});
+    let table = Table::builtin();
+    let id = table.type_named("io.k8s.api.core.v1.Node").expect("a type");
+    let writer = Writer { manager: "a", api_version: "v1", subresource: "", now: "2025-01-02T03:04:05Z" };
+    let apply = |live: &Value| apply(table, id, Some(live), &config, &writer, true, &Set::default());
+    let once = apply(&live).expect("no conflict");
+    assert_eq!(once["spec"]["configSource"]["configMap"]["name"], "a");
+    assert_eq!(apply(&once).expect("no conflict"), once);
+}

@@ -3,7 +3,7 @@
 use super::compare::{Comparison, compare};
 use super::managed::{Entry, Managed, Operation};
 use super::merge::{merge, nothing};
-use super::remove::remove;
+use super::remove::{hollow, remove};
 use super::set::{Set, shown};
 use super::view::{Place, TypedError};
 use crate::normalize;
@@ -289,12 +289,12 @@ fn prune(place: &Place<'_>, merged: &Value, managed: &Managed, last: &Set) -> Re
     let whole = |set: &Set| set.with_members(&mut Vec::new(), &|path, member| member || place.declares(path));
     let last = whole(last);
     let all = whole(&place.fields_of(merged)?);
-    let pruned = remove(place, merged, &last);
+    let pruned = hollow(place, merged, &last);
     // What somebody owns stays, this manager's new configuration included.
     let owned =
         managed.entries.iter().fold(UNMANAGED.clone(), |owned, entry| owned.union(&whole(&entry.fields)));
     let left = whole(&place.fields_of(&pruned)?);
-    let pruned = remove(place, merged, &all.difference(&left.union(&owned)));
+    let pruned = hollow(place, merged, &all.difference(&left.union(&owned)));
     // So does what the manager never applied, though it lies in something it did.
     let left = whole(&place.fields_of(&pruned)?);
     Ok(remove(place, merged, &all.difference(&left).intersection(&last)))

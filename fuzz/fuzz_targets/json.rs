@@ -1,0 +1,4 @@
+//! Fuzzes JSON documents: see `controlplane/invariants`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: pagurus_fuzz::begin("json"), |data: &[u8]| pagurus_fuzz::run(data));
