@@ -15,6 +15,7 @@ pub mod normalize;
 pub mod openapi;
 
 pub mod patch;
+pub mod structural;
 pub mod table;
 
 pub use check::{Structural, structural};
