@@ -13,7 +13,8 @@ use imbl::OrdMap;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::convert;
 use pagurus_controlplane_schema::discovery;
-use pagurus_controlplane_schema::table::{Resource, Table};
+use pagurus_controlplane_schema::fields::Versions;
+use pagurus_controlplane_schema::table::{Resource, Table, TypeId};
 use serde_json::Value;
 
 use crate::cache::Cache;
@@ -69,6 +70,28 @@ pub struct Kind {
     pub cache: Arc<Cache>,
 }
 
+impl Kind {
+    /// The resource in the version named `GROUP/VERSION`, if the same objects are served in it.
+    pub fn version(&self, api_version: &str) -> Option<&Arc<Resource>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = self.table.resource(group, version, &self.resource.plural)?;
+        Arc::ptr_eq(self.table.storage_of(resource), &self.resource).then_some(resource)
+    }
+
+    /// An object of one version in another.
+    fn converted(
+        &self,
+        mut object: Value,
+        from: &Arc<Resource>,
+        to: &Arc<Resource>,
+    ) -> Result<Value, ApiError> {
+        if !Arc::ptr_eq(from, to) {
+            convert::convert(&self.table, from, to, &mut object).map_err(ApiError::internal)?;
+        }
+        Ok(object)
+    }
+}
+
 /// A resource as a request names it, and the kind behind it.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -90,21 +113,24 @@ impl Target {
     }
 
     /// A stored object in the request's version.
-    pub fn to_request_version(&self, mut object: Value) -> Result<Value, ApiError> {
-        if !self.is_storage_version() {
-            convert::convert(self.table(), &self.kind.resource, &self.resource, &mut object)
-                .map_err(ApiError::internal)?;
-        }
-        Ok(object)
+    pub fn to_request_version(&self, object: Value) -> Result<Value, ApiError> {
+        self.kind.converted(object, &self.kind.resource, &self.resource)
     }
 
     /// An object of the request's version in the stored form.
-    pub fn to_storage_version(&self, mut object: Value) -> Result<Value, ApiError> {
-        if !self.is_storage_version() {
-            convert::convert(self.table(), &self.resource, &self.kind.resource, &mut object)
-                .map_err(ApiError::internal)?;
-        }
-        Ok(object)
+    pub fn to_storage_version(&self, object: Value) -> Result<Value, ApiError> {
+        self.kind.converted(object, &self.resource, &self.kind.resource)
+    }
+}
+
+impl Versions for Target {
+    fn type_in(&self, api_version: &str) -> Option<TypeId> {
+        self.kind.version(api_version).map(|resource| resource.type_id)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        let (from, to) = (self.kind.version(from)?, self.kind.version(to)?);
+        self.kind.converted(object.clone(), from, to).ok()
     }
 }
 

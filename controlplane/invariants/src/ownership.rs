@@ -1,7 +1,7 @@
 //! Field sets and server-side apply: what is written down about owners is read back as the same, and an apply repeated is nothing.
 
 use pagurus_controlplane_schema::codec::json as json_codec;
-use pagurus_controlplane_schema::fields::{self, ApplyError, Managed, Set, Writer};
+use pagurus_controlplane_schema::fields::{self, ApplyError, Form, Managed, OneVersion, Set, Writer};
 use pagurus_controlplane_schema::{Table, TypeId, normalize};
 use serde_json::{Value, json};
 
@@ -43,7 +43,8 @@ fn writer(manager: &str) -> Writer<'_> {
 
 fn apply_once(id: TypeId, live: Option<&Value>, config: &Value, manager: &str) -> Option<Value> {
     let reset = Set::default();
-    match fields::apply(Table::builtin(), id, live, config, &writer(manager), true, &reset) {
+    let form = Form { table: Table::builtin(), id, versions: &OneVersion };
+    match fields::apply(&form, live, config, &writer(manager), true, &reset) {
         Ok(object) => Some(object),
         Err(ApplyError::Typed(_)) => None,
         Err(ApplyError::Conflicts(conflicts)) => panic!("a forced apply has conflicts: {conflicts:?}"),
@@ -72,7 +73,8 @@ pub(crate) fn apply(data: &[u8]) {
     }
     let Some(Some(second)) = rest.first() else { return };
     let mut updated = second.clone();
-    fields::update(table, id, Some(&created), &mut updated, &writer("u"), &Set::default());
+    let form = Form { table, id, versions: &OneVersion };
+    fields::update(&form, Some(&created), &mut updated, &writer("u"), &Set::default());
     check(&updated);
     if let Some(last) = apply_once(id, Some(&updated), second, "a") {
         check(&last);

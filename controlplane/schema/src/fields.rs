@@ -9,11 +9,13 @@ mod managed;
 mod merge;
 mod remove;
 mod set;
+mod versions;
 mod view;
 mod write;
 
 pub use managed::{Entry, Managed, Operation};
 pub use set::Set;
+pub use versions::{Form, OneVersion, Versions};
 pub use view::TypedError;
 pub use write::{ApplyError, Conflict, Writer, apply, update};
 

@@ -3,7 +3,7 @@
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_api::time;
-use pagurus_controlplane_schema::fields::{self, Set, Writer};
+use pagurus_controlplane_schema::fields::{self, Form, OneVersion, Set, Writer};
 use serde_json::{Map, Value, json};
 
 use super::{Specials, read, text};
@@ -135,7 +135,8 @@ fn own(engine: &Engine, (group, kind): (&str, &str), object: &mut Value, call: &
     let (manager, now) = (call.field_manager(), time::now_text());
     let api_version = format!("{group}/v1");
     let writer = Writer { manager: &manager, api_version: &api_version, subresource: "", now: &now };
-    fields::update(table, id, None, object, &writer, &Set::default());
+    let form = Form { table, id, versions: &OneVersion };
+    fields::update(&form, None, object, &writer, &Set::default());
 }
 
 fn resource_rule(rule: &Rule) -> Value {

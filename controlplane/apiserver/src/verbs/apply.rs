@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::options::FieldValidation;
 use super::update::{Done, Proposal, change};
-use super::write::{is_unowned, reset, writer};
+use super::write::{form, is_unowned, reset, writer};
 use super::{Request, body, metadata};
 use crate::engine::Engine;
 
@@ -33,16 +33,15 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
     let (api_version, now) = (resource.api_version(), time::now_text());
     change(engine, request, |old| {
         let mut live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
-        let (table, options) = (request.target.table(), &request.options);
+        let (form, options) = (form(&request.target), &request.options);
         let writer = writer(request, &api_version, &now);
         let reset = reset(request);
         if let Some(live) = live.as_mut().filter(|live| is_unowned(live)) {
             // Whoever made the object until now counts as one manager.
             let earlier = Writer { manager: "before-first-apply", subresource: "", ..writer };
-            fields::update(table, resource.type_id, None, live, &earlier, &reset);
+            fields::update(&form, None, live, &earlier, &reset);
         }
-        let applied =
-            fields::apply(table, resource.type_id, live.as_ref(), &config, &writer, options.force, &reset);
+        let applied = fields::apply(&form, live.as_ref(), &config, &writer, options.force, &reset);
         let mut applied = applied.map_err(|e| apply_error(request, e))?;
         if let Some(fields) = applied.as_object_mut() {
             fields.insert("apiVersion".to_owned(), api_version.as_str().into());

@@ -6,7 +6,7 @@ use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_api::time;
-use pagurus_controlplane_schema::fields::{self, Set, Writer};
+use pagurus_controlplane_schema::fields::{self, Form, Set, Writer};
 use pagurus_controlplane_schema::normalize::{Emptied, normalize};
 use pagurus_controlplane_store::{Store, Txn};
 use serde_json::Value;
@@ -136,7 +136,12 @@ fn own_in(request: &Request<'_>, live: Option<&Value>, object: &mut Value) {
     let api_version = resource.api_version();
     let writer = writer(request, &api_version, &now);
     let reset = reset(request);
-    fields::update(request.target.table(), resource.type_id, live, object, &writer, &reset);
+    fields::update(&form(&request.target), live, object, &writer, &reset);
+}
+
+/// What the object of a request is, for ownership.
+pub(super) fn form(target: &Target) -> Form<'_> {
+    Form { table: target.table(), id: target.resource.type_id, versions: target }
 }
 
 /// Who writes, for ownership.

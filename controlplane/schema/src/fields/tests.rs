@@ -1,6 +1,6 @@
 //! Field ownership as its users see it: small stories of creates, updates and applies.
 
-use super::{ApplyError, Set, Writer, apply, update};
+use super::{ApplyError, Form, OneVersion, Set, Versions, Writer, apply, update};
 use crate::normalize;
 use crate::table::{Table, TypeId};
 use serde_json::{Value, json};
@@ -14,6 +14,10 @@ fn id(kind: &str) -> TypeId {
     Table::builtin().type_named(name).expect("a served type")
 }
 
+fn form(kind: &str) -> Form<'static> {
+    Form { table: Table::builtin(), id: id(kind), versions: &OneVersion }
+}
+
 fn writer(manager: &str) -> Writer<'_> {
     Writer { manager, api_version: "v1", subresource: "", now: "2026-01-02T03:04:05Z" }
 }
@@ -21,7 +25,7 @@ fn writer(manager: &str) -> Writer<'_> {
 fn written(kind: &str, live: Option<&Value>, new: Value, manager: &str) -> Value {
     let mut new = new;
     normalize(Table::builtin(), id(kind), &mut new);
-    update(Table::builtin(), id(kind), live, &mut new, &writer(manager), &Set::of_fields(&["status"]));
+    update(&form(kind), live, &mut new, &writer(manager), &Set::of_fields(&["status"]));
     new
 }
 
@@ -32,7 +36,7 @@ fn applied(
     manager: &str,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    apply(Table::builtin(), id(kind), live, &config, &writer(manager), force, &Set::of_fields(&["status"]))
+    apply(&form(kind), live, &config, &writer(manager), force, &Set::of_fields(&["status"]))
 }
 
 /// `manager` -> its fields.
@@ -210,6 +214,7 @@ fn the_last_applied_field_leaves_the_name() {
     let left = applied("ConfigMap", Some(&made), bare, "me", false).unwrap();
     assert_eq!(left, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "uid": "u"}}));
 }
+
 #[test]
 fn an_apply_of_an_empty_object_repeated_takes_nothing_away() {
     let live =
@@ -218,8 +223,93 @@ fn an_apply_of_an_empty_object_repeated_takes_nothing_away() {
     let table = Table::builtin();
     let id = table.type_named("io.k8s.api.core.v1.Node").expect("a type");
     let writer = Writer { manager: "a", api_version: "v1", subresource: "", now: "2025-01-02T03:04:05Z" };
-    let apply = |live: &Value| apply(table, id, Some(live), &config, &writer, true, &Set::default());
+    let form = Form { table, id, versions: &OneVersion };
+    let apply = |live: &Value| apply(&form, Some(live), &config, &writer, true, &Set::default());
     let once = apply(&live).expect("no conflict");
     assert_eq!(once["spec"]["configSource"]["configMap"]["name"], "a");
     assert_eq!(apply(&once).expect("no conflict"), once);
+}
+
+/// Autoscalers as `autoscaling/v1` and `v2`, whose fields have other names.
+struct Autoscalers;
+
+fn autoscalers(version: &str) -> Option<&'static std::sync::Arc<crate::table::Resource>> {
+    let version = version.strip_prefix("autoscaling/")?;
+    Table::builtin().resource("autoscaling", version, "horizontalpodautoscalers")
+}
+
+impl Versions for Autoscalers {
+    fn type_in(&self, api_version: &str) -> Option<TypeId> {
+        autoscalers(api_version).map(|resource| resource.type_id)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        let mut object = object.clone();
+        crate::convert::convert(Table::builtin(), autoscalers(from)?, autoscalers(to)?, &mut object).ok()?;
+        Some(object)
+    }
+}
+
+fn autoscaler(
+    version: &str,
+    config: Value,
+    live: Option<&Value>,
+    manager: &str,
+) -> Result<Value, ApplyError> {
+    let api_version = format!("autoscaling/{version}");
+    let mut config = config;
+    config["apiVersion"] = json!(api_version);
+    config["kind"] = json!("HorizontalPodAutoscaler");
+    config["metadata"] = json!({"name": "x"});
+    let id = autoscalers(&api_version).map(|r| r.type_id).expect("a served version");
+    let form = Form { table: Table::builtin(), id, versions: &Autoscalers };
+    let writer = Writer { api_version: &api_version, ..writer(manager) };
+    apply(&form, live, &config, &writer, false, &Set::of_fields(&["status"]))
+}
+
+fn seen_in(version: &str, object: &Value) -> Value {
+    let from = object["apiVersion"].as_str().expect("a version").to_owned();
+    Autoscalers.convert(object, &from, &format!("autoscaling/{version}")).expect("converts")
+}
+
+#[test]
+fn managers_of_another_version_own_by_that_versions_names() {
+    let target = json!({"kind": "Deployment", "name": "d"});
+    let v1 =
+        json!({"spec": {"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 80}});
+    let one = autoscaler("v1", v1, None, "one").expect("applies");
+    let live = seen_in("v2", &one);
+    let metrics = |percent: u64| json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}]);
+    let refused = autoscaler("v2", json!({"spec": {"metrics": metrics(50)}}), Some(&live), "two");
+    let refused = refused.expect_err("one owns the target by its name in v1");
+    assert_eq!(
+        refused.to_string(),
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.targetCPUUtilizationPercentage"
+    );
+    let shared = autoscaler("v2", json!({"spec": {"metrics": metrics(80)}}), Some(&live), "two");
+    let shared = shared.expect("the same value");
+    assert_eq!(owners(&shared)["one"]["f:spec"]["f:targetCPUUtilizationPercentage"], json!({}));
+    assert_eq!(owners(&shared)["two"], json!({"f:spec": {"f:metrics": {}}}));
+}
+
+#[test]
+fn what_was_applied_in_another_version_is_pruned() {
+    let target = json!({"kind": "Deployment", "name": "d"});
+    let v1 = json!({"spec": {"maxReplicas": 3, "minReplicas": 2, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 80}});
+    let one = autoscaler("v1", v1, None, "one").expect("applies");
+    let v2 = json!({"spec": {"maxReplicas": 4, "scaleTargetRef": target}});
+    let two = autoscaler("v2", v2, Some(&seen_in("v2", &one)), "one").expect("applies");
+    assert_eq!((&two["spec"]["maxReplicas"], two["spec"].get("minReplicas")), (&json!(4), None));
+    assert_eq!(two["spec"].get("metrics"), None, "the target of v1 is the metric of v2");
+    let entries = two["metadata"]["managedFields"].as_array().expect("entries");
+    assert_eq!(entries.len(), 1, "an applier is the same at every version: {entries:?}");
+}
+
+#[test]
+fn managers_of_a_version_that_is_no_more_own_nothing() {
+    let live = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "managedFields": [
+        {"manager": "old", "operation": "Update", "apiVersion": "v0", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:a": {}}}}]},
+        "data": {"a": "1"}});
+    let new = written("ConfigMap", Some(&live), config_map(json!({"a": "1", "b": "2"})), "u");
+    assert_eq!(owners(&new), json!({"u": {"f:data": {"f:b": {}}}}));
 }

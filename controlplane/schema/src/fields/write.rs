@@ -1,10 +1,11 @@
 //! The two ways a write changes `metadata.managedFields`: update and apply.
 
-use super::compare::{Comparison, compare};
+use super::compare::Comparison;
 use super::managed::{Entry, Managed, Operation};
 use super::merge::{merge, nothing};
 use super::remove::{hollow, remove};
 use super::set::{Set, shown};
+use super::versions::{Form, Seen};
 use super::view::{Place, TypedError};
 use crate::normalize;
 use crate::table::{Table, TypeId};
@@ -141,15 +142,19 @@ fn managed_before(live: Option<&Value>, new: &Value, subresource: bool) -> Manag
     }
 }
 
-/// Takes changed and removed fields from the managers that had them. `except` keeps its own. Gives what was taken from whom.
-fn take(managed: &mut Managed, comparison: &Comparison, except: Option<&Entry>) -> Vec<(Entry, Set)> {
-    let changed = comparison.modified.union(&comparison.added);
+/// Takes changed and removed fields from the managers that had them, each told in the version the manager wrote. `except` keeps its own.
+/// Whoever wrote a version that is no more has nothing left. Gives what was taken from whom.
+fn take(managed: &mut Managed, seen: &mut Seen<'_>, except: Option<&Entry>) -> Vec<(Entry, Set)> {
     let mut taken = Vec::new();
     for entry in &mut managed.entries {
         if except.is_some_and(|who| entry.same_manager(who)) {
             continue;
         }
-        let conflict = entry.fields.intersection(&changed);
+        let Some(comparison) = seen.comparison(&entry.api_version) else {
+            entry.fields = Set::default();
+            continue;
+        };
+        let conflict = entry.fields.intersection(&comparison.modified.union(&comparison.added));
         if !conflict.is_empty() {
             taken.push((entry.clone(), conflict.clone()));
             entry.fields = entry.fields.difference(&conflict);
@@ -161,25 +166,16 @@ fn take(managed: &mut Managed, comparison: &Comparison, except: Option<&Entry>) 
 }
 
 /// Gives what an update changed to its writer. `reset` are the fields that this kind of request cannot set.
-pub fn update(
-    table: &Table,
-    id: TypeId,
-    live: Option<&Value>,
-    new: &mut Value,
-    writer: &Writer<'_>,
-    reset: &Set,
-) {
-    let place = Place::root(table, id);
+pub fn update(form: &Form<'_>, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, reset: &Set) {
     let mut managed = managed_before(live, new, !writer.subresource.is_empty());
-    let before = live.map_or_else(|| empty(table, id), bare);
-    let comparison = compare(&place, &before, &bare(new));
-    let comparison = Comparison {
-        added: comparison.added.outside(reset),
-        modified: comparison.modified.outside(reset),
-        removed: comparison.removed.outside(reset),
+    let before = live.map_or_else(|| empty(form.table, form.id), bare);
+    let after = bare(new);
+    let mut seen = Seen::new(form, writer.api_version, &before, &after, reset);
+    let fields = {
+        let Comparison { modified, added, .. } = seen.own();
+        modified.union(added).difference(&UNMANAGED)
     };
-    take(&mut managed, &comparison, None);
-    let fields = comparison.modified.union(&comparison.added).difference(&UNMANAGED);
+    take(&mut managed, &mut seen, None);
     if !fields.is_empty() {
         let mut entry = writer.entry(Operation::Update, fields);
         if let Some(earlier) = managed.find(&entry) {
@@ -199,34 +195,28 @@ pub fn update(
 /// # Errors
 /// The configuration does not fit its type, or conflicts.
 pub fn apply(
-    table: &Table,
-    id: TypeId,
+    form: &Form<'_>,
     live: Option<&Value>,
     config: &Value,
     writer: &Writer<'_>,
     force: bool,
     reset: &Set,
 ) -> Result<Value, ApplyError> {
-    let place = Place::root(table, id);
+    let place = form.place();
     let config = bare(config);
     let fields = place.fields_of(&config)?.difference(&UNMANAGED).outside(reset);
-    let before = live.map_or_else(|| empty(table, id), bare);
+    let before = live.map_or_else(|| empty(form.table, form.id), bare);
     let mut managed = live.and_then(managed_of).unwrap_or_default();
     let who = writer.entry(Operation::Apply, fields);
     let last = managed.find(&who).cloned();
     let mut new = merge(&place, &before, &config);
     managed.put(who.clone());
     if let Some(last) = &last {
-        new = prune(&place, &new, &managed, &last.fields)?;
+        new = prune(form, &new, &managed, &who, last)?;
     }
-    normalize(table, id, &mut new);
-    let comparison = compare(&place, &before, &new);
-    let comparison = Comparison {
-        added: comparison.added.outside(reset),
-        modified: comparison.modified.outside(reset),
-        removed: comparison.removed.outside(reset),
-    };
-    let taken = take(&mut managed, &comparison, Some(&who));
+    normalize(form.table, form.id, &mut new);
+    let mut seen = Seen::new(form, writer.api_version, &before, &new, reset);
+    let taken = take(&mut managed, &mut seen, Some(&who));
     refuse(&place, live, writer, force, &taken)?;
     let same = live.is_some() && before == new;
     let entry = managed.entries.iter_mut().find(|entry| entry.same_manager(&who));
@@ -284,18 +274,64 @@ fn keep_last_applied(live: Option<&Value>, config: &Value, writer: &Writer<'_>, 
     }
 }
 
-/// Takes out what the manager applied before, left out now, and nobody else owns.
-fn prune(place: &Place<'_>, merged: &Value, managed: &Managed, last: &Set) -> Result<Value, ApplyError> {
-    let whole = |set: &Set| set.with_members(&mut Vec::new(), &|path, member| member || place.declares(path));
-    let last = whole(last);
-    let all = whole(&place.fields_of(merged)?);
-    let pruned = hollow(place, merged, &last);
+/// Takes out what the manager applied before, left out now, and nobody else owns. What was applied before is told in the version it was
+/// applied in, and what somebody owns in that of its owner.
+fn prune(
+    form: &Form<'_>,
+    merged: &Value,
+    managed: &Managed,
+    who: &Entry,
+    last: &Entry,
+) -> Result<Value, ApplyError> {
+    let now = who.api_version.as_str();
+    // Of a version that is no more nothing can be told, and nothing is taken out.
+    let Some(there) = form.at(now, &last.api_version) else { return Ok(merged.clone()) };
+    let place = there.place();
+    let Some(merged_there) = form.converted(merged, now, &last.api_version) else {
+        return Ok(merged.clone());
+    };
+    let fields = members(&place, &last.fields);
+    let all = members(&place, &place.fields_of(&merged_there)?);
+    let mut pruned = hollow(&place, &merged_there, &fields);
     // What somebody owns stays, this manager's new configuration included.
-    let owned =
-        managed.entries.iter().fold(UNMANAGED.clone(), |owned, entry| owned.union(&whole(&entry.fields)));
-    let left = whole(&place.fields_of(&pruned)?);
-    let pruned = hollow(place, merged, &all.difference(&left.union(&owned)));
+    let mut versions: Vec<&str> = managed.entries.iter().map(|e| e.api_version.as_str()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if !versions.contains(&last.api_version.as_str()) {
+        versions.insert(0, &last.api_version);
+    }
+    for version in versions {
+        let of_version = managed.entries.iter().filter(|entry| entry.api_version == version);
+        pruned = with_owned(form, merged, pruned, (now, &last.api_version, version), of_version)?;
+    }
     // So does what the manager never applied, though it lies in something it did.
-    let left = whole(&place.fields_of(&pruned)?);
-    Ok(remove(place, merged, &all.difference(&left).intersection(&last)))
+    let left = members(&place, &place.fields_of(&pruned)?);
+    let pruned = remove(&place, &merged_there, &all.difference(&left).intersection(&fields));
+    Ok(form.converted(&pruned, &last.api_version, now).unwrap_or(pruned))
+}
+
+/// Puts back what owners at one version have of the merged object. `pruned` is in the version it was applied in, and stays so.
+fn with_owned<'e>(
+    form: &Form<'_>,
+    merged: &Value,
+    pruned: Value,
+    (now, last, version): (&str, &str, &str),
+    entries: impl Iterator<Item = &'e Entry>,
+) -> Result<Value, ApplyError> {
+    let (Some(there), Some(merged), Some(seen)) =
+        (form.at(now, version), form.converted(merged, now, version), form.converted(&pruned, last, version))
+    else {
+        return Ok(pruned);
+    };
+    let place = there.place();
+    let owned = entries.fold(UNMANAGED.clone(), |owned, entry| owned.union(&members(&place, &entry.fields)));
+    let all = members(&place, &place.fields_of(&merged)?);
+    let left = members(&place, &place.fields_of(&seen)?);
+    let kept = hollow(&place, &merged, &all.difference(&left.union(&owned)));
+    Ok(form.converted(&kept, version, last).unwrap_or(pruned))
+}
+
+/// The set with every declared field on the way to a member a member itself.
+fn members(place: &Place<'_>, set: &Set) -> Set {
+    set.with_members(&mut Vec::new(), &|path, member| member || place.declares(path))
 }
