@@ -1,22 +1,40 @@
 //! `cargo xtask bench SUITE`: measures and prints a table of figures, with the machine they were measured on.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+mod api;
 mod cluster;
 mod datapath;
+mod load;
+mod store;
 
 /// Flags of `bench`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to measure: cluster, datapath
-    suite: String,
-    /// datapath: only this part of the table
-    part: Option<String>,
+    /// What to measure
+    #[command(subcommand)]
+    suite: Suite,
     /// Also write the rows as JSON
-    #[arg(long)]
+    #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// The suites.
+#[derive(clap::Subcommand)]
+enum Suite {
+    /// A whole cluster: start-up, memory at rest, pod start, Service programming
+    Cluster,
+    /// Services beside kube-proxy's rules
+    Datapath {
+        /// Only this part of the table
+        part: Option<String>,
+    },
+    /// The API server, beside others if kubeconfigs are given: rate, latency, CPU time, memory
+    Api(api::Options),
+    /// The embedded store: durable writes, reads, watches, opening
+    Store(store::Options),
 }
 
 /// One figure.
@@ -63,6 +81,8 @@ struct Machine {
     kernel: String,
     memory_mib: u64,
     model: String,
+    /// Load averages at the end of the run.
+    load: String,
 }
 
 fn machine() -> Machine {
@@ -79,25 +99,27 @@ fn machine() -> Machine {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         memory_mib: memory.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default() / 1024,
         model: field(&read("/proc/cpuinfo"), "model name"),
+        load: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
     }
 }
 
 /// Measures.
 pub fn run(options: &Options) -> Result<()> {
-    let rows = match options.suite.as_str() {
-        "cluster" => cluster::run()?,
-        "datapath" => datapath::run(options.part.as_deref())?,
-        other => bail!("there is no suite {other:?} yet; there are: cluster, datapath"),
+    let rows = match &options.suite {
+        Suite::Cluster => cluster::run()?,
+        Suite::Datapath { part } => datapath::run(part.as_deref())?,
+        Suite::Api(options) => api::run(options)?,
+        Suite::Store(options) => store::run(options)?,
     };
     let machine = machine();
     println!(
-        "\n{} cores, {} MiB, kernel {}, {}",
-        machine.cores, machine.memory_mib, machine.kernel, machine.model
+        "\n{} cores, {} MiB, kernel {}, {}; load average {}",
+        machine.cores, machine.memory_mib, machine.kernel, machine.model, machine.load
     );
     for row in &rows {
-        let value = row.value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
+        let value = row.value.map_or_else(|| "-".to_owned(), shown);
         let met = row.met().map_or("?", |met| if met { "met" } else { "MISSED" });
-        let against = row.against.map_or_else(String::new, |v| format!("against {v:.1}; "));
+        let against = row.against.map_or_else(String::new, |v| format!("against {}; ", shown(v)));
         println!(
             "{:60} {value:>10} {:4} target {:>8} {met:7} {against}{}",
             row.name, row.unit, row.target, row.note
@@ -108,6 +130,12 @@ pub fn run(options: &Options) -> Result<()> {
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
+}
+
+/// A figure with as many digits as say something.
+fn shown(value: f64) -> String {
+    let digits = if value.abs() < 10.0 { 3 } else { 1 };
+    format!("{value:.digits$}")
 }
 
 /// The value below which `share` (0 to 1) of the sorted values lie.
