@@ -93,6 +93,7 @@ pub async fn start(
     let options = EngineOptions {
         service_cluster_ip_ranges: config.service_ranges.clone(),
         service_node_ports: config.node_ports.clone(),
+        allow_privileged: config.allow_privileged,
         ..EngineOptions::default()
     };
     let engine =

@@ -86,6 +86,19 @@ pub struct ServeArgs {
     /// The ports that NodePort Services get
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767")]
     pub service_node_port_range: String,
+    /// Allow privileged containers, which the agent as a DaemonSet needs [default: false, as kube-apiserver's]
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        hide_possible_values = true,
+        action = clap::ArgAction::Set
+    )]
+    pub allow_privileged: bool,
     /// The range of pod addresses; a second one of the other family makes the cluster dual-stack
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', default_value = "10.244.0.0/16")]
     pub cluster_cidr: Vec<String>,

@@ -36,6 +36,8 @@ pub struct ApiserverConfig {
     pub service_ranges: Vec<IpNet>,
     /// The ports of NodePort Services.
     pub node_ports: RangeInclusive<u16>,
+    /// Whether containers may be privileged.
+    pub allow_privileged: bool,
 }
 
 /// What the controllers need to know.
@@ -61,6 +63,7 @@ impl Config {
             components,
             service_cluster_ip_range,
             service_node_port_range,
+            allow_privileged,
             cluster_cidr,
             node_cidr_mask_size_ipv4,
             node_cidr_mask_size_ipv6,
@@ -87,6 +90,7 @@ impl Config {
                 },
                 service_ranges,
                 node_ports: parse_ports(&service_node_port_range)?,
+                allow_privileged,
             })
         } else {
             ensure!(

@@ -94,7 +94,7 @@ impl ControlPlane {
         let mut command = Command::new(&program);
         command.arg("--data-dir").arg(directory.join("data")).args(["--bind-address", &address]);
         command.args(["--secure-port", &PORT.to_string(), "--components", "apiserver"]);
-        command.args(["--service-cluster-ip-range", "10.96.0.0/12,fd10:96::/108"]);
+        command.args(["--service-cluster-ip-range", "10.96.0.0/12,fd10:96::/108", "--allow-privileged"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("start {}", program.display()))
     }

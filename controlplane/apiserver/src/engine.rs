@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub service_cluster_ip_ranges: Vec<IpNet>,
     /// The ports that Services may open on nodes.
     pub service_node_ports: std::ops::RangeInclusive<u16>,
+    /// Whether containers may be privileged.
+    pub allow_privileged: bool,
     /// The largest request body, in bytes.
     pub max_body: usize,
 }
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
         Self {
             service_cluster_ip_ranges: vec![range.into()],
             service_node_ports: 30000..=32767,
+            allow_privileged: false,
             max_body: 3 << 20,
         }
     }

@@ -20,7 +20,7 @@ mod line_diff;
 mod networking;
 mod node_classes;
 mod plain;
-mod pod_spec;
+pub(crate) mod pod_spec;
 mod policy;
 mod rbac;
 mod rules;

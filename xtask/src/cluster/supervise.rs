@@ -223,6 +223,7 @@ fn start_control_plane(cluster: &Cluster, listener: &TcpListener, note: &Path) -
             FABRIC_V4,
         ])
         .args(["--service-cluster-ip-range", super::SERVICE_CIDRS, "--cluster-cidr", super::CLUSTER_CIDRS])
+        .arg("--allow-privileged")
         .env("LISTEN_FDS", "1")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -5,6 +5,7 @@ mod containers;
 pub(crate) mod defaults;
 mod env;
 mod network;
+pub(crate) mod policy;
 mod probes;
 pub(crate) mod quality;
 mod requirements;

@@ -9,7 +9,7 @@ use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::body::Given;
-use super::write::{admit, allow, context, invalid, judged, own, put_reserved, unstored};
+use super::write::{admit, allow, context, forbidden, invalid, judged, own, put_reserved, unstored};
 use super::{Request, WriteOptions, body, get, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -73,6 +73,7 @@ pub(super) async fn store(
     let errors = judged(target, &mut object, &emptied, |object| {
         let mut errors = metadata::validate(object, target.kind.resource.namespaced, &**strategy);
         errors.extend(strategy.validate(object));
+        errors.extend(forbidden(engine, target, object));
         errors
     });
     if !errors.is_empty() {

@@ -10,7 +10,9 @@ use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::body::Given;
-use super::write::{admit, allow, context, invalid, judged, own, put, put_reserved, remove, unstored};
+use super::write::{
+    admit, allow, context, forbidden, invalid, judged, own, put, put_reserved, remove, unstored,
+};
 use super::{Request, WriteOptions, body, create, get, metadata, not_found};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -129,7 +131,7 @@ async fn attempt(
     check_revision(request, current, &object)?;
     prepare(request, &mut object, old);
     normalize(target.table(), target.kind.resource.type_id, &mut object);
-    let errors = judged(target, &mut object, &emptied, |object| errors(request, object, old));
+    let errors = judged(target, &mut object, &emptied, |object| errors(engine, request, object, old));
     if !errors.is_empty() {
         return Err(invalid(target, &object, errors));
     }
@@ -190,13 +192,16 @@ fn prepare(request: &Request<'_>, object: &mut Value, old: &Value) {
     }
 }
 
-fn errors(request: &Request<'_>, object: &Value, old: &Value) -> Vec<FieldError> {
+fn errors(engine: &Engine, request: &Request<'_>, object: &Value, old: &Value) -> Vec<FieldError> {
     let strategy = &request.target.kind.strategy;
     let mut errors = metadata::validate_update(object, old);
     errors.extend(match request.sub {
         Some(sub) => strategy.validate_subresource_update(sub, object, old),
         None => strategy.validate_update(object, old),
     });
+    if matches!(request.sub, None | Some("ephemeralcontainers")) {
+        errors.extend(forbidden(engine, &request.target, object));
+    }
     errors
 }
 

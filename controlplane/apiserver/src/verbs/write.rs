@@ -16,6 +16,7 @@ use crate::admission::{Attributes, Operation};
 use crate::allocate::Reservation;
 use crate::cache::{Cached, stored_bytes};
 use crate::engine::{Engine, Kind, Target};
+use crate::resources::pod_spec::policy;
 use crate::strategy::Context;
 
 /// What is stored must be read again, and the JSON reader does not go deeper than 127 levels. Clients' documents are
@@ -46,6 +47,14 @@ pub(super) fn judged(
         normalize(target.table(), target.kind.resource.type_id, object);
     }
     errors
+}
+
+/// What the server's options forbid.
+pub(super) fn forbidden(engine: &Engine, target: &Target, object: &Value) -> Vec<FieldError> {
+    if engine.options().allow_privileged {
+        return Vec::new();
+    }
+    policy::no_privileged(&target.kind.resource, object)
 }
 
 /// The changing half of admission.
