@@ -1,7 +1,7 @@
 //! Documents: what has been decoded is encoded and decoded again to the same.
 
 use pagurus_controlplane_schema::codec::{
-    json as json_codec, protobuf as protobuf_codec, yaml as yaml_codec,
+    cbor as cbor_codec, json as json_codec, protobuf as protobuf_codec, yaml as yaml_codec,
 };
 use pagurus_controlplane_schema::{Table, TypeId, normalize};
 use serde_json::Value;
@@ -38,6 +38,11 @@ fn stored(id: TypeId, mut value: Value) {
         let again = protobuf_codec::decode_as(table, id, &binary).expect("own protobuf decodes");
         same(&again.value, &value, "JSON to protobuf and back");
     }
+    let binary = cbor_codec::encode(table, id, &value);
+    let again = cbor_codec::decode_as(table, id, &binary).expect("own CBOR decodes");
+    let mut again = again.value;
+    normalize(table, id, &mut again);
+    same(&again, &value, "JSON to CBOR and back");
     let text = yaml_codec::encode(&value);
     let again = yaml_codec::decode_as(table, id, &text).expect("own YAML decodes");
     let mut again = again.value;
@@ -75,6 +80,25 @@ pub(crate) fn protobuf(data: &[u8]) {
     same(&again, &typed.value, &format!("{} protobuf to JSON", resource.kind));
 }
 
+/// CBOR, with and without a type.
+pub(crate) fn cbor(data: &[u8]) {
+    let Some((resource, bytes)) = sample::choose(data) else { return };
+    let table = Table::builtin();
+    if let Ok(decoded) = cbor_codec::decode(bytes) {
+        let again =
+            cbor_codec::decode(&cbor_codec::document(table, &decoded.value)).expect("own CBOR decodes");
+        // Byte strings of a type come back as base64, as they were.
+        same(&again.value, &decoded.value, "CBOR there and back");
+    }
+    let Ok(typed) = cbor_codec::decode_as(table, resource.type_id, bytes) else { return };
+    let binary = cbor_codec::encode(table, resource.type_id, &typed.value);
+    let again = cbor_codec::decode_as(table, resource.type_id, &binary).expect("own CBOR decodes");
+    same(&again.value, &typed.value, &format!("{} there and back", resource.kind));
+    let again = json_codec::decode_as(table, resource.type_id, &json_codec::encode(&typed.value));
+    same(&again.expect("CBOR fits JSON").value, &typed.value, &format!("{} CBOR to JSON", resource.kind));
+    stored(resource.type_id, typed.value);
+}
+
 pub(crate) fn json_seeds() -> Vec<Vec<u8>> {
     sample::objects().iter().map(|(at, value)| sample::chosen(*at, &json_codec::encode(value))).collect()
 }
@@ -91,6 +115,14 @@ pub(crate) fn protobuf_seeds() -> Vec<Vec<u8>> {
     let table = Table::builtin();
     let of = |(at, value): &(usize, Value)| {
         sample::chosen(*at, &protobuf_codec::encode(table, table.resources()[*at].type_id, value))
+    };
+    sample::objects().iter().map(of).collect()
+}
+
+pub(crate) fn cbor_seeds() -> Vec<Vec<u8>> {
+    let table = Table::builtin();
+    let of = |(at, value): &(usize, Value)| {
+        sample::chosen(*at, &cbor_codec::encode(table, table.resources()[*at].type_id, value))
     };
     sample::objects().iter().map(of).collect()
 }

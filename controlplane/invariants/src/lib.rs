@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "json", run: codecs::json, seeds: codecs::json_seeds },
     Target { name: "yaml", run: codecs::yaml, seeds: codecs::yaml_seeds },
     Target { name: "protobuf", run: codecs::protobuf, seeds: codecs::protobuf_seeds },
+    Target { name: "cbor", run: codecs::cbor, seeds: codecs::cbor_seeds },
     Target { name: "json_patch", run: patches::json_patch, seeds: patches::json_patch_seeds },
     Target { name: "merge_patch", run: patches::merge_patch, seeds: patches::merge_patch_seeds },
     Target { name: "strategic_patch", run: patches::strategic, seeds: patches::strategic_seeds },
@@ -110,7 +111,7 @@ mod tests {
             for (at, seed) in seeds.iter().enumerate() {
                 run(seed);
                 let mut random = Random(at as u64 + 1);
-                let rounds = if target.name == "store_log" { 5 } else { 20 };
+                let rounds = if target.name == "store_log" { 2 } else { 5 };
                 for _ in 0..rounds {
                     run(&changed(seed, &mut random));
                 }

@@ -17,6 +17,19 @@ use crate::table::{FieldKind, Table, TypeId};
 pub(crate) use path::Path;
 pub(crate) use walk::{Seed, Walk};
 
+/// Objects nest at most so deep. What is stored must be readable as JSON again (`serde_json` reads 127 levels), also with the field sets of
+/// its managers, which nest as deep as the object and lie five levels down.
+pub(crate) const MOST_DEPTH: usize = 110;
+
+/// How deep a value nests.
+pub(crate) fn levels_of(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels_of).max().unwrap_or(0),
+        Value::Object(entries) => 1 + entries.values().map(levels_of).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// What a structural check found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Structural {
@@ -37,10 +50,15 @@ impl Structural {
 pub fn structural(table: &Table, id: TypeId, value: &mut Value) -> Structural {
     let mut walk = Walk::new(table);
     let checked = run(&mut walk, &FieldKind::Object(id), value.take());
-    if let Ok(checked) = checked {
-        *value = checked;
-    }
     let (strict, error) = walk.finish();
+    let error = match checked {
+        Ok(checked) => {
+            *value = checked;
+            error
+        }
+        // Too deep: there is nothing to go on with.
+        Err(refused) => Some(refused.to_string()),
+    };
     Structural {
         unknown: strict.into_iter().filter_map(walk::Strict::into_unknown).collect(),
         errors: error.into_iter().collect(),

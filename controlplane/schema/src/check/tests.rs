@@ -221,3 +221,30 @@ proptest! {
         }
     }
 }
+
+/// What is stored is read again as JSON, which nests so deep and no deeper.
+#[test]
+fn what_decodes_in_any_encoding_is_not_too_deep_to_be_stored() {
+    use crate::codec::{json, protobuf, yaml};
+    let table = Table::builtin();
+    let id = table.type_named("io.k8s.api.apps.v1.ControllerRevision").expect("a type");
+    for (levels, fits) in [(50, true), (108, true), (120, false), (126, false), (400, false)] {
+        let deep = (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
+        let object =
+            json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "data": deep, "revision": 1});
+        let binary = protobuf::encode(table, id, &object);
+        let taken = [
+            ("json", json::decode_as(table, id, &json::encode(&object))),
+            ("yaml", yaml::decode_as(table, id, object.to_string().as_bytes())),
+            ("protobuf", protobuf::decode_as(table, id, &binary)),
+        ];
+        for (format, taken) in taken {
+            assert_eq!(taken.is_ok(), fits, "{levels} levels of {format}: {:?}", taken.err());
+            let readable =
+                |typed: codec::Typed| serde_json::from_slice::<Value>(&json::encode(&typed.value)).is_ok();
+            assert!(taken.map_or(true, readable), "{levels} levels of {format} are readable");
+        }
+        let mut patched = object.clone();
+        assert_eq!(structural(table, id, &mut patched).errors.is_empty(), fits, "{levels} levels by a patch");
+    }
+}

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::scalar::{self, Refusal, Scalar};
-use super::{Path, goname};
+use super::{MOST_DEPTH, Path, goname};
 use crate::table::{Field, FieldKind, Table, Type};
 
 /// Something that strict decoding objects to and lax decoding lets pass.
@@ -47,6 +47,8 @@ pub(crate) struct Walk<'t> {
     fatal: Option<String>,
     /// Report duplicate keys of untyped objects too.
     untyped_duplicates: bool,
+    /// How many values the one that is being taken lies in.
+    depth: usize,
 }
 
 impl<'t> Walk<'t> {
@@ -60,6 +62,7 @@ impl<'t> Walk<'t> {
             noted: None,
             fatal: None,
             untyped_duplicates: false,
+            depth: 0,
         }
     }
 
@@ -155,7 +158,14 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_, '_> {
     type Value = Option<Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
-        input.deserialize_any(self)
+        let Seed { walk, kind, holder } = self;
+        if walk.depth > MOST_DEPTH {
+            return Err(D::Error::custom("exceeded max depth"));
+        }
+        walk.depth += 1;
+        let taken = input.deserialize_any(Seed { walk: &mut *walk, kind, holder });
+        walk.depth -= 1;
+        taken
     }
 }
 

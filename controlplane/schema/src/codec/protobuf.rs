@@ -8,6 +8,7 @@ mod wire;
 pub use document::{document, frame};
 
 use super::{DecodeError, Typed};
+use crate::check::levels_of;
 use crate::normalize;
 use crate::table::{Table, TypeId};
 use serde_json::Value;
@@ -80,6 +81,9 @@ pub fn decode_as(table: &Table, id: TypeId, bytes: &[u8]) -> Result<Typed, Decod
         }
     }
     let mut value = Value::Object(value);
+    if levels_of(&value) > crate::check::MOST_DEPTH {
+        return Err(DecodeError::Syntax("proto: message nests too deep".to_owned()));
+    }
     normalize(table, id, &mut value);
     Ok(Typed { value, strict: Vec::new() })
 }

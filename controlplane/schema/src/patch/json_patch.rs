@@ -4,9 +4,13 @@ use ::json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 use super::{PatchError, describe};
+use crate::check::{MOST_DEPTH, levels_of};
 
 /// Operations in one patch, at most.
 const MOST_OPERATIONS: usize = 10_000;
+
+/// Bytes of JSON that the copies of one patch may add together (`--json-patch-max-copy-bytes` of kube-apiserver).
+const MOST_COPIED: usize = 3 << 20;
 
 /// Applies all operations or, on an error, none.
 pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
@@ -23,8 +27,17 @@ pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
         )));
     }
     let mut patched = value.clone();
+    let (mut copied, mut room) = (0, 0);
     for entry in operations {
         let operation = operation(entry, &patched)?;
+        copied += copied_by(&operation, &patched);
+        if copied > MOST_COPIED {
+            let message = format!(
+                "unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED}"
+            );
+            return Err(PatchError::Unprocessable(message));
+        }
+        room = shallow(&operation, &patched, room)?;
         if !is_test_for_absence(&operation, &patched) {
             ::json_patch::patch(&mut patched, &Patch(vec![operation]))
                 .map_err(|e| PatchError::Unprocessable(e.to_string()))?;
@@ -32,6 +45,31 @@ pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     *value = patched;
     Ok(())
+}
+
+/// How many bytes an operation adds by copying.
+fn copied_by(operation: &PatchOperation, target: &Value) -> usize {
+    let PatchOperation::Copy(copy) = operation else { return 0 };
+    target.pointer(&copy.from.to_string()).map_or(0, |value| crate::codec::json::encode(value).len())
+}
+
+/// Refuses an operation that might nest values too deep. `room` is how many levels could be added since the target was last looked at;
+/// returned is what is left of it. (Moving values into each other adds a level with every few operations.)
+fn shallow(operation: &PatchOperation, target: &Value, room: usize) -> Result<usize, PatchError> {
+    let levels = match operation {
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => 0,
+        PatchOperation::Add(add) => add.path.count() + levels_of(&add.value),
+        PatchOperation::Replace(replace) => replace.path.count() + levels_of(&replace.value),
+        PatchOperation::Move(moved) => moved.path.count(),
+        PatchOperation::Copy(copy) => copy.path.count(),
+    };
+    if let Some(room) = room.checked_sub(levels) {
+        return Ok(room);
+    }
+    let left = MOST_DEPTH.checked_sub(levels_of(target)).and_then(|room| room.checked_sub(levels));
+    left.ok_or_else(|| {
+        PatchError::Unprocessable(format!("the patched object nests deeper than {MOST_DEPTH} levels"))
+    })
 }
 
 /// A member that is not there equals null: clients that add the first finalizer or label test so that nobody was faster.
@@ -144,6 +182,35 @@ mod tests {
         check(json!({"a": 1}), json!([{"op": "add", "path": "/b/c", "value": 1}]), unprocessable());
         check(json!({"a": 1}), json!([{"op": "nonsense", "path": "/a"}]), unprocessable());
         check(json!({"a": 1}), json!([]), Ok(json!({"a": 1})));
+    }
+
+    #[test]
+    fn patches_do_not_grow_without_bound() {
+        let copy = |from: &str, path: &str| json!({"op": "copy", "from": from, "path": path});
+        let doubling = |times: usize| Value::Array((0..times).map(|_| copy("/a", "/a/-")).collect());
+        let big = json!({"a": ["x".repeat(1000)]});
+        assert!(apply(&mut big.clone(), &doubling(10)).is_ok());
+        let refused = apply(&mut big.clone(), &doubling(20));
+        assert!(
+            matches!(&refused, Err(PatchError::Unprocessable(m)) if m.contains("exceeding the limit 3145728")),
+            "{refused:?}"
+        );
+
+        // Each three operations put what was in `a` one level deeper.
+        let round = [
+            json!({"op": "add", "path": "/b", "value": {}}),
+            json!({"op": "move", "from": "/a", "path": "/b/a"}),
+            json!({"op": "move", "from": "/b", "path": "/a"}),
+        ];
+        let nesting = |rounds: usize| Value::Array(round.iter().cycle().take(3 * rounds).cloned().collect());
+        let mut deep = json!({"a": 1});
+        apply(&mut deep, &nesting(90)).unwrap();
+        assert_eq!(crate::check::levels_of(&deep), 91);
+        let refused = apply(&mut json!({"a": 1}), &nesting(3000));
+        assert!(
+            matches!(&refused, Err(PatchError::Unprocessable(m)) if m.contains("deeper than 110")),
+            "{refused:?}"
+        );
     }
 
     #[test]
