@@ -75,6 +75,8 @@ pub(crate) fn run<'de, D: Deserializer<'de>>(
     Ok(value.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
 }
 
+pub(crate) use goname::of as go_name;
+pub(crate) use scalar::objection as scalar_objection;
 pub(crate) use walk::Strict;
 
 #[cfg(test)]

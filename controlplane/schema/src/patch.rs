@@ -1,8 +1,11 @@
 //! Patches: what a request's patch document makes of an object. They must not know of storage or of who asks.
 
+mod go_order;
 pub mod json_patch;
 pub mod merge;
+pub mod shown;
 pub mod strategic;
+pub mod unstructured;
 
 use serde_json::Value;
 
@@ -43,7 +46,7 @@ fn describe(value: &Value) -> &'static str {
 }
 
 /// A value as Go's `%v` prints it; some messages show patches so.
-fn printed(value: &Value) -> String {
+pub fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

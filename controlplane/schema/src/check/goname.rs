@@ -3,7 +3,7 @@
 use crate::table::{Field, FieldKind, Table};
 
 /// The Go name of a kind; `field` names the scalar, list or map if it has a name of its own.
-pub(super) fn of(table: &Table, kind: &FieldKind, field: Option<&Field>) -> String {
+pub(crate) fn of(table: &Table, kind: &FieldKind, field: Option<&Field>) -> String {
     let named = field.and_then(|f| f.go_type.as_deref());
     match kind {
         FieldKind::List(item) => format!("[]{}", of(table, item, field)),

@@ -85,6 +85,25 @@ pub(super) fn composite(kind: &FieldKind, what: &str) -> Refusal {
     }
 }
 
+/// What is wrong with a value that a kind's own decoder reads, alone and not as a field of something.
+pub(crate) fn objection(kind: &FieldKind, value: &Value) -> Option<String> {
+    let refusal = match value {
+        Value::Null => return None,
+        Value::Array(_) => composite(kind, "array"),
+        Value::Object(_) => composite(kind, "object"),
+        Value::Bool(b) => convert(kind, Scalar::Bool(*b)).err()?,
+        Value::Number(number) => convert(kind, Scalar::Number(number.clone())).err()?,
+        Value::String(text) => convert(kind, Scalar::Text(text.clone())).err()?,
+    };
+    let alone =
+        |what: &str, wanted: &str| format!("json: cannot unmarshal {what} into Go value of type {wanted}");
+    Some(match refusal {
+        Refusal::Noted(message) | Refusal::Fatal(message) => message,
+        Refusal::Wrong(what, wanted) => alone(&what, wanted),
+        Refusal::Mistyped(what) => alone(&what, "string"),
+    })
+}
+
 fn quantity_format() -> String {
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned()
 }
