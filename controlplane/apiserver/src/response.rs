@@ -75,6 +75,7 @@ pub fn encode(output: &Output, value: &Value) -> (&'static str, Bytes) {
             None => return encode(&Output { format: Format::Json, ..*output }, value),
         },
         Format::Yaml => codec::yaml::encode(value).into(),
+        Format::Cbor => codec::cbor::document(Table::builtin(), value).into(),
         Format::Json if output.pretty => {
             // Encoding a JSON value into memory cannot fail.
             let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();

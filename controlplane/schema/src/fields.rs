@@ -8,12 +8,14 @@ mod compare;
 mod managed;
 mod merge;
 mod remove;
+mod scale;
 mod set;
 mod versions;
 mod view;
 mod write;
 
 pub use managed::{Entry, Managed, Operation};
+pub use scale::{kept_by_parent, seen_by_scale};
 pub use set::Set;
 pub use versions::{Form, OneVersion, Versions};
 pub use view::TypedError;

@@ -8,7 +8,11 @@ use crate::request::Call;
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const JSON_STREAM: &str = "application/json;stream=watch";
 const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+const CBOR: &str = "application/cbor";
+const CBOR_STREAM: &str = "application/cbor-seq";
+/// What messages name. CBOR is answered too, but kube-apiserver does not name it unless a feature is on.
 const ACCEPTED: [&str; 3] = [JSON, YAML, PROTOBUF];
 
 /// A format of bytes.
@@ -20,6 +24,8 @@ pub enum Format {
     Yaml,
     /// Kubernetes' protobuf.
     Protobuf,
+    /// CBOR.
+    Cbor,
 }
 
 /// How much of the object a table's rows carry.
@@ -72,7 +78,7 @@ impl Output {
     pub fn negotiate(call: &Call) -> Result<Self, ApiError> {
         let header = accept(call);
         let clauses = clauses(&header);
-        if !clauses.iter().any(|c| ACCEPTED.iter().any(|have| matches(c.media, have))) {
+        if !clauses.iter().any(|clause| format(clause.media).is_some()) {
             return Err(nothing_fits());
         }
         for clause in &clauses {
@@ -109,14 +115,20 @@ impl Output {
             Format::Json => JSON,
             Format::Yaml => YAML,
             Format::Protobuf => PROTOBUF,
+            Format::Cbor => CBOR,
         }
     }
 
     /// The `Content-Type` of a watch.
-    pub fn stream_type(&self) -> &'static str {
+    ///
+    /// # Errors
+    /// 406: the format has no streams.
+    pub fn stream_type(&self) -> Result<&'static str, ApiError> {
         match self.format {
-            Format::Json | Format::Yaml => JSON,
-            Format::Protobuf => PROTOBUF_STREAM,
+            Format::Json => Ok(JSON),
+            Format::Protobuf => Ok(PROTOBUF_STREAM),
+            Format::Cbor => Ok(CBOR_STREAM),
+            Format::Yaml => Err(ApiError::not_acceptable(&[JSON_STREAM, PROTOBUF_STREAM])),
         }
     }
 
@@ -185,7 +197,8 @@ fn matches(asked: &str, have: &str) -> bool {
 
 /// The format that a media type means.
 fn format(media: &str) -> Option<Format> {
-    let formats = [(JSON, Format::Json), (YAML, Format::Yaml), (PROTOBUF, Format::Protobuf)];
+    let formats =
+        [(JSON, Format::Json), (YAML, Format::Yaml), (PROTOBUF, Format::Protobuf), (CBOR, Format::Cbor)];
     formats.into_iter().find(|(have, _)| matches(media, have)).map(|(_, format)| format)
 }
 

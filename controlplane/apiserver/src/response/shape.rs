@@ -137,14 +137,18 @@ pub fn status_event(output: &Output, error: &ApiError) -> Bytes {
     line(output, "ERROR", &error.to_status())
 }
 
-/// A line of a watch, or a frame of one in protobuf, of this type about this document.
+/// A line of a watch, or what it is in a binary format, of this type about this document.
 pub fn line(output: &Output, kind: &str, object: &Value) -> Bytes {
-    if output.format == Format::Protobuf {
-        let (_, document) = super::encode(output, object);
-        return codec::protobuf::frame(kind, &document).into();
-    }
-    let line = json!({"type": kind, "object": object});
-    format!("{line}\n").into()
+    let frame = match output.format {
+        Format::Protobuf => codec::protobuf::frame,
+        Format::Cbor => codec::cbor::event,
+        Format::Json | Format::Yaml => {
+            let line = json!({"type": kind, "object": object});
+            return format!("{line}\n").into();
+        }
+    };
+    let (_, document) = super::encode(output, object);
+    frame(kind, &document).into()
 }
 
 /// The object that a line shows: for one that leaves a selection its last state in it, with the revision of its leaving.

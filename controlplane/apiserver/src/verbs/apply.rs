@@ -8,27 +8,24 @@ use pagurus_controlplane_schema::codec;
 use pagurus_controlplane_schema::fields::{self, ApplyError, Conflict, Writer};
 use serde_json::Value;
 
+use super::body::Format;
 use super::options::FieldValidation;
 use super::update::{Done, Proposal, change};
 use super::write::{form, is_unowned, reset, writer};
 use super::{Request, body, metadata};
 use crate::engine::Engine;
 
-/// Applies a configuration in YAML or JSON.
-pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes) -> Result<Done, ApiError> {
-    let decoded = codec::yaml::decode(bytes)
-        .map_err(|e| ApiError::bad_request(format!("error encoding patch: {e}")))?;
-    let duplicates = decoded.duplicate_fields.iter().cloned();
-    match request.options.validation {
-        FieldValidation::Strict if !decoded.duplicate_fields.is_empty() => {
-            let all = duplicates.collect::<Vec<_>>().join(", ");
-            return Err(ApiError::bad_request(format!("error strict decoding YAML: {all}")));
-        }
-        FieldValidation::Warn => duplicates.for_each(|text| request.warnings.add(text)),
-        _ => {}
-    }
-    let config = decoded.value;
-    check(request, &config)?;
+/// Applies a configuration.
+pub(super) async fn apply(
+    engine: &Engine,
+    request: &Request<'_>,
+    format: Format,
+    bytes: &Bytes,
+) -> Result<Done, ApiError> {
+    let config = read(request, format, bytes)?;
+    let resource = &request.target.resource;
+    let wanted = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
+    check(request, &wanted, &config)?;
     let resource = &request.target.resource;
     let (api_version, now) = (resource.api_version(), time::now_text());
     change(engine, request, |old| {
@@ -42,7 +39,7 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
             fields::update(&form, None, live, &earlier, &reset);
         }
         let applied = fields::apply(&form, live.as_ref(), &config, &writer, options.force, &reset);
-        let mut applied = applied.map_err(|e| apply_error(request, e))?;
+        let mut applied = applied.map_err(|e| apply_error(&wanted, &config, e))?;
         if let Some(fields) = applied.as_object_mut() {
             fields.insert("apiVersion".to_owned(), api_version.as_str().into());
             fields.insert("kind".to_owned(), (*resource.kind).into());
@@ -61,15 +58,38 @@ pub(super) async fn apply(engine: &Engine, request: &Request<'_>, bytes: &Bytes)
     .await
 }
 
-/// Whether the configuration is for the object of the request.
-fn check(request: &Request<'_>, config: &Value) -> Result<(), ApiError> {
-    let resource = &request.target.resource;
+/// Reads a configuration; keys given twice are told as the request wants them.
+pub(super) fn read(request: &Request<'_>, format: Format, bytes: &Bytes) -> Result<Value, ApiError> {
+    let decoded = match format {
+        Format::Cbor => codec::cbor::decode(bytes)
+            .map_err(|error| ApiError::bad_request(format!("error decoding CBOR: {error}"))),
+        // JSON is YAML too.
+        _ => codec::yaml::decode(bytes)
+            .map_err(|error| ApiError::bad_request(format!("error encoding patch: {error}"))),
+    }?;
+    let duplicates = decoded.duplicate_fields.iter().cloned();
+    match request.options.validation {
+        FieldValidation::Strict if !decoded.duplicate_fields.is_empty() => {
+            let all = duplicates.collect::<Vec<_>>().join(", ");
+            return Err(ApiError::bad_request(format!("error strict decoding YAML: {all}")));
+        }
+        FieldValidation::Warn => duplicates.for_each(|text| request.warnings.add(text)),
+        _ => {}
+    }
+    Ok(decoded.value)
+}
+
+/// Whether the configuration is for the object of the request, and of the kind that is wanted.
+pub(super) fn check(
+    request: &Request<'_>,
+    wanted: &GroupVersionKind,
+    config: &Value,
+) -> Result<(), ApiError> {
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding patch: the configuration is not an object"));
     }
     let gvk = GroupVersionKind::of(config).map_err(|e| ApiError::bad_request(e.to_string()))?;
-    let wanted = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
-    if gvk != wanted {
+    if gvk != *wanted {
         let text = if gvk.group.is_empty() { format!("/{}", gvk.version) } else { gvk.api_version() };
         return Err(ApiError::bad_request(format!("invalid object type: {text}, Kind={}", gvk.kind)));
     }
@@ -98,16 +118,16 @@ fn uid_mismatch(request: &Request<'_>) -> ApiError {
     ApiError::conflict(&resource.group, &resource.plural, request.name.unwrap_or_default(), why)
 }
 
-fn apply_error(request: &Request<'_>, error: ApplyError) -> ApiError {
+/// Why an object of the kind cannot be applied.
+pub(super) fn apply_error(kind: &GroupVersionKind, config: &Value, error: ApplyError) -> ApiError {
     match error {
         ApplyError::Typed(error) => {
-            let resource = &request.target.resource;
-            let group = if resource.group.is_empty() { "/" } else { "" };
-            let name = request.name.unwrap_or_default();
+            let group = if kind.group.is_empty() { "/" } else { "" };
+            let (namespace, name) = (metadata::text(config, "namespace"), metadata::text(config, "name"));
             ApiError::unknown(format!(
-                "failed to create typed patch object (/{name}; {group}{}, Kind={}): {error}",
-                resource.api_version(),
-                resource.kind
+                "failed to create typed patch object ({namespace}/{name}; {group}{}, Kind={}): {error}",
+                kind.api_version(),
+                kind.kind
             ))
         }
         ApplyError::Conflicts(conflicts) => conflict(&ApplyError::Conflicts(conflicts.clone()), conflicts),

@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use pagurus_controlplane_api::key::GroupVersionKind;
-use pagurus_controlplane_api::status::{ApiError, Reason};
+use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::codec::{self, DecodeError, Typed};
 use pagurus_controlplane_schema::defaults;
 use pagurus_controlplane_schema::normalize::{self, Emptied};
@@ -17,6 +17,7 @@ use super::options::FieldValidation;
 use crate::engine::Target;
 use crate::request::{Body, Warnings};
 
+/// What messages name. CBOR is read too, but kube-apiserver does not name it unless a feature is on.
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// How much of a body a message shows.
@@ -74,6 +75,8 @@ pub enum Format {
     Yaml,
     /// `application/vnd.kubernetes.protobuf`
     Protobuf,
+    /// `application/cbor`
+    Cbor,
 }
 
 impl Format {
@@ -82,7 +85,19 @@ impl Format {
             Format::Json => codec::json::decode_as(table, id, bytes),
             Format::Yaml => codec::yaml::decode_as(table, id, bytes),
             Format::Protobuf => codec::protobuf::decode_as(table, id, bytes),
+            Format::Cbor => codec::cbor::decode_as(table, id, bytes),
         }
+    }
+
+    /// The document whatever it is of; none where bytes say nothing without a type.
+    fn decode(self, bytes: &[u8]) -> Option<Value> {
+        let decoded = match self {
+            Format::Json => codec::json::decode(bytes),
+            Format::Yaml => codec::yaml::decode(bytes),
+            Format::Cbor => codec::cbor::decode(bytes),
+            Format::Protobuf => return None,
+        };
+        decoded.ok().map(|decoded| decoded.value)
     }
 }
 
@@ -92,12 +107,7 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
-        other @ "application/cbor" => {
-            let message = format!(
-                "{other} is not read yet, send application/json, application/yaml or application/vnd.kubernetes.protobuf"
-            );
-            Err(ApiError::new(415, Reason::UnsupportedMediaType, message))
-        }
+        "application/cbor" => Ok(Format::Cbor),
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
     }
 }
@@ -107,6 +117,15 @@ pub(super) struct Expected<'a> {
     pub(super) table: &'a Table,
     pub(super) id: TypeId,
     pub(super) gvk: GroupVersionKind,
+}
+
+impl<'a> Expected<'a> {
+    /// That of a resource's objects.
+    pub(super) fn of(target: &'a Target) -> Self {
+        let resource = &target.resource;
+        let gvk = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
+        Self { table: target.table(), id: resource.type_id, gvk }
+    }
 }
 
 /// Decodes an object of a type, with its `apiVersion` and `kind` filled in.
@@ -124,21 +143,16 @@ pub(super) fn decode(
         let error = format!(
             "json: cannot unmarshal {kind} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
         );
-        return Err(unrecognized(gvk, &error, bytes));
+        return Err(unrecognized(gvk, format, &error, bytes));
     }
     let typed = format.decode_as(table, *id, bytes);
     let Typed { mut value, strict } = match typed {
         Ok(typed) => typed,
-        Err(DecodeError::Syntax(error)) => return Err(unrecognized(gvk, &error, bytes)),
+        Err(DecodeError::Syntax(error)) => return Err(unrecognized(gvk, format, &error, bytes)),
         Err(DecodeError::Type(error)) => {
             // Another kind's fields may be of other types: say that first.
-            let plain = match format {
-                Format::Json => codec::json::decode(bytes),
-                Format::Yaml => codec::yaml::decode(bytes),
-                Format::Protobuf => Err(DecodeError::Type(error.clone())),
-            };
-            if let Ok(plain) = plain {
-                check_kind(expected, &plain.value)?;
+            if let Some(plain) = format.decode(bytes) {
+                check_kind(expected, &plain)?;
             }
             return Err(cannot_be_handled(gvk, gvk, &error));
         }
@@ -166,10 +180,7 @@ pub(super) fn object(
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Given, ApiError> {
-    let resource = &target.resource;
-    let gvk = GroupVersionKind::new(&*resource.group, &*resource.version, &*resource.kind);
-    let expected = Expected { table: target.table(), id: resource.type_id, gvk };
-    let value = decode(&expected, format, bytes, validation, warnings)?;
+    let value = decode(&Expected::of(target), format, bytes, validation, warnings)?;
     defaulted(target, value)
 }
 
@@ -245,7 +256,7 @@ fn not_an_object(bytes: &[u8]) -> Option<&'static str> {
     .filter(|_| codec::json::decode(bytes).is_ok())
 }
 
-fn unrecognized(expected: &GroupVersionKind, error: &str, bytes: &[u8]) -> ApiError {
+fn unrecognized(expected: &GroupVersionKind, format: Format, error: &str, bytes: &[u8]) -> ApiError {
     let dots = if bytes.len() > SHOWN { " ..." } else { "" };
     let head = &bytes[..bytes.len().min(SHOWN)];
     let shown = match bytes.first() {
@@ -257,8 +268,17 @@ fn unrecognized(expected: &GroupVersionKind, error: &str, bytes: &[u8]) -> ApiEr
         }
     };
     let kind = &expected.kind;
+    let why = match format {
+        Format::Json | Format::Yaml => "couldn't get version/kind; json parse error: ",
+        Format::Cbor => "unable to determine group/version/kind: ",
+        // What has an envelope says of which kind it is.
+        Format::Protobuf if codec::protobuf::envelope(bytes).is_ok() => {
+            return cannot_be_handled(expected, expected, error);
+        }
+        Format::Protobuf => "",
+    };
     ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {error} ({shown})"
+        "the object provided is unrecognized (must be of type {kind}): {why}{error} ({shown})"
     ))
 }
 
@@ -271,13 +291,48 @@ fn cannot_be_handled(given: &GroupVersionKind, expected: &GroupVersionKind, erro
 
 /// Whether an object says that it is what is expected; one that says nothing is.
 fn check_kind(expected: &Expected<'_>, value: &Value) -> Result<(), ApiError> {
+    match kind_of(expected, value)? {
+        Said::Expected => Ok(()),
+        Said::OtherVersion(given) => {
+            // The one body that is taken in an older form, of the same fields: clients before 1.22 evict with it.
+            if (&*given.kind, &*given.group, &*given.version) == ("Eviction", "policy", "v1beta1") {
+                return Ok(());
+            }
+            Err(ApiError::bad_request(format!(
+                "the API version in the data ({}) does not match the expected API version ({})",
+                given.api_version(),
+                expected.gvk.api_version()
+            )))
+        }
+        Said::Other(given, error) => Err(cannot_be_handled(&given, &expected.gvk, &error)),
+    }
+}
+
+/// Why an object that says what it is cannot become what is expected; one of another version of the same kind can.
+pub(super) fn other_kind(expected: &Expected<'_>, value: &Value) -> Option<String> {
+    match kind_of(expected, value) {
+        Ok(Said::Expected | Said::OtherVersion(_)) => None,
+        Ok(Said::Other(_, error)) => Some(error),
+        Err(error) => Some(error.message),
+    }
+}
+
+/// What an object says that it is.
+enum Said {
+    Expected,
+    OtherVersion(GroupVersionKind),
+    /// Something else, and why it cannot become what is expected.
+    Other(GroupVersionKind, String),
+}
+
+fn kind_of(expected: &Expected<'_>, value: &Value) -> Result<Said, ApiError> {
     let wanted = &expected.gvk;
     let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
     let (version, kind) = (text("apiVersion"), text("kind").unwrap_or(&wanted.kind));
     let api_version = wanted.api_version();
     let version = version.unwrap_or(&api_version);
     if version == api_version && kind == wanted.kind {
-        return Ok(());
+        return Ok(Said::Expected);
     }
     let gv = version.parse::<pagurus_controlplane_api::key::GroupVersion>();
     let gv = gv.map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -286,19 +341,13 @@ fn check_kind(expected: &Expected<'_>, value: &Value) -> Result<(), ApiError> {
         let error = format!(
             "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
         );
-        return Err(cannot_be_handled(&given, wanted, &error));
+        return Ok(Said::Other(given, error));
     }
     if given.kind == wanted.kind && given.group == wanted.group {
-        // The one body that is taken in an older form, of the same fields: clients before 1.22 evict with it.
-        if (&*given.kind, &*given.group, &*given.version) == ("Eviction", "policy", "v1beta1") {
-            return Ok(());
-        }
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({api_version})"
-        )));
+        return Ok(Said::OtherVersion(given));
     }
     let package = wanted.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
     let error =
         format!("converting ({}.{kind}) to ({package}.{}): unknown conversion", given.version, wanted.kind);
-    Err(cannot_be_handled(&given, wanted, &error))
+    Ok(Said::Other(given, error))
 }

@@ -7,9 +7,11 @@ use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
 use pagurus_controlplane_schema::check;
+use pagurus_controlplane_schema::codec::Decoded;
 use pagurus_controlplane_schema::patch::{self, PatchError};
 use serde_json::Value;
 
+use super::body::{Expected, Format};
 use super::options::FieldValidation;
 use super::update::{Done, Proposal, change, match_patched};
 use super::{Request, WriteOptions, apply, body, create};
@@ -23,7 +25,8 @@ pub(super) enum Kind {
     Json,
     Merge,
     Strategic,
-    Apply,
+    /// Server-side apply, in YAML or CBOR.
+    Apply(Format),
 }
 
 impl Kind {
@@ -32,7 +35,8 @@ impl Kind {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
-            "application/apply-patch+yaml" => Ok(Self::Apply),
+            "application/apply-patch+yaml" => Ok(Self::Apply(Format::Yaml)),
+            "application/apply-patch+cbor" => Ok(Self::Apply(Format::Cbor)),
             _ => {
                 let mut error =
                     ApiError::new(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
@@ -52,10 +56,10 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let kind = Kind::of(call)?;
     let bytes = body::read(content, engine.options().max_body).await?;
-    let options = WriteOptions::read(call, "PatchOptions", kind == Kind::Apply)?;
+    let options = WriteOptions::read(call, "PatchOptions", matches!(kind, Kind::Apply(_)))?;
     let request = Request::of(call, target.clone(), options);
     let done = match kind {
-        Kind::Apply => apply::apply(engine, &request, &bytes).await?,
+        Kind::Apply(format) => apply::apply(engine, &request, format, &bytes).await?,
         _ => patch(engine, &request, kind, &bytes).await?,
     };
     response::object(call, output, &target, done.code(), &done.object)
@@ -64,13 +68,12 @@ pub(super) async fn answer(
 async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes) -> Result<Done, ApiError> {
     // A missing object is told before a bad patch.
     let parsed = patch::parse(bytes);
+    let expected = Expected::of(&request.target);
     change(engine, request, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
         let parsed = parsed.as_ref().map_err(|e| patch_error(e.clone()))?;
         let live = request.target.to_request_version(old.clone())?;
-        let strict = parsed.duplicate_fields.iter().map(|f| format!("duplicate field \"{f}\"")).collect();
-        let (patched, strict) = patched(request, kind, live, &parsed.value, strict)?;
-        tell(request, &patched, strict)?;
+        let patched = patched(&expected, request, kind, &live, parsed)?;
         match_patched(request, &patched)?;
         let mut given = body::defaulted(&request.target, patched)?;
         create::match_namespace(request, &mut given.object)?;
@@ -79,48 +82,55 @@ async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes
     .await
 }
 
-/// The patched object in the request's version, and what strict decoding objects to.
-fn patched(
+/// What a patch makes of an object, in the request's version. Strict decoding's objections are told as the request wants them.
+pub(super) fn patched(
+    expected: &Expected<'_>,
     request: &Request<'_>,
     kind: Kind,
-    mut object: Value,
-    patch: &Value,
-    mut strict: Vec<String>,
-) -> Result<(Value, Vec<String>), ApiError> {
-    let (table, id) = (request.target.table(), request.target.resource.type_id);
+    live: &Value,
+    patch: &Decoded,
+) -> Result<Value, ApiError> {
+    let Expected { table, id, .. } = *expected;
+    let mut object = live.clone();
     let applied = match kind {
-        Kind::Json => patch::json_patch::apply(&mut object, patch),
-        Kind::Strategic => patch::strategic::apply(table, id, &mut object, patch),
-        Kind::Merge | Kind::Apply => patch::merge::apply(&mut object, patch),
+        Kind::Json => patch::json_patch::apply(&mut object, &patch.value),
+        Kind::Strategic => patch::strategic::apply(table, id, &mut object, &patch.value),
+        Kind::Merge | Kind::Apply(_) => patch::merge::apply(&mut object, &patch.value),
     };
     applied.map_err(patch_error)?;
-    let shown = object.clone();
+    let whole = object.clone();
+    let bad = |error: &str| {
+        let shown = match kind {
+            Kind::Strategic => patch::printed(&patch.value),
+            _ => patch::shown::object(table, id, live, &whole),
+        };
+        ApiError::invalid("", "", "", vec![FieldError::invalid("patch", shown, error)])
+    };
+    if kind != Kind::Strategic
+        && let Some(error) = body::other_kind(expected, &whole)
+    {
+        return Err(bad(&error));
+    }
     let found = check::structural(table, id, &mut object);
     if let Some(error) = found.errors.first() {
-        return Err(bad_result(&shown, error));
+        let strategic =
+            if kind == Kind::Strategic { patch::unstructured::objection(table, id, &whole) } else { None };
+        return Err(bad(strategic.as_ref().unwrap_or(error)));
     }
-    strict.extend(found.messages());
-    Ok((object, strict))
-}
-
-/// Warns of what strict decoding objects to, or refuses it.
-fn tell(request: &Request<'_>, object: &Value, strict: Vec<String>) -> Result<(), ApiError> {
+    let mut unknown: Vec<String> = found.messages().collect();
+    if kind == Kind::Strategic {
+        unknown.sort();
+    }
+    let duplicates = patch.duplicate_fields.iter().map(|field| format!("duplicate field \"{field}\""));
+    let strict: Vec<String> = duplicates.chain(unknown).collect();
     match request.options.validation {
         FieldValidation::Strict if !strict.is_empty() => {
-            Err(bad_result(object, &format!("strict decoding error: {}", strict.join(", "))))
+            return Err(bad(&format!("strict decoding error: {}", strict.join(", "))));
         }
-        FieldValidation::Warn => {
-            strict.into_iter().for_each(|text| request.warnings.add(text));
-            Ok(())
-        }
-        _ => Ok(()),
+        FieldValidation::Warn => strict.into_iter().for_each(|text| request.warnings.add(text)),
+        _ => {}
     }
-}
-
-/// 422 for a patch whose result is not of the type.
-fn bad_result(object: &Value, error: &str) -> ApiError {
-    let error = FieldError::invalid("patch", object.to_string(), error);
-    ApiError::invalid("", "", "", vec![error])
+    Ok(object)
 }
 
 pub(super) fn patch_error(error: PatchError) -> ApiError {

@@ -6,14 +6,17 @@ use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::selectors::LabelSelector;
-use pagurus_controlplane_api::status::{ApiError, Reason};
-use pagurus_controlplane_schema::{check, defaults, patch};
+use pagurus_controlplane_api::status::ApiError;
+use pagurus_controlplane_api::time;
+use pagurus_controlplane_schema::fields::{self, Form, Managed, OneVersion, Set, Writer};
+use pagurus_controlplane_schema::{defaults, patch};
 use serde_json::{Value, json};
 
 use super::body::{self, Expected, Given};
 use super::patch::Kind;
 use super::update::{Proposal, change};
-use super::{Request, WriteOptions, get, metadata, not_found};
+use super::write::{is_unowned, writer};
+use super::{Request, WriteOptions, apply, get, metadata, not_found};
 use crate::engine::{Engine, Target};
 use crate::request::{Body, Call, Verb};
 use crate::response::{self, Output};
@@ -51,7 +54,7 @@ async fn update(
     let mut wanted = body::decode(&expected, format, &bytes, options.validation, &call.warnings)?;
     defaults::apply(expected.table, expected.id, &mut wanted);
     let request = Request::of(call, target, options);
-    write(engine, &request, |_| Ok(wanted.clone())).await
+    write(engine, &request, |scale| owned(&request, &expected, scale, wanted.clone())).await
 }
 
 async fn patched(
@@ -61,32 +64,20 @@ async fn patched(
     content: Body,
 ) -> Result<Value, ApiError> {
     let kind = Kind::of(call)?;
-    if kind == Kind::Apply {
-        let message = "application/apply-patch+yaml is not supported on scale yet";
-        return Err(ApiError::new(415, Reason::UnsupportedMediaType, message));
-    }
     let bytes = body::read(content, engine.options().max_body).await?;
-    let options = WriteOptions::read(call, "PatchOptions", false)?;
+    let options = WriteOptions::read(call, "PatchOptions", matches!(kind, Kind::Apply(_)))?;
     let expected = expected(engine)?;
-    let parsed = patch::parse(&bytes).map_err(super::patch::patch_error);
     let request = Request::of(call, target, options);
+    if let Kind::Apply(format) = kind {
+        let config = apply::read(&request, format, &bytes)?;
+        apply::check(&request, &expected.gvk, &config)?;
+        return write(engine, &request, |scale| applied(&request, &expected, scale, &config)).await;
+    }
+    let parsed = patch::parse(&bytes).map_err(super::patch::patch_error);
     write(engine, &request, |scale| {
-        let mut scale = scale.clone();
         let patch = parsed.as_ref().map_err(Clone::clone)?;
-        let applied = match kind {
-            Kind::Json => patch::json_patch::apply(&mut scale, &patch.value),
-            Kind::Strategic => patch::strategic::apply(expected.table, expected.id, &mut scale, &patch.value),
-            Kind::Merge | Kind::Apply => patch::merge::apply(&mut scale, &patch.value),
-        };
-        applied.map_err(super::patch::patch_error)?;
-        let shown = scale.to_string();
-        let found = check::structural(expected.table, expected.id, &mut scale);
-        match found.errors.first() {
-            Some(error) => {
-                Err(ApiError::invalid("", "", "", vec![FieldError::invalid("patch", shown, error.as_str())]))
-            }
-            None => Ok(scale),
-        }
+        let patched = super::patch::patched(&expected, &request, kind, scale, patch)?;
+        owned(&request, &expected, scale, patched)
     })
     .await
 }
@@ -98,7 +89,50 @@ fn expected(engine: &Engine) -> Result<Expected<'static>, ApiError> {
     Ok(Expected { table, id, gvk: GroupVersionKind::new("autoscaling", "v1", "Scale") })
 }
 
-/// Changes the workload to have as many replicas as the `Scale` that `wanted` makes of the present one.
+/// What a `Scale` is, for ownership.
+fn form<'a>(expected: &Expected<'a>) -> Form<'a> {
+    Form { table: expected.table, id: expected.id, versions: &OneVersion }
+}
+
+/// A `Scale` that is about to be written, with what changes given to the writer.
+fn owned(
+    request: &Request<'_>,
+    expected: &Expected<'_>,
+    live: &Value,
+    mut scale: Value,
+) -> Result<Value, ApiError> {
+    if is_unowned(live) {
+        // Only an apply begins to tell owners apart.
+        metadata::of(&mut scale).remove("managedFields");
+        return Ok(scale);
+    }
+    let (version, now) = (expected.gvk.api_version(), time::now_text());
+    let writer = writer(request, &version, &now);
+    fields::update(&form(expected), Some(live), &mut scale, &writer, &Set::default());
+    Ok(scale)
+}
+
+/// The live `Scale` with a configuration applied.
+fn applied(
+    request: &Request<'_>,
+    expected: &Expected<'_>,
+    live: &Value,
+    config: &Value,
+) -> Result<Value, ApiError> {
+    let (version, now) = (expected.gvk.api_version(), time::now_text());
+    let (writer, none) = (writer(request, &version, &now), Set::default());
+    let mut live = live.clone();
+    if is_unowned(&live) {
+        // Whoever made the workload until now counts as one manager.
+        let earlier = Writer { manager: "before-first-apply", ..writer };
+        fields::update(&form(expected), None, &mut live, &earlier, &none);
+    }
+    let force = request.options.force;
+    fields::apply(&form(expected), Some(&live), config, &writer, force, &none)
+        .map_err(|error| apply::apply_error(&expected.gvk, config, error))
+}
+
+/// Changes the workload to have as many replicas as the `Scale` that `wanted` makes of the present one, and the managers it has.
 async fn write(
     engine: &Engine,
     request: &Request<'_>,
@@ -117,7 +151,11 @@ async fn write(
     let resource = &request.target.resource;
     let done = change(engine, &workload, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
-        let scale = wanted(&scale_of(old))?;
+        let managers = managers_of(old)?;
+        let mut live = scale_of(old);
+        metadata::of(&mut live)
+            .insert("managedFields".to_owned(), fields::seen_by_scale(&managers, replicas_path).to_json());
+        let scale = wanted(&live)?;
         let name = metadata::text(&scale, "name");
         if name != metadata::text(old, "name") {
             return Err(ApiError::bad_request(format!(
@@ -137,8 +175,9 @@ async fn write(
         }
         let mut object = old.clone();
         object["spec"]["replicas"] = replicas.into();
-        super::write::own(request, Some(old), &mut object)?;
-        forget_time(request, &mut object);
+        let kept =
+            fields::kept_by_parent(&managers, &managers_of(&scale)?, &resource.api_version(), replicas_path);
+        metadata::of(&mut object).insert("managedFields".to_owned(), kept.to_json());
         let uid = Some(metadata::text(&scale, "uid").to_owned()).filter(|u| !u.is_empty());
         let given = Given { object, emptied: Vec::new() };
         Ok(Proposal { given, uid, creates: false, owned: true })
@@ -147,15 +186,17 @@ async fn write(
     Ok(scale_of(&done.object.value()))
 }
 
-/// What is owned through `scale` carries no time, as clients know it.
-fn forget_time(request: &Request<'_>, object: &mut Value) {
-    let managed = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-    for entry in managed.into_iter().flatten() {
-        let ours = entry["subresource"] == "scale" && entry["manager"] == *request.options.manager;
-        if let Some(entry) = entry.as_object_mut().filter(|_| ours) {
-            entry.remove("time");
-        }
-    }
+/// Where a workload has its replicas.
+fn replicas_path(_version: &str) -> Option<&'static str> {
+    Some("spec.replicas")
+}
+
+fn managers_of(object: &Value) -> Result<Managed, ApiError> {
+    let managed = object.pointer("/metadata/managedFields").unwrap_or(&Value::Null);
+    Managed::from_json(managed).map_err(|error| {
+        let name = metadata::text(object, "name");
+        ApiError::internal(format!("the managed fields of {name} cannot be read: {error}"))
+    })
 }
 
 /// A workload as a `Scale`.

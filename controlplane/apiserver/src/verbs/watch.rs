@@ -37,6 +37,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let select = Select::read(call, target)?;
     let asked = Asked::read(call)?;
+    let stream_type = output.stream_type()?;
     let cache = &target.kind.cache;
     // Whoever wants the state wants one that is not older than the request.
     let state = match asked.revision {
@@ -57,7 +58,7 @@ pub(super) async fn answer(
             let error =
                 ApiError::expired(format!("too old resource version: {asked} ({})", cache.revision()));
             return Ok(response::streamed(
-                output.stream_type(),
+                stream_type,
                 stream::iter([response::status_event(output, &error)]),
             ));
         }
@@ -84,7 +85,7 @@ pub(super) async fn answer(
         ended: false,
     };
     Ok(response::streamed(
-        output.stream_type(),
+        stream_type,
         stream::unfold(lines, |mut lines| async move {
             let line = lines.next().await?;
             Some((line, lines))
