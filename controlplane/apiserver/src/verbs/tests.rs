@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod deletes;
+mod encodings;
 mod reads;
 mod watches;
 mod writes;

@@ -108,7 +108,6 @@ async fn bodies_in_other_formats() {
         let text = send(kind, "{}").await.error(415, "UnsupportedMediaType").to_owned();
         assert!(text.starts_with("the body of the request was in an unknown format"), "{text}");
     }
-    send("application/cbor", "{}").await.error(415, "UnsupportedMediaType");
     let big = format!(r#"{{"metadata":{{"name":"big"}},"data":{{"a":"{}"}}}}"#, "x".repeat(3 << 20));
     let large = send("application/json", &big).await;
     assert_eq!(large.error(413, "RequestEntityTooLarge"), "Request entity too large: limit is 3145728");
