@@ -26,6 +26,8 @@ pub mod verbs;
 
 pub mod resources;
 
+pub mod crd;
+
 pub mod engine_objects;
 pub mod proxy;
 pub mod reply;

@@ -12,7 +12,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod dynamic_resources;
-mod extensions;
+pub(crate) mod extensions;
 mod fields;
 mod flow_control;
 mod internal;
@@ -90,7 +90,7 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
             "validatingadmissionpolicybindings" => &admission_registration::VALIDATING_BINDINGS,
             _ => &admission_registration::MUTATING_BINDINGS,
         },
-        ("apiextensions.k8s.io", "customresourcedefinitions") => &extensions::DEFINITIONS,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &extensions::Definitions,
         ("apiregistration.k8s.io", "apiservices") => &extensions::API_SERVICES,
         ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HORIZONTAL_POD_AUTOSCALERS,
         ("certificates.k8s.io", "certificatesigningrequests") => {

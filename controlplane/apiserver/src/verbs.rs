@@ -31,6 +31,7 @@ use crate::request::{Body, Call, UserInfo, Verb, Warnings};
 use crate::response::Output;
 
 pub use body::read_object;
+pub(crate) use metadata::embedded as embedded_metadata;
 pub use options::{FieldValidation, WriteOptions};
 
 /// What a verb needs to know of a request.

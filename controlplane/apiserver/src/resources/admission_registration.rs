@@ -9,7 +9,7 @@ use super::plain::Plain;
 
 mod policies;
 mod rules;
-mod webhooks;
+pub(in crate::resources) mod webhooks;
 
 /// The strategy of `mutatingwebhookconfigurations`.
 pub(crate) static MUTATING_WEBHOOKS: Plain = Plain {

@@ -1,28 +1,27 @@
 //! CustomResourceDefinitions and APIServices.
 
+mod definition;
+pub(crate) mod embedded;
+mod hoist;
+mod names;
+mod schema_rules;
+mod shown;
+mod spec_rules;
+mod structural_rules;
+
 use jiff::Timestamp;
 use pagurus_controlplane_api::conditions;
-use serde_json::{Value, json};
+use pagurus_controlplane_api::field::{BadValue, FieldError, Path};
+use serde_json::Value;
 
 use super::cells;
-use super::fields::{Fields, default, default_text, existing, object_at, set};
+use super::fields::{Fields, default, existing};
 use super::plain::Plain;
 
-/// The strategy of `customresourcedefinitions`.
-pub(crate) static DEFINITIONS: Plain = Plain {
-    default: default_definition,
-    cells: definition_cells,
-    warnings: |_| {
-        vec![
-            "this server does not serve custom resources yet: the definition is kept but has no effect"
-                .to_owned(),
-        ]
-    },
-    generations: true,
-    unconditional_update: false,
-    status_alone: true,
-    ..Plain::NEW
-};
+pub(crate) use definition::{CLEANUP, Definitions, set_condition};
+pub(crate) use names::approval_condition;
+pub(crate) use shown::rule as shown_rule;
+pub(crate) use structural_rules::structural as structural_errors;
 
 /// The strategy of `apiservices`.
 pub(crate) static API_SERVICES: Plain = Plain {
@@ -43,34 +42,14 @@ pub(crate) static API_SERVICES: Plain = Plain {
     ..Plain::NEW
 };
 
-fn default_definition(definition: &mut Value) {
-    let spec = object_at(definition, "spec");
-    let kind = spec.text("names.kind").to_owned();
-    let names = object_at(spec, "names");
-    default_text(names, "singular", &kind.to_lowercase());
-    if !kind.is_empty() {
-        default_text(names, "listKind", &format!("{kind}List"));
-    }
-    if !spec.has("conversion") {
-        set(spec, "conversion", Some(json!({"strategy": "None"})));
-    }
-    if let Some(service) = existing(spec, "conversion.webhook.clientConfig.service") {
-        default(service, "port", 443);
-    }
+/// What is wrong with the expressions of a schema that is sound otherwise.
+fn expressions(path: &Path, schema: &Value) -> Vec<FieldError> {
+    crate::crd::rules::definition(path, schema)
 }
 
-fn definition_cells(definition: &Value, _now: Timestamp) -> Vec<Value> {
-    let versions: Vec<&str> = definition.items("spec.versions").iter().map(|v| v.text("name")).collect();
-    vec![
-        cells::name(definition),
-        definition.text("spec.scope").into(),
-        versions.join(",").into(),
-        cells::created_at(definition),
-        definition.text("spec.group").into(),
-        definition.text("spec.names.kind").into(),
-        cells::joined(definition, "spec.names.shortNames").into(),
-        conditions::is_true(definition, "Established").into(),
-    ]
+/// A list as messages show it: `null` if it is not there.
+fn shown_list(list: &Value) -> BadValue {
+    BadValue::Text(pagurus_controlplane_api::go::json(list))
 }
 
 fn service_cells(service: &Value, now: Timestamp) -> Vec<Value> {

@@ -127,6 +127,21 @@ pub(super) fn validate(object: &Value, namespaced: bool, strategy: &dyn Strategy
     errors
 }
 
+/// What is wrong with the metadata of an object inside of another one, which may be without a name.
+pub(crate) fn embedded(object: &Value) -> Vec<FieldError> {
+    struct Embedded;
+    impl Strategy for Embedded {
+        fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
+            labels::path_segment_name(name, prefix)
+        }
+    }
+    let mut named = object.clone();
+    if text(object, "name").is_empty() {
+        of(&mut named).insert("name".to_owned(), "name".into());
+    }
+    validate(&named, !text(object, "namespace").is_empty(), &Embedded)
+}
+
 fn validate_generation(object: &Value) -> Option<FieldError> {
     let generation = number(object, "generation").filter(|g| *g < 0)?;
     Some(FieldError::invalid("metadata.generation", generation, "must be greater than or equal to 0"))

@@ -68,7 +68,7 @@ fn webhook(errors: &mut Errors, path: &Path, hook: &Value) {
 }
 
 /// Where the webhook is.
-fn client(errors: &mut Errors, path: &Path, client: &Value) {
+pub(in crate::resources) fn client(errors: &mut Errors, path: &Path, client: &Value) {
     match (client.some_text("url"), client.has("service")) {
         (Some(url), false) => self::url(errors, &path.child("url"), url),
         (None, true) => service(errors, &path.child("service"), client.at("service")),
