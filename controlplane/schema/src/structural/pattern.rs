@@ -264,7 +264,7 @@ impl Reader {
             'p' | 'P' => self.unicode_class(from)?,
             'x' => self.hexadecimal(from)?,
             '0'..='7' => self.octal(c, from)?,
-            c if c.is_ascii_punctuation() => self.out.push_str(&regex::escape(&c.to_string())),
+            c if c.is_ascii() && !c.is_ascii_alphanumeric() => self.out.push_str(&regex::escape(&c.to_string())),
             _ => return Err(("invalid escape sequence", self.text(from))),
         }
         Ok(())
@@ -466,6 +466,7 @@ mod tests {
             ("(?P<x>a)|b", "b", true),
             ("^(a|b)*$", "abab", true),
             (r"\x41", "A", true),
+            (r"^\ \_$", " _", true),
             (r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a-b", true),
         ] {
             assert_eq!(compile(source).unwrap().is_match(text), expected, "{source} {text}");
