@@ -1,0 +1,76 @@
+//! Regular expressions in RE2's syntax.
+
+use super::Row;
+use crate::cost::Costing;
+use crate::eval::{Machine, Outcome, failed};
+use crate::value::Value;
+
+pub(super) static ROWS: &[Row] = &[
+    (
+        "matches",
+        &["matches: (string, string) -> bool", "matches_string: string.(string) -> bool"],
+        Costing::Matches,
+        matches,
+    ),
+    ("find", &["string_find_string: string.(string) -> string"], Costing::Find, find),
+    (
+        "findAll",
+        &[
+            "string_find_all_string: string.(string) -> list(string)",
+            "string_find_all_string_int: string.(string, int) -> list(string)",
+        ],
+        Costing::Find,
+        find_all,
+    ),
+];
+
+/// Memory a compiled expression may take, bytes.
+const MAX_SIZE: usize = 4 << 20;
+
+/// Compiles a regular expression.
+pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    // The engine takes more than RE2 does, and an expression of classes' difference would mean something else there.
+    regex::RegexBuilder::new(pattern).size_limit(MAX_SIZE).build().map_err(|error| {
+        let text = error.to_string();
+        let reason =
+            text.lines().last().unwrap_or("invalid expression").trim_start_matches("error: ").to_owned();
+        format!("error parsing regexp: {reason}: `{pattern}`")
+    })
+}
+
+fn matches<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
+    match args {
+        [Value::String(text), Value::String(pattern)] => {
+            Ok(Value::Bool(machine.regex(pattern)?.is_match(text)))
+        }
+        _ => failed("no such overload"),
+    }
+}
+
+fn find<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
+    match args {
+        [Value::String(text), Value::String(pattern)] => {
+            let regex = machine.regex(pattern)?;
+            Ok(Value::text(regex.find(text).map_or("", |found| found.as_str())))
+        }
+        _ => failed("no such overload"),
+    }
+}
+
+fn find_all<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
+    let (text, pattern, most) = match args {
+        [Value::String(text), Value::String(pattern)] => (text, pattern, usize::MAX),
+        [Value::String(text), Value::String(pattern), Value::Int(most)] => {
+            (text, pattern, usize::try_from(*most).unwrap_or(usize::MAX))
+        }
+        _ => return failed("no such overload"),
+    };
+    let regex = machine.regex(pattern)?;
+    let mut found = Vec::new();
+    for part in regex.find_iter(text).take(most) {
+        machine.make_items(1)?;
+        machine.make(part.len() as u64)?;
+        found.push(Value::text(part.as_str()));
+    }
+    Ok(Value::list(found))
+}

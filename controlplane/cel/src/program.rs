@@ -1,0 +1,96 @@
+//! Expressions ready to run: read, checked, their cost estimated, their literal patterns compiled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::check::{self, Checked, Variable};
+use crate::cost::{self, Range};
+use crate::eval::{EvalError, Machine};
+use crate::library::Overload;
+use crate::source::{Errors, Source};
+use crate::syntax::{self, Kind, Literal};
+use crate::types::Type;
+use crate::value::Value;
+
+/// Most an expression may cost when it runs (`k8s.io/apiserver/pkg/apis/cel`, `PerCallLimit`).
+pub const CALL_LIMIT: u64 = 1_000_000;
+
+/// A compiled expression. Costs little to keep and nothing to share.
+#[derive(Debug)]
+pub struct Program {
+    checked: Checked,
+    result: Type,
+    cost: Range,
+    regexes: HashMap<String, Arc<regex::Regex>>,
+}
+
+/// What an expression came to.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Its value, or why it has none.
+    pub value: Result<Value<'a>, EvalError>,
+    /// What it cost.
+    pub cost: u64,
+}
+
+impl Program {
+    /// Compiles an expression over these variables. Errors read as cel-go's.
+    pub fn compile(text: &str, variables: &[Variable]) -> Result<Program, Errors> {
+        let source = Source::new(text);
+        let parsed = syntax::parse(&source)?;
+        let checked = check::check(&source, parsed, variables)?;
+        let cost = cost::estimate(&checked, variables).cost;
+        let result = checked.types[checked.root.id as usize].clone();
+        let regexes = regexes(&checked);
+        Ok(Program { checked, result, cost, regexes })
+    }
+
+    /// The type of its value.
+    pub fn result(&self) -> &Type {
+        &self.result
+    }
+
+    /// What it may cost, reckoned from the declared sizes.
+    pub fn cost(&self) -> Range {
+        self.cost
+    }
+
+    /// Whether it uses the variable.
+    pub fn uses(&self, variable: &str) -> bool {
+        self.checked.used.iter().any(|used| used == variable)
+    }
+
+    /// Evaluates the expression. What costs more than `limit` is given up.
+    pub fn run<'a>(&'a self, variables: &[(&'a str, Value<'a>)], limit: u64) -> Run<'a> {
+        let mut machine = Machine::new(self, variables, limit);
+        let value = machine.node(&self.checked.root);
+        Run { value, cost: machine.cost() }
+    }
+
+    pub(crate) fn overloads(&self, id: u32) -> &[&'static Overload] {
+        self.checked.overloads.get(id as usize).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn regex(&self, pattern: &str) -> Option<Arc<regex::Regex>> {
+        self.regexes.get(pattern).cloned()
+    }
+}
+
+/// The patterns that stand in the expression as text. One that is wrong is an error only where it is used.
+fn regexes(checked: &Checked) -> HashMap<String, Arc<regex::Regex>> {
+    let mut regexes = HashMap::new();
+    check::each(&checked.root, &mut |node| {
+        let Kind::Call(call) = &node.kind else { return };
+        if !matches!(call.function.as_str(), "matches" | "find" | "findAll") {
+            return;
+        }
+        for arg in &call.args {
+            if let Kind::Literal(Literal::String(pattern)) = &arg.kind
+                && let Ok(regex) = crate::library::regex::compile(pattern)
+            {
+                regexes.insert(pattern.clone(), Arc::new(regex));
+            }
+        }
+    });
+    regexes
+}
