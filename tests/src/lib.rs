@@ -11,6 +11,8 @@ pub mod object;
 pub mod pace;
 pub mod packet;
 pub mod sctp;
+pub mod server;
 pub mod test_run;
 pub mod topology;
+pub mod wire;
 pub mod witness;

@@ -29,13 +29,13 @@ pub fn run(filter: Option<&str>, seconds: u64) -> Result<()> {
         bail!("no fuzz target has {:?} in its name", filter.unwrap_or_default());
     }
     println!("fuzz: building {} targets", names.len());
-    let mut build = cargo_fuzz("build");
-    process::run(&mut build)?;
+    build()?;
+    let programs = programs()?;
     let mut guard = Guard::start()?;
     let mut count = Count::default();
     let mut failed = Vec::new();
     for name in &names {
-        match fuzz(name, seconds, &mut guard)? {
+        match fuzz(&programs.join(name), name, seconds, &mut guard)? {
             Outcome::Held { inputs } => {
                 println!("fuzz: {name}: ok, {inputs} inputs");
                 count.passed += 1;
@@ -71,13 +71,20 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Nothing of what is fuzzed is C, so no sanitizer is needed; what else cargo-fuzz wants of a compiler, a stable one gives only if it is
-/// told so.
-fn cargo_fuzz(command: &str) -> Command {
+/// Builds them all. Nothing of what is fuzzed is C, so no sanitizer is needed; what else cargo-fuzz wants of a compiler, a stable one gives
+/// only if it is told so.
+fn build() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(folder()).env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", workspace::target());
-    cargo.args(["fuzz", command, "--sanitizer", "none"]);
-    cargo
+    process::run(cargo.args(["fuzz", "build", "--sanitizer", "none"]))
+}
+
+/// Where cargo-fuzz puts what it builds: below the name of the machine it is for.
+fn programs() -> Result<PathBuf> {
+    let said = process::output(Command::new("rustc").arg("-vV"))?;
+    let host =
+        said.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
+    Ok(workspace::target().join(host).join("release"))
 }
 
 /// How a target's time ended.
@@ -86,20 +93,24 @@ enum Outcome {
     Failed { tail: VecDeque<String>, input: Option<PathBuf> },
 }
 
-fn fuzz(name: &str, seconds: u64, guard: &mut Guard) -> Result<Outcome> {
+fn fuzz(program: &Path, name: &str, seconds: u64, guard: &mut Guard) -> Result<Outcome> {
     let work = workspace::target().join("fuzz");
-    let (corpus, seeds, words) =
-        (folder().join("corpus").join(name), work.join("seeds").join(name), work.join("words"));
-    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
-    std::fs::create_dir_all(&seeds).with_context(|| format!("cannot make {}", seeds.display()))?;
-    let mut command = cargo_fuzz("run");
-    command.env("PAGURUS_FUZZ_FOLDER", &work).arg(name).arg(&corpus).arg(&seeds).arg("--");
+    let (seeds, words) = (work.join("seeds").join(name), work.join("words"));
+    let [corpus, artifacts] = ["corpus", "artifacts"].map(|part| folder().join(part).join(name));
+    for made in [&corpus, &artifacts, &seeds] {
+        std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
+    }
+    let mut command = Command::new(program);
+    command.current_dir(folder()).env("PAGURUS_FUZZ_FOLDER", &work).arg(&corpus).arg(&seeds);
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args(LIMITS).arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
     command.arg(format!("-dict={}", words.display()));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-    let mut child = process::end_with_us(&mut command).spawn().context("cannot start cargo fuzz")?;
+    let mut child = process::end_with_us(&mut command)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
     guard.group(Some(&child))?;
-    let said = child.stderr.take().context("cargo fuzz has no standard error")?;
+    let said = child.stderr.take().context("a target has no standard error")?;
     let heard = hear(name, said)?;
     let status = child.wait()?;
     guard.group(None)?;
