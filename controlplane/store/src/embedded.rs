@@ -29,7 +29,9 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch as latch};
 
-use crate::{Current, Error, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult, WatchStream};
+use crate::{
+    Current, Error, Event, History, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult, WatchStream,
+};
 use directory::{DataFile, Directory};
 use hub::Hub;
 use index::{FileId, Index, Version};
@@ -214,6 +216,21 @@ impl crate::Store for Store {
     async fn range(&self, range: Range) -> Result<RangeResult> {
         let shared = self.shared.clone();
         blocking(move || shared.range(&range)).await
+    }
+
+    async fn history(&self, key: &str, before: Option<Revision>, limit: usize) -> Result<History> {
+        let (versions, more, compacted) = {
+            let index = self.shared.index.read();
+            let (versions, more) = index.history_of(key, before.unwrap_or(Revision::MAX), limit);
+            (versions, more, index.compacted)
+        };
+        let (shared, key) = (self.shared.clone(), key.to_owned());
+        let read = move |(version, file): (Version, Option<Arc<File>>)| match file {
+            Some(file) => shared.read(&key, version, &file).map(Event::Put),
+            None => Ok(Event::Delete { key: key.clone(), mod_revision: version.mod_revision }),
+        };
+        let events = blocking(move || versions.into_iter().map(read).collect::<Result<Vec<_>>>()).await?;
+        Ok(History { events, more, compacted })
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult> {

@@ -10,7 +10,7 @@ pub mod embedded;
 
 pub use error::{Error, Result};
 pub use revision::{
-    Batch, Compare, Current, Event, KeyValue, Op, Range, RangeResult, Revision, Txn, TxnResult, WatchStream,
+    Batch, Compare, Current, Event, History, KeyValue, Op, Range, RangeResult, Revision, Txn, TxnResult, WatchStream,
 };
 
 use async_trait::async_trait;
@@ -23,6 +23,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The keys below a prefix in byte order, all as they were at one revision.
     async fn range(&self, range: Range) -> Result<RangeResult>;
+
+    /// What is still known of the writes of `key` before revision `before` (`None`: of all), at most `limit` of them. The cost
+    /// is that of what is returned.
+    async fn history(&self, key: &str, before: Option<Revision>, limit: usize) -> Result<History>;
 
     /// Applies the operations if every comparison holds. When it returns `committed`, the operations are on disk.
     async fn txn(&self, txn: Txn) -> Result<TxnResult>;

@@ -189,3 +189,14 @@ pub struct Current {
     /// No change below the prefix lies after this revision and up to `store`.
     pub prefix: Revision,
 }
+
+/// What is kept of the writes of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The writes, the newest first.
+    pub events: Vec<Event>,
+    /// Whether there are older ones that the limit cut off.
+    pub more: bool,
+    /// What was overwritten or deleted up to this revision is forgotten.
+    pub compacted: Revision,
+}

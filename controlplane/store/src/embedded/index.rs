@@ -144,6 +144,21 @@ impl Index {
         Ok((out, self.revision))
     }
 
+    /// The kept versions of a key before a revision, the newest first, at most `limit`, with their files (deletions have none), and
+    /// whether there are more.
+    pub(super) fn history_of(
+        &self,
+        key: &str,
+        before: Revision,
+        limit: usize,
+    ) -> (Vec<(Version, Option<Arc<File>>)>, bool) {
+        let kept = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
+        let older = &kept[..kept.partition_point(|v| v.mod_revision < before)];
+        let file = |version: &Version| self.files.get(&version.place.file).filter(|_| version.version > 0);
+        let found = older.iter().rev().take(limit).map(|version| (*version, file(version).cloned()));
+        (found.collect(), older.len() > limit)
+    }
+
     /// Adds a key from a snapshot.
     pub(super) fn load(&mut self, key: Arc<str>, version: Version) {
         self.keys.insert(key, vec![version]);
@@ -243,6 +258,14 @@ mod tests {
         assert_eq!(seen(&index, "a", 3), None);
         assert_eq!((seen(&index, "a", 4), seen(&index, "a", 5)), (Some(Some(4)), Some(Some(4))));
         assert_eq!((seen(&index, "b", 4), seen(&index, "b", 5)), (Some(Some(3)), Some(None)));
+        let history = |key: &str, before, limit| {
+            let (found, more) = index.history_of(key, before, limit);
+            (found.iter().map(|(v, file)| (v.mod_revision, file.is_some())).collect::<Vec<_>>(), more)
+        };
+        assert_eq!(history("a", Revision::MAX, 9), (vec![(6, true), (4, true)], false));
+        assert_eq!(history("a", Revision::MAX, 1), (vec![(6, true)], true));
+        assert_eq!(history("b", Revision::MAX, 9), (vec![(5, false), (3, true)], false));
+        assert_eq!((history("b", 5, 9), history("c", 5, 9)), ((vec![(3, true)], false), (vec![], false)));
         index.compact(5);
         assert_eq!((seen(&index, "a", 5), seen(&index, "b", 5)), (Some(Some(4)), Some(None)));
         assert_eq!(index.keys.len(), 1);
