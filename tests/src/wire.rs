@@ -97,7 +97,13 @@ impl Dialer {
     ///
     /// # Errors
     /// It cannot be put into words.
-    pub fn request(&self, method: &Method, path: &str, headers: &[&str], body: Bytes) -> Result<Request<Full<Bytes>>> {
+    pub fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[&str],
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(method).uri(format!("https://{}{path}", self.address));
         request = request.header("host", self.address.to_string()).header("user-agent", "tests/1");
         for header in headers {
@@ -111,9 +117,16 @@ impl Dialer {
     ///
     /// # Errors
     /// There is no answer.
-    pub async fn ask(&self, method: &Method, path: &str, headers: &[&str], body: impl Into<Bytes>) -> Result<Answer> {
+    pub async fn ask(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[&str],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer> {
         let request = self.request(method, path, headers, body.into())?;
-        let answer = self.http1().await?.send_request(request).await.with_context(|| format!("{method} {path}"))?;
+        let answer =
+            self.http1().await?.send_request(request).await.with_context(|| format!("{method} {path}"))?;
         whole(answer).await
     }
 

@@ -22,6 +22,9 @@ use crate::strategy::Context;
 /// What is stored must be read again, and the JSON reader does not go deeper than 127 levels. Clients' documents are
 /// checked for that, but patches and the list of managed fields can go deeper than each document did.
 const MOST_DEPTH: usize = 120;
+/// The largest object that is stored, with all that the server adds (`managedFields`): one that comes in a single body fits, one
+/// that patches make ever bigger does not.
+const MOST_BYTES: usize = 6 << 20;
 
 /// What strategies may know of a request.
 pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
@@ -195,6 +198,12 @@ async fn put_as(
         return Err(ApiError::bad_request(text));
     }
     let bytes = stored_bytes(object);
+    if bytes.len() > MOST_BYTES {
+        return Err(ApiError::request_entity_too_large(&format!(
+            "the object would have {} bytes, the limit is {MOST_BYTES}: split it",
+            bytes.len()
+        )));
+    }
     let cached = Arc::new(Cached::index(object, &bytes, &*kind.strategy));
     let guard = kind.cache.expect(cached.clone());
     let result = store.txn(Txn::put_if(key, expected, bytes)).await;
