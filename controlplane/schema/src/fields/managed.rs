@@ -1,7 +1,7 @@
 //! `metadata.managedFields`: who set which fields, by which kind of request, at which version and subresource.
 
 use super::set::Set;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 /// How a manager set its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +73,24 @@ impl Managed {
         items.iter().map(entry).collect::<Result<Vec<_>, _>>().map(|entries| Self { entries })
     }
 
+    /// Takes what [`Self::into_json`] has written, without looking at every field.
+    pub(crate) fn from_stored(list: Value) -> Result<Self, String> {
+        let Value::Array(items) = list else { return Ok(Self::default()) };
+        let trusted = |mut item: Value| {
+            let fields = item.get_mut("fieldsV1").map(Value::take).unwrap_or_default();
+            entry(&item).map(|entry| Entry { fields: Set::trusted(fields), ..entry })
+        };
+        items.into_iter().map(trusted).collect::<Result<Vec<_>, _>>().map(|entries| Self { entries })
+    }
+
     /// Writes it, appliers first, then by time and name.
     pub fn to_json(&self) -> Value {
-        let mut entries: Vec<&Entry> =
-            self.entries.iter().filter(|e| !e.fields.is_empty() || e.operation == Operation::Apply).collect();
+        self.clone().into_json()
+    }
+
+    /// Writes it, appliers first, then by time and name.
+    pub fn into_json(self) -> Value {
+        let mut entries: Vec<Entry> = self.entries.into_iter().filter(|e| !e.fields.is_empty()).collect();
         entries.sort_by(|a, b| {
             (a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(
                 b.operation,
@@ -86,21 +100,25 @@ impl Managed {
                 &b.subresource,
             ))
         });
-        let items = entries.into_iter().filter(|e| !e.fields.is_empty()).map(|entry| {
-            let mut item = json!({
-                "manager": entry.manager,
-                "operation": match entry.operation { Operation::Apply => "Apply", Operation::Update => "Update" },
-                "apiVersion": entry.api_version,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": entry.fields.to_json(),
-            });
-            if let Some(time) = &entry.time {
-                item["time"] = json!(time);
+        let items = entries.into_iter().map(|entry| {
+            let mut item = Map::new();
+            let mut put = |name: &str, value: Value| drop(item.insert(name.to_owned(), value));
+            put("manager", Value::String(entry.manager));
+            let operation = match entry.operation {
+                Operation::Apply => "Apply",
+                Operation::Update => "Update",
+            };
+            put("operation", Value::from(operation));
+            put("apiVersion", Value::String(entry.api_version));
+            put("fieldsType", Value::from("FieldsV1"));
+            put("fieldsV1", entry.fields.into_json());
+            if let Some(time) = entry.time {
+                put("time", Value::String(time));
             }
             if !entry.subresource.is_empty() {
-                item["subresource"] = json!(entry.subresource);
+                put("subresource", Value::String(entry.subresource));
             }
-            item
+            Value::Object(item)
         });
         Value::Array(items.collect())
     }
@@ -108,6 +126,12 @@ impl Managed {
     /// The entry of a manager.
     pub(crate) fn find(&self, who: &Entry) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.same_manager(who))
+    }
+
+    /// Takes the entry of a manager out.
+    pub(crate) fn remove(&mut self, who: &Entry) -> Option<Entry> {
+        let at = self.entries.iter().position(|entry| entry.same_manager(who))?;
+        Some(self.entries.remove(at))
     }
 
     /// Puts an entry in the place of the manager's earlier one.
@@ -120,6 +144,9 @@ impl Managed {
 
     /// Merges the oldest updaters when there are too many.
     pub(crate) fn cap(&mut self) {
+        if self.entries.len() <= MAX_UPDATERS {
+            return;
+        }
         let mut updaters: Vec<Entry> = Vec::new();
         let mut others: Vec<Entry> = Vec::new();
         for entry in self.entries.drain(..) {
@@ -136,7 +163,7 @@ impl Managed {
             let Some(oldest) = young.next() else { break };
             match ancient.iter_mut().find(|e| e.api_version == oldest.api_version) {
                 Some(merged) => {
-                    merged.fields = merged.fields.union(&oldest.fields);
+                    merged.fields.add(&oldest.fields);
                     merged.time = oldest.time.max(merged.time.take());
                 }
                 None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..oldest }),

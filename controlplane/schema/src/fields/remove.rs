@@ -1,17 +1,17 @@
 //! Takes fields out of an object.
 
-use super::set::Set;
+use super::set::{Below, Set};
 use super::view::{Place, Shape};
 use serde_json::{Map, Value};
 
 /// The object without the members of a set. A container that loses its last entry goes too.
 pub(crate) fn remove(place: &Place<'_>, value: &Value, gone: &Set) -> Value {
-    without(place, value, gone, Emptied::Goes).unwrap_or_else(|| Value::Object(Map::new()))
+    without(place, value, gone.all(), Emptied::Goes).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
 /// The same, but a field or entry that loses all that was in it stays, as null: nobody said that it is to go.
 pub(crate) fn hollow(place: &Place<'_>, value: &Value, gone: &Set) -> Value {
-    without(place, value, gone, Emptied::IsNull).unwrap_or_else(|| Value::Object(Map::new()))
+    without(place, value, gone.all(), Emptied::IsNull).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
 /// What becomes of a field that loses all that was in it.
@@ -21,7 +21,7 @@ enum Emptied {
     IsNull,
 }
 
-fn without(place: &Place<'_>, value: &Value, gone: &Set, emptied: Emptied) -> Option<Value> {
+fn without(place: &Place<'_>, value: &Value, gone: Below<'_>, emptied: Emptied) -> Option<Value> {
     if gone.is_empty() {
         return Some(value.clone());
     }
@@ -50,7 +50,7 @@ fn without(place: &Place<'_>, value: &Value, gone: &Set, emptied: Emptied) -> Op
 
 fn object<'p>(
     entries: &Map<String, Value>,
-    gone: &Set,
+    gone: Below<'_>,
     emptied: Emptied,
     place: impl Fn(&str) -> Option<Place<'p>>,
 ) -> Option<Value> {

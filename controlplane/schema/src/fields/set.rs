@@ -1,31 +1,98 @@
-//! A set of field paths, as a tree. A step of a path is kept in the form that `FieldsV1` gives it: `f:NAME` for a field or map entry,
-//! `k:{...}` for the keys of a list item, `v:...` for the value of a set's item, `i:N` for an index.
+//! A set of field paths. It is kept in the form of `FieldsV1`, the tree that `metadata.managedFields` holds, so that what nobody touches
+//! is carried along as it is: a step of a path is `f:NAME` for a field or map entry, `k:{...}` for the keys of a list item, `v:...` for
+//! the value of a set's item, `i:N` for an index.
 
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
-/// A set of paths. The path to a node is a member if the node says so; nodes without members below do not exist.
+/// A set of paths: entries by their steps, each with what is below it. The path to a node is a member if nothing is below it, or if a dot
+/// says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Set {
-    steps: BTreeMap<String, Node>,
+pub struct Set(Map<String, Value>);
+
+/// Says that the path to a node is a member, where something is below it.
+const DOT: &str = ".";
+
+static NOTHING: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+
+/// What is below a node, the dot included.
+fn inside(node: &Value) -> &Map<String, Value> {
+    node.as_object().unwrap_or(&NOTHING)
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Node {
-    member: bool,
-    below: Set,
+fn is_member(node: &Value) -> bool {
+    let inside = inside(node);
+    inside.is_empty() || inside.contains_key(DOT)
 }
 
-impl Node {
-    fn is_empty(&self) -> bool {
-        !self.member && self.below.is_empty()
+/// A node; none if neither it nor anything below it is a member.
+pub(super) fn node(mut below: Map<String, Value>, member: bool) -> Option<Value> {
+    if !member {
+        below.remove(DOT);
+        return (!below.is_empty()).then_some(Value::Object(below));
+    }
+    match below.len() {
+        0 => {}
+        1 if below.contains_key(DOT) => below.clear(),
+        _ => drop(below.insert(DOT.to_owned(), Value::Object(Map::new()))),
+    }
+    Some(Value::Object(below))
+}
+
+/// Changes what is below a node and whether it is a member; false if nothing is left of it.
+fn change(place: &mut Value, member: bool, below: impl FnOnce(&mut Map<String, Value>)) -> bool {
+    let mut inside = match place.take() {
+        Value::Object(inside) => inside,
+        _ => Map::new(),
+    };
+    inside.remove(DOT);
+    below(&mut inside);
+    match node(inside, member) {
+        Some(node) => {
+            *place = node;
+            true
+        }
+        None => false,
+    }
+}
+
+/// What a path goes through below a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'s>(&'s Map<String, Value>);
+
+impl<'s> Below<'s> {
+    /// Whether there is nothing.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a child by this step is itself a member.
+    pub(crate) fn has(self, step: &str) -> bool {
+        self.0.get(step).is_some_and(is_member)
+    }
+
+    /// The paths below a step.
+    pub(crate) fn below(self, step: &str) -> Option<Below<'s>> {
+        self.0.get(step).map(|node| Below(inside(node)))
     }
 }
 
 impl Set {
+    /// Of the tree that was made with [`node`].
+    pub(super) fn of_tree(tree: Map<String, Value>) -> Self {
+        Self(tree)
+    }
+
+    /// Of `FieldsV1` that this module wrote.
+    pub(super) fn trusted(value: Value) -> Self {
+        match value {
+            Value::Object(tree) => Self(tree),
+            _ => Self::default(),
+        }
+    }
+
     /// Whether no path is a member.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.0.is_empty()
     }
 
     /// A set of paths written with dots: `metadata.name`; for fixed sets of plain fields.
@@ -40,137 +107,160 @@ impl Set {
 
     /// Adds a path; the empty path is not a field and is not added.
     pub fn insert(&mut self, path: &[String]) {
-        let Some((first, rest)) = path.split_first() else { return };
-        let node = self.steps.entry(first.clone()).or_default();
-        if rest.is_empty() { node.member = true } else { node.below.insert(rest) }
+        fn add(tree: &mut Map<String, Value>, path: &[String]) {
+            let Some((first, rest)) = path.split_first() else { return };
+            let known = tree.contains_key(first);
+            let place = tree.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+            let member = rest.is_empty() || (known && is_member(place));
+            change(place, member, |below| add(below, rest));
+        }
+        add(&mut self.0, path);
     }
 
-    /// Whether a child by this step is itself a member.
-    pub fn has(&self, step: &str) -> bool {
-        self.steps.get(step).is_some_and(|node| node.member)
-    }
-
-    /// The paths below a step.
-    pub fn below(&self, step: &str) -> Option<&Set> {
-        self.steps.get(step).map(|node| &node.below)
+    /// The set as a tree to walk through.
+    pub(crate) fn all(&self) -> Below<'_> {
+        Below(&self.0)
     }
 
     /// Paths in either.
     pub fn union(&self, other: &Set) -> Set {
         let mut all = self.clone();
-        for (step, node) in &other.steps {
-            let mine = all.steps.entry(step.clone()).or_default();
-            mine.member |= node.member;
-            mine.below = mine.below.union(&node.below);
-        }
+        all.add(other);
         all
+    }
+
+    /// Adds the paths of another set.
+    pub fn add(&mut self, other: &Set) {
+        fn add(tree: &mut Map<String, Value>, other: &Map<String, Value>) {
+            for (step, theirs) in other.iter().filter(|(step, _)| *step != DOT) {
+                match tree.get_mut(step) {
+                    None => drop(tree.insert(step.clone(), theirs.clone())),
+                    Some(mine) => {
+                        let member = is_member(mine) || is_member(theirs);
+                        change(mine, member, |below| add(below, inside(theirs)));
+                    }
+                }
+            }
+        }
+        add(&mut self.0, &other.0);
     }
 
     /// Paths in both.
     pub fn intersection(&self, other: &Set) -> Set {
-        self.combine(other, |mine, theirs| {
-            theirs.map(|theirs| Node {
-                member: mine.member && theirs.member,
-                below: mine.below.intersection(&theirs.below),
-            })
-        })
+        fn both(mine: &Map<String, Value>, theirs: &Map<String, Value>) -> Map<String, Value> {
+            // Through the smaller of the two.
+            let (few, many) = if mine.len() <= theirs.len() { (mine, theirs) } else { (theirs, mine) };
+            let shared = few.iter().filter(|(step, _)| *step != DOT).filter_map(|(step, a)| {
+                let b = many.get(step)?;
+                node(both(inside(a), inside(b)), is_member(a) && is_member(b))
+                    .map(|node| (step.clone(), node))
+            });
+            shared.collect()
+        }
+        Set(both(&self.0, &other.0))
     }
 
     /// Paths in this one only. A member that goes leaves the members below it.
     pub fn difference(&self, other: &Set) -> Set {
-        self.combine(other, |mine, theirs| {
-            Some(match theirs {
-                None => mine.clone(),
-                Some(theirs) => Node {
-                    member: mine.member && !theirs.member,
-                    below: mine.below.difference(&theirs.below),
-                },
-            })
-        })
+        let mut left = self.clone();
+        left.subtract(other);
+        left
     }
 
-    /// Paths in this one that are neither in the other nor below one of its members.
-    pub fn outside(&self, other: &Set) -> Set {
-        self.combine(other, |mine, theirs| match theirs {
-            None => Some(mine.clone()),
-            Some(theirs) if theirs.member => None,
-            Some(theirs) => Some(Node { member: mine.member, below: mine.below.outside(&theirs.below) }),
-        })
-    }
-
-    fn combine(&self, other: &Set, each: impl Fn(&Node, Option<&Node>) -> Option<Node>) -> Set {
-        let steps = self.steps.iter().filter_map(|(step, mine)| {
-            let node = each(mine, other.steps.get(step))?;
-            (!node.is_empty()).then(|| (step.clone(), node))
-        });
-        Set { steps: steps.collect() }
-    }
-
-    /// A copy in which the members of every node are chosen anew: `member(step, was member, path so far)`.
-    pub(crate) fn with_members(
-        &self,
-        path: &mut Vec<String>,
-        member: &impl Fn(&[String], bool) -> bool,
-    ) -> Set {
-        let mut steps = BTreeMap::new();
-        for (step, node) in &self.steps {
-            path.push(step.clone());
-            let new =
-                Node { member: member(path, node.member), below: node.below.with_members(path, member) };
-            path.pop();
-            if !new.is_empty() {
-                steps.insert(step.clone(), new);
+    /// Takes the paths of another set out. A member that goes leaves the members below it.
+    pub fn subtract(&mut self, other: &Set) {
+        fn subtract(tree: &mut Map<String, Value>, other: &Map<String, Value>) {
+            for (step, theirs) in other.iter().filter(|(step, _)| *step != DOT) {
+                let Some(mine) = tree.get_mut(step) else { continue };
+                let member = is_member(mine) && !is_member(theirs);
+                if !change(mine, member, |below| subtract(below, inside(theirs))) {
+                    tree.remove(step);
+                }
             }
         }
-        Set { steps }
+        subtract(&mut self.0, &other.0);
+    }
+
+    /// Leaves the paths that are neither in the other set nor below one of its members.
+    pub fn retain_outside(&mut self, other: &Set) {
+        fn retain(tree: &mut Map<String, Value>, other: &Map<String, Value>) {
+            for (step, theirs) in other.iter().filter(|(step, _)| *step != DOT) {
+                let Some(mine) = tree.get_mut(step) else { continue };
+                let member = is_member(mine);
+                if is_member(theirs) || !change(mine, member, |below| retain(below, inside(theirs))) {
+                    tree.remove(step);
+                }
+            }
+        }
+        retain(&mut self.0, &other.0);
+    }
+
+    /// A copy in which the members of every node are chosen anew: `member(path so far, was member)`.
+    pub(crate) fn with_members(&self, member: &impl Fn(&[String], bool) -> bool) -> Set {
+        fn chosen(
+            tree: &Map<String, Value>,
+            path: &mut Vec<String>,
+            member: &impl Fn(&[String], bool) -> bool,
+        ) -> Map<String, Value> {
+            let mut out = Map::new();
+            for (step, old) in tree.iter().filter(|(step, _)| *step != DOT) {
+                path.push(step.clone());
+                let new = node(chosen(inside(old), path, member), member(path, is_member(old)));
+                path.pop();
+                if let Some(new) = new {
+                    out.insert(step.clone(), new);
+                }
+            }
+            out
+        }
+        Set(chosen(&self.0, &mut Vec::new(), member))
     }
 
     /// Every member's path, parents before children.
     pub fn paths(&self) -> Vec<Vec<String>> {
-        fn walk(set: &Set, path: &mut Vec<String>, all: &mut Vec<Vec<String>>) {
-            for (step, node) in &set.steps {
+        fn walk(tree: &Map<String, Value>, path: &mut Vec<String>, all: &mut Vec<Vec<String>>) {
+            for (step, node) in tree.iter().filter(|(step, _)| *step != DOT) {
                 path.push(step.clone());
-                if node.member {
+                if is_member(node) {
                     all.push(path.clone());
                 }
-                walk(&node.below, path, all);
+                walk(inside(node), path, all);
                 path.pop();
             }
         }
         let mut all = Vec::new();
-        walk(self, &mut Vec::new(), &mut all);
+        walk(&self.0, &mut Vec::new(), &mut all);
         all
     }
 
     /// As `FieldsV1`.
     pub fn to_json(&self) -> Value {
-        let entries = self.steps.iter().map(|(step, node)| {
-            let mut below = match node.below.to_json() {
-                Value::Object(below) => below,
-                _ => Map::new(),
-            };
-            // A dot says that the node itself is a member where that is not plain from its having nothing below.
-            if node.member && !below.is_empty() {
-                below.insert(".".to_owned(), Value::Object(Map::new()));
-            }
-            (step.clone(), Value::Object(below))
-        });
-        Value::Object(entries.collect())
+        Value::Object(self.0.clone())
+    }
+
+    /// As `FieldsV1`.
+    pub fn into_json(self) -> Value {
+        Value::Object(self.0)
     }
 
     /// From `FieldsV1`; unknown step forms are an error that names them.
     pub fn from_json(value: &Value) -> Result<Set, String> {
-        let Value::Object(entries) = value else { return Err(format!("not an object: {value}")) };
-        let mut steps = BTreeMap::new();
-        for (step, below) in entries.iter().filter(|(step, _)| *step != ".") {
-            if !matches!(step.get(..2), Some("f:" | "k:" | "v:" | "i:")) {
-                return Err(format!("not a path element: {step:?}"));
+        fn read(value: &Value) -> Result<Map<String, Value>, String> {
+            let Value::Object(entries) = value else { return Err(format!("not an object: {value}")) };
+            let mut tree = Map::new();
+            for (step, below) in entries.iter().filter(|(step, _)| *step != DOT) {
+                if !matches!(step.get(..2), Some("f:" | "k:" | "v:" | "i:")) {
+                    return Err(format!("not a path element: {step:?}"));
+                }
+                let inside = read(below)?;
+                let member = inside.is_empty() || below.get(DOT).is_some();
+                if let Some(node) = node(inside, member) {
+                    tree.insert(canonical(step), node);
+                }
             }
-            let inner = Set::from_json(below)?;
-            let member = inner.is_empty() || below.get(".").is_some();
-            steps.insert(canonical(step), Node { member, below: inner });
+            Ok(tree)
         }
-        Ok(Set { steps })
+        read(value).map(Set)
     }
 }
 
@@ -215,6 +305,12 @@ mod tests {
         Set::from_json(&value).expect("a field set")
     }
 
+    fn outside(set: &Set, other: &Set) -> Set {
+        let mut left = set.clone();
+        left.retain_outside(other);
+        left
+    }
+
     #[test]
     fn operations() {
         let a = set(json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}}));
@@ -223,7 +319,8 @@ mod tests {
             ("union", a.union(&b), json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}, "f:d": {}})),
             ("intersection", a.intersection(&b), json!({"f:a": {"f:b": {}}})),
             ("difference", a.difference(&b), json!({"f:a": {}, "f:c": {}})),
-            ("a member takes what is below along", a.outside(&set(json!({"f:a": {}}))), json!({"f:c": {}})),
+            ("a member takes what is below along", outside(&a, &set(json!({"f:a": {}}))), json!({"f:c": {}})),
+            ("what a plain node has below", outside(&a, &b), json!({"f:a": {}, "f:c": {}})),
         ] {
             assert_eq!(got.to_json(), want, "{name}");
         }
@@ -244,5 +341,48 @@ mod tests {
             shown(&["f:metadata".to_owned(), "f:finalizers".to_owned(), "v:\"a\"".to_owned()]),
             ".metadata.finalizers[=\"a\"]"
         );
+    }
+
+    /// Sets as lists of paths, the plainest form.
+    mod model {
+        use super::*;
+        use proptest::prelude::*;
+        use std::collections::BTreeSet;
+
+        type Paths = BTreeSet<Vec<String>>;
+
+        fn paths() -> impl Strategy<Value = Paths> {
+            let step = prop::sample::select(vec!["f:a", "f:b", "k:{\"n\":1}", "v:1"]).prop_map(str::to_owned);
+            prop::collection::btree_set(prop::collection::vec(step, 1..4), 0..8)
+        }
+
+        fn built(paths: &Paths) -> Set {
+            let mut set = Set::default();
+            paths.iter().for_each(|path| set.insert(path));
+            set
+        }
+
+        proptest! {
+            #[test]
+            fn operations_are_those_of_lists(a in paths(), b in paths()) {
+                let (x, y) = (built(&a), built(&b));
+                let listed = |set: Set| set.paths().into_iter().collect::<Paths>();
+                prop_assert_eq!(listed(x.clone()), a.clone());
+                prop_assert_eq!(listed(x.union(&y)), a.union(&b).cloned().collect::<Paths>());
+                prop_assert_eq!(listed(x.intersection(&y)), a.intersection(&b).cloned().collect::<Paths>());
+                prop_assert_eq!(listed(x.difference(&y)), a.difference(&b).cloned().collect::<Paths>());
+                let below = |path: &Vec<String>| b.iter().any(|member| path.starts_with(member));
+                let outer = a.iter().filter(|path| !below(path)).cloned().collect::<Paths>();
+                prop_assert_eq!(listed(outside(&x, &y)), outer);
+                let with = x.with_members(&|path, member| member || path.len() == 1);
+                let firsts = a.iter().map(|path| vec![path[0].clone()]);
+                prop_assert_eq!(listed(with), a.iter().cloned().chain(firsts).collect::<Paths>());
+                // The same set however it was made: it is compared as it is kept.
+                for set in [x.union(&y), x.intersection(&y), x.difference(&y), outside(&x, &y)] {
+                    prop_assert_eq!(&built(&listed(set.clone())), &set);
+                    prop_assert_eq!(Set::from_json(&set.to_json()).unwrap(), set);
+                }
+            }
+        }
     }
 }

@@ -90,9 +90,9 @@ impl<'a> Seen<'a> {
         Self { form, version, before, after, reset, own, others: Vec::new() }
     }
 
-    /// The change in the version of the write.
-    pub(super) fn own(&self) -> &Comparison {
-        &self.own
+    /// The fields that came or changed in the version of the write.
+    pub(super) fn into_changed(self) -> Set {
+        self.own.changed
     }
 
     /// The change in a version; none if that is no more.
@@ -124,10 +124,8 @@ impl<'a> Seen<'a> {
     }
 }
 
-fn without(comparison: Comparison, reset: &Set) -> Comparison {
-    Comparison {
-        added: comparison.added.outside(reset),
-        modified: comparison.modified.outside(reset),
-        removed: comparison.removed.outside(reset),
-    }
+fn without(mut comparison: Comparison, reset: &Set) -> Comparison {
+    comparison.changed.retain_outside(reset);
+    comparison.removed.retain_outside(reset);
+    comparison
 }

@@ -1,6 +1,6 @@
 //! How a value is owned and merged, by its place in the type table: as a whole, field by field, entry by entry, item by item.
 
-use super::set::{Set, shown};
+use super::set::{Set, node, shown};
 use crate::table::{Field, FieldKind, ListType, Presence, Table, TypeId};
 use serde_json::{Map, Value};
 
@@ -124,62 +124,64 @@ impl<'t> Place<'t> {
 
     /// The fields of a configuration: its leaves, and the items and entries it names.
     pub(crate) fn fields_of(&self, value: &Value) -> Result<Set, TypedError> {
-        let mut set = Set::default();
-        self.collect(value, &mut Vec::new(), &mut set)?;
-        Ok(set)
+        match self.collect(value) {
+            Ok((tree, _)) => Ok(Set::of_tree(tree)),
+            Err(Misfit { mut steps, problem }) => {
+                steps.reverse();
+                Err(TypedError { path: shown(&steps), problem })
+            }
+        }
     }
 
-    fn collect(&self, value: &Value, path: &mut Vec<String>, set: &mut Set) -> Result<(), TypedError> {
-        let fail = |path: &[String], problem: String| TypedError { path: shown(path), problem };
-        self.scalar_fits(value).map_err(|problem| fail(path, problem))?;
+    /// What is below a value's node, and whether the node is itself a member.
+    fn collect(&self, value: &Value) -> Result<(Map<String, Value>, bool), Misfit> {
+        let fail = |problem: String| Misfit { steps: Vec::new(), problem };
+        self.scalar_fits(value).map_err(fail)?;
+        let mut tree = Map::new();
         match (self.shape(Some(value)), value) {
-            (Shape::Whole, _) | (_, Value::Null) => set.insert(path),
+            (Shape::Whole, _) | (_, Value::Null) => return Ok((tree, true)),
             (shape @ (Shape::Fields(_) | Shape::Entries(_)), Value::Object(entries)) => {
                 for (name, child) in entries {
-                    path.push(format!("f:{name}"));
+                    let step = format!("f:{name}");
                     let (place, declared) = match &shape {
                         Shape::Fields(id) => match self.field(*id, name) {
                             Some(place) => (place, true),
-                            None => return Err(fail(path, "field not declared in schema".to_owned())),
+                            None => return Err(fail("field not declared in schema".to_owned()).below(step)),
                         },
                         Shape::Entries(place) => (*place, false),
                         _ => (*self, false),
                     };
-                    place.collect(child, path, set)?;
                     let empty = child.is_null() || child.as_object().is_some_and(Map::is_empty);
-                    if empty || !declared {
-                        set.insert(path);
+                    match place.collect(child) {
+                        Ok((below, member)) => put(&mut tree, step, below, member || empty || !declared),
+                        Err(misfit) => return Err(misfit.below(step)),
                     }
-                    path.pop();
                 }
             }
             (Shape::Values, Value::Array(items)) => {
                 for item in items {
-                    path.push(format!("v:{item}"));
-                    set.insert(path);
-                    path.pop();
+                    put(&mut tree, format!("v:{item}"), Map::new(), true);
                 }
             }
             (Shape::Items(id, keys), Value::Array(items)) => {
-                let mut seen = std::collections::HashSet::new();
                 for item in items {
                     let step = self.step_of(id, keys, item);
-                    if !seen.insert(step.clone()) {
+                    if tree.contains_key(&step) {
                         let at = shown(&[step]);
-                        return Err(fail(path, format!("duplicate entries for key {at}")));
+                        return Err(fail(format!("duplicate entries for key {at}")));
                     }
-                    path.push(step);
-                    self.item(id).collect(item, path, set)?;
-                    set.insert(path);
-                    path.pop();
+                    match self.item(id).collect(item) {
+                        Ok((below, _)) => put(&mut tree, step, below, true),
+                        Err(misfit) => return Err(misfit.below(step)),
+                    }
                 }
             }
             (Shape::Values | Shape::Items(..), other) => {
-                return Err(fail(path, format!("expected list, got {}", go_value(other))));
+                return Err(fail(format!("expected list, got {}", go_value(other))));
             }
-            (_, other) => return Err(fail(path, format!("expected map, got {}", go_value(other)))),
+            (_, other) => return Err(fail(format!("expected map, got {}", go_value(other)))),
         }
-        Ok(())
+        Ok((tree, false))
     }
 
     /// Scalars of another JSON type than the table's are told before anything is merged.
@@ -194,6 +196,25 @@ impl<'t> Place<'t> {
             _ => return Ok(()),
         };
         Err(format!("expected {want}, got {}", go_value(value)))
+    }
+}
+
+fn put(tree: &mut Map<String, Value>, step: String, below: Map<String, Value>, member: bool) {
+    if let Some(node) = node(below, member) {
+        tree.insert(step, node);
+    }
+}
+
+/// A value that does not fit, with the steps to it, the last one first.
+struct Misfit {
+    steps: Vec<String>,
+    problem: String,
+}
+
+impl Misfit {
+    fn below(mut self, step: String) -> Self {
+        self.steps.push(step);
+        self
     }
 }
 

@@ -1,6 +1,5 @@
 //! The two ways a write changes `metadata.managedFields`: update and apply.
 
-use super::compare::Comparison;
 use super::managed::{Entry, Managed, Operation};
 use super::merge::{merge, nothing};
 use super::remove::{hollow, remove};
@@ -10,7 +9,11 @@ use super::view::{Place, TypedError};
 use crate::normalize;
 use crate::table::{Table, TypeId};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::sync::LazyLock;
+
+/// Where in the metadata the managers are listed.
+const LIST: &str = "managedFields";
 
 /// The annotation in which client-side apply keeps what it applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -94,13 +97,14 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
     format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
-/// The object without its managed fields, as the comparisons see it.
-fn bare(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    object
+/// The list of managed fields in an object.
+fn list_of(object: &Value) -> Option<&Value> {
+    object.get("metadata")?.get(LIST)
+}
+
+/// Takes the list of managed fields out of an object.
+fn take_list(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove(LIST)
 }
 
 /// An object of a type with nothing set.
@@ -110,56 +114,61 @@ fn empty(table: &Table, id: TypeId) -> Value {
     object
 }
 
-fn set_managed(object: &mut Value, managed: &Managed) {
-    let list = managed.to_json();
+fn set_managed(object: &mut Value, managed: Managed) {
+    let list = managed.into_json();
     let Some(object) = object.as_object_mut() else { return };
     let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     let Some(metadata) = metadata.as_object_mut() else { return };
     if list.as_array().is_some_and(|l| !l.is_empty()) {
-        metadata.insert("managedFields".to_owned(), list);
+        metadata.insert(LIST.to_owned(), list);
     } else {
-        metadata.remove("managedFields");
+        metadata.remove(LIST);
     }
 }
 
-fn managed_of(object: &Value) -> Option<Managed> {
-    let list = object.get("metadata")?.get("managedFields")?;
-    Managed::from_json(list).ok()
+/// The managers of a live object, whose list was written here.
+fn managers(live: Option<&Value>) -> Managed {
+    let list = live.and_then(list_of).cloned();
+    list.and_then(|list| Managed::from_stored(list).ok()).unwrap_or_default()
 }
 
 /// What an update goes out from: the list the request carries, if it carries one that makes sense, else the live object's. An empty
 /// list, or a list of one empty entry, starts afresh.
-fn managed_before(live: Option<&Value>, new: &Value, subresource: bool) -> Managed {
-    let given = new.get("metadata").and_then(|m| m.get("managedFields")).and_then(Value::as_array);
-    let of_live = || live.and_then(managed_of).unwrap_or_default();
+fn managed_before(live: Option<&Value>, given: Option<Value>, subresource: bool) -> Managed {
     match given {
-        _ if subresource => of_live(),
-        None => of_live(),
-        Some(list) if list.iter().all(|item| item.as_object().is_some_and(Map::is_empty)) => {
-            Managed::default()
+        Some(given) if live.and_then(list_of) == Some(&given) => {
+            Managed::from_stored(given).unwrap_or_else(|_| managers(live))
         }
-        Some(_) => managed_of(new).unwrap_or_else(of_live),
+        Some(Value::Array(list)) if !subresource => {
+            if list.iter().all(|item| item.as_object().is_some_and(Map::is_empty)) {
+                return Managed::default();
+            }
+            Managed::from_json(&Value::Array(list)).unwrap_or_else(|_| managers(live))
+        }
+        _ => managers(live),
     }
 }
 
-/// Takes changed and removed fields from the managers that had them, each told in the version the manager wrote. `except` keeps its own.
-/// Whoever wrote a version that is no more has nothing left. Gives what was taken from whom.
-fn take(managed: &mut Managed, seen: &mut Seen<'_>, except: Option<&Entry>) -> Vec<(Entry, Set)> {
+/// Takes changed and removed fields from the managers that had them, each told in the version the manager wrote. Whoever wrote a version
+/// that is no more has nothing left. `who` keeps its own, and wants to know what was taken from whom.
+fn take(managed: &mut Managed, seen: &mut Seen<'_>, who: Option<&Entry>) -> Vec<(String, Set)> {
     let mut taken = Vec::new();
     for entry in &mut managed.entries {
-        if except.is_some_and(|who| entry.same_manager(who)) {
+        if who.is_some_and(|who| entry.same_manager(who)) {
             continue;
         }
         let Some(comparison) = seen.comparison(&entry.api_version) else {
             entry.fields = Set::default();
             continue;
         };
-        let conflict = entry.fields.intersection(&comparison.modified.union(&comparison.added));
-        if !conflict.is_empty() {
-            taken.push((entry.clone(), conflict.clone()));
-            entry.fields = entry.fields.difference(&conflict);
+        if who.is_some() {
+            let conflict = entry.fields.intersection(&comparison.changed);
+            if !conflict.is_empty() {
+                taken.push((entry.shown(), conflict));
+            }
         }
-        entry.fields = entry.fields.difference(&comparison.removed);
+        entry.fields.subtract(&comparison.changed);
+        entry.fields.subtract(&comparison.removed);
     }
     managed.entries.retain(|entry| !entry.fields.is_empty());
     taken
@@ -167,27 +176,27 @@ fn take(managed: &mut Managed, seen: &mut Seen<'_>, except: Option<&Entry>) -> V
 
 /// Gives what an update changed to its writer. `reset` are the fields that this kind of request cannot set.
 pub fn update(form: &Form<'_>, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, reset: &Set) {
-    let mut managed = managed_before(live, new, !writer.subresource.is_empty());
-    let before = live.map_or_else(|| empty(form.table, form.id), bare);
-    let after = bare(new);
-    let mut seen = Seen::new(form, writer.api_version, &before, &after, reset);
-    let fields = {
-        let Comparison { modified, added, .. } = seen.own();
-        modified.union(added).difference(&UNMANAGED)
-    };
+    let given = take_list(new);
+    let mut managed = managed_before(live, given, !writer.subresource.is_empty());
+    let before = live.map_or_else(|| Cow::Owned(empty(form.table, form.id)), Cow::Borrowed);
+    let mut seen = Seen::new(form, writer.api_version, &before, new, reset);
     take(&mut managed, &mut seen, None);
+    let mut fields = seen.into_changed();
+    fields.subtract(&UNMANAGED);
     if !fields.is_empty() {
-        let mut entry = writer.entry(Operation::Update, fields);
-        if let Some(earlier) = managed.find(&entry) {
-            entry.fields = entry.fields.union(&earlier.fields);
+        let mut entry = writer.entry(Operation::Update, Set::default());
+        if let Some(mut earlier) = managed.remove(&entry) {
+            earlier.fields.add(&fields);
+            fields = earlier.fields;
         }
-        managed.put(entry);
+        entry.fields = fields;
+        managed.entries.push(entry);
     }
     for entry in &mut managed.entries {
-        entry.fields = entry.fields.difference(&UNMANAGED);
+        entry.fields.subtract(&UNMANAGED);
     }
     managed.cap();
-    set_managed(new, &managed);
+    set_managed(new, managed);
 }
 
 /// The live object with a configuration applied. Without `force`, fields that others own with other values are a conflict.
@@ -203,22 +212,32 @@ pub fn apply(
     reset: &Set,
 ) -> Result<Value, ApplyError> {
     let place = form.place();
-    let config = bare(config);
-    let fields = place.fields_of(&config)?.difference(&UNMANAGED).outside(reset);
-    let before = live.map_or_else(|| empty(form.table, form.id), bare);
-    let mut managed = live.and_then(managed_of).unwrap_or_default();
-    let who = writer.entry(Operation::Apply, fields);
-    let last = managed.find(&who).cloned();
-    let mut new = merge(&place, &before, &config);
-    managed.put(who.clone());
-    if let Some(last) = &last {
-        new = prune(form, &new, &managed, &who, last)?;
+    let mut config = Cow::Borrowed(config);
+    if list_of(&config).is_some() {
+        take_list(config.to_mut());
+    }
+    let mut fields = place.fields_of(&config)?;
+    fields.subtract(&UNMANAGED);
+    fields.retain_outside(reset);
+    let before = live.map_or_else(|| Cow::Owned(empty(form.table, form.id)), Cow::Borrowed);
+    let mut managed = managers(live);
+    let who = writer.entry(Operation::Apply, Set::default());
+    let last = managed.remove(&who);
+    let mut new = merge(&place, before.clone().into_owned(), &config);
+    take_list(&mut new);
+    // Who applies at least what he applied before leaves nothing out.
+    let left_out =
+        |last: &&Entry| last.api_version != who.api_version || !last.fields.difference(&fields).is_empty();
+    let pruned_for = last.as_ref().filter(left_out).cloned();
+    managed.put(Entry { fields, ..who.clone() });
+    if let Some(last) = pruned_for {
+        new = prune(form, &new, &managed, &who, &last)?;
     }
     normalize(form.table, form.id, &mut new);
     let mut seen = Seen::new(form, writer.api_version, &before, &new, reset);
     let taken = take(&mut managed, &mut seen, Some(&who));
     refuse(&place, live, writer, force, &taken)?;
-    let same = live.is_some() && before == new;
+    let same = live.is_some_and(|live| same_but_list(live, &new));
     let entry = managed.entries.iter_mut().find(|entry| entry.same_manager(&who));
     if let (true, Some(entry)) = (same, entry) {
         // Nothing changed: the time stays that of the last change, if there was one.
@@ -226,8 +245,25 @@ pub fn apply(
     }
     keep_last_applied(live, &config, writer, &mut new);
     managed.cap();
-    set_managed(&mut new, &managed);
+    set_managed(&mut new, managed);
     Ok(new)
+}
+
+/// Whether two objects are equal but for the list of managed fields, which the second one does not have.
+fn same_but_list(with: &Value, without: &Value) -> bool {
+    let (Some(a), Some(b)) = (with.as_object(), without.as_object()) else { return with == without };
+    let metadata = |a: &Value, b: &Value| match (a.as_object(), b.as_object()) {
+        (Some(a), Some(b)) => {
+            a.len() - usize::from(a.contains_key(LIST)) == b.len()
+                && b.iter().all(|(name, value)| a.get(name) == Some(value))
+        }
+        _ => a == b,
+    };
+    a.len() == b.len()
+        && a.iter().all(|(name, value)| match b.get(name) {
+            Some(other) if name == "metadata" => metadata(value, other),
+            other => other == Some(value),
+        })
 }
 
 /// Refuses to take what others own, unless forced or it was client-side apply's own.
@@ -236,7 +272,7 @@ fn refuse(
     live: Option<&Value>,
     writer: &Writer<'_>,
     force: bool,
-    taken: &[(Entry, Set)],
+    taken: &[(String, Set)],
 ) -> Result<(), ApplyError> {
     if force {
         return Ok(());
@@ -245,9 +281,9 @@ fn refuse(
     let mine =
         if writer.manager == "kubectl" { live.and_then(|live| last_applied(place, live)) } else { None };
     let mut conflicts = Vec::new();
-    for (entry, set) in taken {
+    for (owner, set) in taken {
         let set = mine.as_ref().map_or_else(|| set.clone(), |mine| set.difference(mine));
-        conflicts.extend(set.paths().iter().map(|path| Conflict { owner: entry.shown(), path: shown(path) }));
+        conflicts.extend(set.paths().iter().map(|path| Conflict { owner: owner.clone(), path: shown(path) }));
     }
     if conflicts.is_empty() { Ok(()) } else { Err(ApplyError::Conflicts(conflicts)) }
 }
@@ -333,5 +369,5 @@ fn with_owned<'e>(
 
 /// The set with every declared field on the way to a member a member itself.
 fn members(place: &Place<'_>, set: &Set) -> Set {
-    set.with_members(&mut Vec::new(), &|path, member| member || place.declares(path))
+    set.with_members(&|path, member| member || place.declares(path))
 }

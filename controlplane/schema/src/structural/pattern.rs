@@ -264,7 +264,9 @@ impl Reader {
             'p' | 'P' => self.unicode_class(from)?,
             'x' => self.hexadecimal(from)?,
             '0'..='7' => self.octal(c, from)?,
-            c if c.is_ascii() && !c.is_ascii_alphanumeric() => self.out.push_str(&regex::escape(&c.to_string())),
+            c if c.is_ascii() && !c.is_ascii_alphanumeric() => {
+                self.out.push_str(&regex::escape(&c.to_string()))
+            }
             _ => return Err(("invalid escape sequence", self.text(from))),
         }
         Ok(())
