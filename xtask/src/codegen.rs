@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod message;
+mod openapi;
 mod presence;
 mod served;
 mod source;
@@ -47,6 +48,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .join("../controlplane/apiserver/src/bootstrap")
             .join(name);
         bootstrap::write(&options.spec, &options.version, &out)?;
+        openapi::write(&spec, &options.version)?;
     }
     Ok(())
 }

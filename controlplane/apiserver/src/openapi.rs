@@ -2,103 +2,90 @@
 
 pub(crate) mod descriptions;
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pagurus_controlplane_api::status::ApiError;
-use pagurus_controlplane_schema::openapi::{self, V2_PROTOBUF, V2_PROTOBUF_ASKED};
-use pagurus_controlplane_schema::table::Table;
-use serde_json::Value;
-use tokio::sync::OnceCell;
+use pagurus_controlplane_schema::openapi::{
+    self, Format, Part, V2_PROTOBUF, V2_PROTOBUF_ASKED, V3_PROTOBUF, V3_PROTOBUF_ASKED, Version,
+};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
 
+use crate::engine::{Engine, Registry};
 use crate::paths::GIT_VERSION;
 use crate::reply;
 use crate::request::{Body, Call};
 use crate::response;
 
-use descriptions::Descriptions;
+use descriptions::Words;
 
 /// What clients may keep for good: the address names the content.
 const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, immutable");
 
-/// The forms of version 2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum V2Format {
-    Json,
-    Protobuf,
-}
-
 /// See the module's description.
 #[derive(Debug)]
 pub struct OpenApi {
-    table: &'static Arc<Table>,
-    /// The index of version 3, which is small and costly: it names the content of every document.
-    index: OnceCell<Value>,
+    engine: Weak<Engine>,
+    /// The index of version 3, which is small and costly (it names the content of every document), and of which registry it is.
+    index: Mutex<Option<(u64, Arc<Value>)>>,
 }
 
 impl OpenApi {
-    /// The documents of everything in the table.
-    pub fn new(table: &'static Arc<Table>) -> Self {
-        Self { table, index: OnceCell::new() }
+    /// The documents of everything that an engine serves.
+    pub fn new(engine: &Arc<Engine>) -> Self {
+        Self { engine: Arc::downgrade(engine), index: Mutex::new(None) }
     }
 
     /// Answers a path if there is such a document.
     pub async fn serve(&self, call: &Call) -> Option<Response<Body>> {
-        match call.info.path.trim_end_matches('/') {
-            "/openapi/v2" => Some(self.v2(call).await),
-            "/openapi/v3" => Some(json(call, self.index().await.to_string().into())),
-            path => self.v3(call, path.strip_prefix("/openapi/v3/")?).await,
+        let path = call.info.path.trim_end_matches('/');
+        if !path.starts_with("/openapi/") {
+            return None;
+        }
+        let engine = self.engine.upgrade()?;
+        match path {
+            "/openapi/v2" => Some(v2(&engine, call).await),
+            "/openapi/v3" => Some(json(call, self.index(&engine).await.to_string().into())),
+            path => self.v3(&engine, call, path.strip_prefix("/openapi/v3/")?).await,
         }
     }
 
     /// All document paths.
     pub async fn paths(&self) -> Vec<String> {
-        let names = self.index().await.get("paths").and_then(Value::as_object).into_iter().flatten();
+        let Some(engine) = self.engine.upgrade() else { return Vec::new() };
+        let index = self.index(&engine).await;
+        let names = index.get("paths").and_then(Value::as_object).into_iter().flatten();
         names.map(|(name, _)| format!("/openapi/v3/{name}")).collect()
     }
 
-    async fn index(&self) -> &Value {
-        let table = self.table;
-        let make = || async move {
-            let made = tokio::task::spawn_blocking(move || openapi::v3_index(table)).await;
-            made.unwrap_or_else(|error| {
+    async fn index(&self, engine: &Arc<Engine>) -> Arc<Value> {
+        let registry = engine.registry();
+        let made = self.index.lock().clone();
+        if let Some((_, index)) = made.filter(|(of, _)| *of == registry.generation()) {
+            return index;
+        }
+        let (table, generation) = (engine.table(), registry.generation());
+        let made =
+            tokio::task::spawn_blocking(move || Arc::new(index(table, &versions(table, &registry)))).await;
+        match made {
+            Ok(index) => {
+                *self.index.lock() = Some((generation, index.clone()));
+                index
+            }
+            Err(error) => {
                 tracing::error!(%error, "the index of the OpenAPI documents could not be made");
-                Value::Null
-            })
-        };
-        self.index.get_or_init(make).await
-    }
-
-    async fn v2(&self, call: &Call) -> Response<Body> {
-        let Some(format) = v2_format(&call.headers) else {
-            return reply::error(&ApiError::not_acceptable(&["application/json", V2_PROTOBUF]));
-        };
-        let table = self.table;
-        let made = made(move || {
-            let document = openapi::v2(table, &Descriptions::all(), GIT_VERSION);
-            Some(match format {
-                V2Format::Json => document.to_string().into(),
-                V2Format::Protobuf => openapi::encode_v2(&document).into(),
-            })
-        });
-        match (made.await, format) {
-            (Some(bytes), V2Format::Json) => json(call, bytes),
-            (Some(bytes), V2Format::Protobuf) => response::whole(&call.headers, V2_PROTOBUF, 200, bytes),
-            (None, _) => reply::error(&ApiError::internal("the OpenAPI document could not be made")),
+                Arc::default()
+            }
         }
     }
 
-    async fn v3(&self, call: &Call, name: &str) -> Option<Response<Body>> {
-        let (group, version) = match name.split('/').collect::<Vec<_>>().as_slice() {
-            ["api", version] => (String::new(), (*version).to_owned()),
-            ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
-            _ => return None,
-        };
-        let address =
-            self.index().await.pointer(&format!("/paths/{}/serverRelativeURL", name.replace('/', "~1")));
-        let address = address.and_then(Value::as_str)?;
+    async fn v3(&self, engine: &Arc<Engine>, call: &Call, name: &str) -> Option<Response<Body>> {
+        let index = self.index(engine).await;
+        let address = index.get("paths")?.get(name)?.get("serverRelativeURL")?.as_str()?;
         let hash = address.split_once("hash=").map_or("", |(_, hash)| hash);
         let asked = call.query.get("hash").unwrap_or_default();
         if !asked.is_empty() && asked != hash {
@@ -108,17 +95,21 @@ impl OpenApi {
             response.headers_mut().insert(LOCATION, HeaderValue::from_str(address).ok()?);
             return Some(response);
         }
+        let Some(is_protobuf) = accepted(&call.headers, &V3_PROTOBUF_ASKED) else {
+            return Some(reply::error(&ApiError::not_acceptable(&["application/json", V3_PROTOBUF])));
+        };
+        let (format, content_type) =
+            if is_protobuf { (Format::Protobuf, V3_PROTOBUF) } else { (Format::Json, "application/json") };
         let tag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
         let mut response = if call.headers.get(IF_NONE_MATCH) == Some(&tag) {
-            reply::bytes(StatusCode::NOT_MODIFIED, "application/json", Bytes::new())
+            reply::bytes(StatusCode::NOT_MODIFIED, content_type, Bytes::new())
         } else {
-            let table = self.table;
+            let (table, registry, name) = (engine.table(), engine.registry(), name.to_owned());
             let made = made(move || {
-                let descriptions = Descriptions::of_version(&group, &version);
-                let document = openapi::v3(table, &group, &version, &descriptions, GIT_VERSION)?;
-                Some(document.to_string().into())
+                let versions = versions(table, &registry);
+                openapi::v3(table, &name, &versions, &Words, GIT_VERSION, format).map(Bytes::from)
             });
-            json(call, made.await?)
+            response::whole(&call.headers, content_type, 200, made.await?)
         };
         let headers = response.headers_mut();
         headers.insert(ETAG, tag);
@@ -130,16 +121,62 @@ impl OpenApi {
     }
 }
 
-/// The first of the accepted types that version 2 has.
-fn v2_format(headers: &HeaderMap) -> Option<V2Format> {
+/// What is served, as documents see it.
+fn versions<'a>(table: &'a pagurus_controlplane_schema::Table, registry: &'a Registry) -> Vec<Version<'a>> {
+    let mut out: Vec<Version<'a>> = Vec::new();
+    for group in registry.groups() {
+        for version in group.versions() {
+            let parts = version.resources().iter().map(|served| {
+                let kept = served.target.as_ref();
+                let custom = kept.and_then(|t| t.kind.strategy.published_schema(&version.name));
+                let custom =
+                    custom.map(Cow::Owned).or_else(|| served.is_custom().then(|| Cow::Owned(json!({}))));
+                Part { table: kept.map_or(table, |t| t.table()), resource: &served.resource, custom }
+            });
+            out.push(Version { group: &group.name, version: &version.name, parts: parts.collect() });
+        }
+    }
+    out.sort_by_key(|version| (version.group, version.version));
+    out
+}
+
+/// `/openapi/v3`: where the documents are. The hash in each address names the content, so that clients can cache it for good.
+fn index(table: &pagurus_controlplane_schema::Table, versions: &[Version<'_>]) -> Value {
+    let address = |name: &String| {
+        let hash = openapi::content_hash(table, name, versions);
+        json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")})
+    };
+    let paths: Map<String, Value> =
+        openapi::v3_names(versions).into_iter().map(|name| (name.clone(), address(&name))).collect();
+    json!({"paths": paths})
+}
+
+async fn v2(engine: &Arc<Engine>, call: &Call) -> Response<Body> {
+    let Some(is_protobuf) = accepted(&call.headers, &V2_PROTOBUF_ASKED) else {
+        return reply::error(&ApiError::not_acceptable(&["application/json", V2_PROTOBUF]));
+    };
+    let (format, content_type) =
+        if is_protobuf { (Format::Protobuf, V2_PROTOBUF) } else { (Format::Json, "application/json") };
+    let (table, registry) = (engine.table(), engine.registry());
+    let made = made(move || {
+        Some(openapi::v2(table, &versions(table, &registry), &Words, GIT_VERSION, format).into())
+    });
+    match made.await {
+        Some(bytes) => response::whole(&call.headers, content_type, 200, bytes),
+        None => reply::error(&ApiError::internal("the OpenAPI document could not be made")),
+    }
+}
+
+/// Whether the first of the accepted types that there is, is the protobuf one. None: neither that nor JSON is accepted.
+fn accepted(headers: &HeaderMap, protobuf: &[&str]) -> Option<bool> {
     let accepted = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut ranges = accepted.flat_map(|value| value.split(',')).peekable();
     if ranges.peek().is_none() {
-        return Some(V2Format::Json);
+        return Some(false);
     }
     ranges.find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
-        "application/json" | "application/*" | "*/*" => Some(V2Format::Json),
-        media if V2_PROTOBUF_ASKED.contains(&media) => Some(V2Format::Protobuf),
+        "application/json" | "application/*" | "*/*" => Some(false),
+        media if protobuf.contains(&media) => Some(true),
         _ => None,
     })
 }
@@ -162,15 +199,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_of_version_2() {
+    fn formats_are_taken_in_their_order() {
         let rows = [
-            ("", Some(V2Format::Json)),
-            ("application/json, */*", Some(V2Format::Json)),
-            (V2_PROTOBUF_ASKED[1], Some(V2Format::Protobuf)),
-            (
-                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf,application/json",
-                Some(V2Format::Protobuf),
-            ),
+            ("", Some(false)),
+            ("application/json, */*", Some(false)),
+            (V2_PROTOBUF_ASKED[1], Some(true)),
+            ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf,application/json", Some(true)),
             ("text/html", None),
         ];
         for (accept, want) in rows {
@@ -178,7 +212,7 @@ mod tests {
             if !accept.is_empty() {
                 headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
             }
-            assert_eq!(v2_format(&headers), want, "{accept}");
+            assert_eq!(accepted(&headers, &V2_PROTOBUF_ASKED), want, "{accept}");
         }
     }
 }

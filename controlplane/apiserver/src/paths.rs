@@ -42,7 +42,7 @@ impl Paths {
         address: String,
     ) -> Self {
         let discovery = Discovery::new(&engine, address.clone());
-        Self { tokens, health, metrics, discovery, openapi: OpenApi::new(engine.table()), address }
+        Self { tokens, health, metrics, discovery, openapi: OpenApi::new(&engine), address }
     }
 
     /// Answers any path.

@@ -90,6 +90,12 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
+    /// What OpenAPI documents say of the objects in a version, for kinds that the types of the program do not tell of: a schema as
+    /// the kind's definition has it.
+    fn published_schema(&self, _version: &str) -> Option<Value> {
+        None
+    }
+
     /// Annotations that stand for a field of the kind, and so are not among those of its metadata alone.
     fn field_annotations(&self) -> &'static [&'static str] {
         &[]

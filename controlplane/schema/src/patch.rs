@@ -1,6 +1,6 @@
 //! Patches: what a request's patch document makes of an object. They must not know of storage or of who asks.
 
-mod go_order;
+pub(crate) mod go_order;
 pub mod json_patch;
 pub mod merge;
 pub mod shown;

@@ -14,6 +14,8 @@ pub(crate) struct Spec {
     pub(crate) messages: BTreeMap<String, Message>,
     /// OpenAPI definitions by full name.
     pub(crate) definitions: serde_json::Map<String, Value>,
+    /// OpenAPI paths.
+    pub(crate) paths: serde_json::Map<String, Value>,
     /// Facts per kind, by full name.
     pub(crate) kinds: BTreeMap<String, Value>,
     /// Values of named string types, by full name.
@@ -78,7 +80,11 @@ impl Spec {
         let Value::Object(definitions) = openapi["definitions"].take() else {
             anyhow::bail!("the OpenAPI document has no definitions");
         };
+        let Value::Object(paths) = openapi["paths"].take() else {
+            anyhow::bail!("the OpenAPI document has no paths");
+        };
         Ok(Spec {
+            paths,
             messages: renamed(messages),
             definitions,
             kinds: renamed(kinds.kinds),

@@ -5,6 +5,11 @@ use std::borrow::Cow;
 
 use k8s_openapi::api;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, WatchEvent};
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::version::Info;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 use pagurus_controlplane_schema::openapi;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -22,13 +27,50 @@ impl Descriptions {
         Self(generator.take_definitions(false))
     }
 
-    /// Those of all of them.
-    pub(crate) fn all() -> Self {
+    /// Those of what all groups share: metadata, options, statuses, discovery.
+    fn of_machinery() -> Self {
         let mut generator = SchemaGenerator::default();
-        for (group, version) in VERSIONS {
-            gather(&mut generator, group, version);
-        }
+        add::<meta::APIGroupList>(&mut generator);
+        add::<meta::APIResourceList>(&mut generator);
+        add::<meta::APIVersions>(&mut generator);
+        add::<meta::DeleteOptions>(&mut generator);
+        add::<meta::LabelSelector>(&mut generator);
+        add::<meta::ListMeta>(&mut generator);
+        add::<meta::ObjectMeta>(&mut generator);
+        add::<meta::MicroTime>(&mut generator);
+        add::<meta::Patch>(&mut generator);
+        add::<meta::Status>(&mut generator);
+        add::<meta::Time>(&mut generator);
+        add::<WatchEvent<RawExtension>>(&mut generator);
+        add::<Quantity>(&mut generator);
+        add::<RawExtension>(&mut generator);
+        add::<Info>(&mut generator);
+        add::<IntOrString>(&mut generator);
+        // Selectors and conditions stand in the objects of these.
+        gather(&mut generator, "networking.k8s.io", "v1");
+        gather(&mut generator, "resource.k8s.io", "v1");
+        gather(&mut generator, "authorization.k8s.io", "v1");
         Self(generator.take_definitions(false))
+    }
+}
+
+/// Descriptions by package, as documents are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Words;
+
+impl openapi::Prose for Words {
+    fn of_package(&self, package: &str) -> Box<dyn openapi::Descriptions + '_> {
+        let version = package.rsplit('.').next().unwrap_or_default();
+        if package.contains(".apimachinery.") {
+            return Box::new(Descriptions::of_machinery());
+        }
+        let group = VERSIONS.iter().find(|(group, v)| {
+            let short = group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+            *v == version && package.rsplit('.').nth(1) == Some(short)
+        });
+        // Packages that no served kind is of are used by jobs.
+        let (group, version) = group.copied().unwrap_or(("batch", "v1"));
+        Box::new(Descriptions::of_version(group, version))
     }
 }
 
@@ -84,6 +126,7 @@ versions! {
         api::core::v1::Service,
         api::core::v1::ServiceAccount,
         api::policy::v1::Eviction,
+        api::storage::v1::StorageClass,
     }
     "apiregistration.k8s.io" "v1" {
         apiregistration::v1::APIService,
@@ -100,6 +143,7 @@ versions! {
         api::events::v1::Event,
     }
     "authentication.k8s.io" "v1" {
+        api::authentication::v1::TokenRequest,
         api::authentication::v1::SelfSubjectReview,
         api::authentication::v1::TokenReview,
     }
@@ -113,6 +157,7 @@ versions! {
         api::autoscaling::v2::HorizontalPodAutoscaler,
     }
     "autoscaling" "v1" {
+        api::autoscaling::v1::Scale,
         api::autoscaling::v1::HorizontalPodAutoscaler,
     }
     "batch" "v1" {
@@ -132,6 +177,7 @@ versions! {
         api::networking::v1::ServiceCIDR,
     }
     "policy" "v1" {
+        api::policy::v1::Eviction,
         api::policy::v1::PodDisruptionBudget,
     }
     "rbac.authorization.k8s.io" "v1" {

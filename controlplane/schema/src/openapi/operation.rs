@@ -1,125 +1,116 @@
 //! One operation of a path: parameters, body, answers. It must not know which operations there are.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Dialect;
+use super::parameters::{self, Parameter};
 use super::schema::{self, reference};
 use crate::table::GroupKind;
 
-/// What an operation does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    List,
-    Get,
-    Create,
-    Update,
-    Patch,
-    Delete,
-    DeleteCollection,
-    Connect,
-}
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// Anything.
+pub(super) const ANY: &[&str] = &["*/*"];
+/// What objects are answered in.
+pub(super) const OBJECTS: &[&str] = &[JSON, YAML, PROTOBUF];
+/// What custom objects are answered in.
+pub(super) const CUSTOM_OBJECTS: &[&str] = &[JSON, YAML];
+/// What lists and watches are answered in.
+pub(super) const STREAMS: &[&str] = &[
+    JSON,
+    YAML,
+    PROTOBUF,
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+/// What logs are answered in.
+pub(super) const TEXT: &[&str] = &["text/plain", JSON, YAML, PROTOBUF];
+/// The patches there are.
+pub(super) const PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+/// The patches there are for custom objects.
+pub(super) const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
-impl Action {
-    fn name(self) -> &'static str {
-        match self {
-            Action::List => "list",
-            Action::Get => "get",
-            Action::Create => "post",
-            Action::Update => "put",
-            Action::Patch => "patch",
-            Action::Delete => "delete",
-            Action::DeleteCollection => "deletecollection",
-            Action::Connect => "connect",
-        }
-    }
+/// What is answered.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Text,
+    Schema(String),
 }
 
 /// An operation.
 #[derive(Debug, Clone)]
 pub(super) struct Operation {
     pub(super) id: String,
-    pub(super) action: Action,
-    pub(super) kind: GroupKind,
-    /// Schema of the body, where the action has one.
+    pub(super) method: &'static str,
+    pub(super) description: String,
+    /// What it does, and to objects of which kind.
+    pub(super) action: Option<(&'static str, GroupKind)>,
+    pub(super) parameters: Vec<Parameter>,
+    /// Schema of the body.
     pub(super) body: Option<String>,
-    /// Schema of the answer; plain text without one.
-    pub(super) answer: Option<String>,
+    pub(super) answer: Answer,
+    /// Beside 200, and beside 401.
+    pub(super) codes: &'static [(&'static str, &'static str)],
+    pub(super) consumes: &'static [&'static str],
+    pub(super) produces: &'static [&'static str],
     pub(super) tag: String,
 }
 
-const OBJECT_TYPES: &[&str] = &["application/json", "application/yaml"];
-const WATCH_TYPES: &[&str] = &["application/json", "application/yaml", "application/json;stream=watch"];
-const PATCH_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
-
-/// Query parameters: name, type, meaning.
-type Parameters = &'static [(&'static str, &'static str, &'static str)];
-
-const WRITE: Parameters = &[
-    ("dryRun", "string", "All: everything but the storing happens"),
-    ("fieldManager", "string", "Name of the actor that makes the change"),
-    ("fieldValidation", "string", "What happens to unknown and doubled fields: Ignore, Warn or Strict"),
-];
-const FORCE: Parameters = &[("force", "boolean", "Apply takes over fields that others own")];
-const DELETE: Parameters = &[
-    ("dryRun", "string", "All: everything but the storing happens"),
-    ("gracePeriodSeconds", "integer", "Seconds before the object goes; zero means at once"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean", "Delete even what cannot be read"),
-    ("orphanDependents", "boolean", "Deprecated: see propagationPolicy"),
-    ("propagationPolicy", "string", "What happens to dependents: Orphan, Background or Foreground"),
-];
-const LIST: Parameters = &[
-    ("allowWatchBookmarks", "boolean", "A watch may send bookmarks"),
-    ("continue", "string", "Token of the previous page"),
-    ("fieldSelector", "string", "Restricts by fields"),
-    ("labelSelector", "string", "Restricts by labels"),
-    ("limit", "integer", "Items in one page"),
-    ("resourceVersion", "string", "How fresh the answer must be"),
-    ("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan"),
-    ("sendInitialEvents", "boolean", "A watch begins with what is there"),
-    ("timeoutSeconds", "integer", "Seconds after which the call ends"),
-    ("watch", "boolean", "Send changes as they happen"),
-];
+/// The operations of a path, with the parameters that all of them have told once.
+pub(super) fn path_item(dialect: Dialect, operations: &[Operation]) -> Value {
+    let in_all = |parameter: &&Parameter| operations.iter().all(|o| o.parameters.contains(parameter));
+    let first = operations.first().map_or(&[][..], |operation| &operation.parameters);
+    let mut common: Vec<&Parameter> = first.iter().filter(in_all).collect();
+    common.sort_by_key(|parameter| parameter.rank());
+    let mut out = Map::new();
+    for operation in operations {
+        out.insert(operation.method.to_owned(), operation.render(dialect, &common));
+    }
+    if !common.is_empty() {
+        let common = common.iter().map(|parameter| parameter.render(dialect)).collect();
+        out.insert("parameters".to_owned(), Value::Array(common));
+    }
+    Value::Object(out)
+}
 
 impl Operation {
-    pub(super) fn render(&self, dialect: Dialect) -> Value {
+    fn render(&self, dialect: Dialect, common: &[&Parameter]) -> Value {
         let mut out = json!({
-            "tags": [self.tag],
-            "description": format!("{} {}", self.action.name(), self.kind.kind),
-            "operationId": self.id,
-            "responses": self.responses(dialect),
-            "x-kubernetes-action": self.action.name(),
-            "x-kubernetes-group-version-kind":
-                {"group": self.kind.group, "version": self.kind.version, "kind": self.kind.kind},
+            "tags": [self.tag], "description": self.description, "operationId": self.id, "responses": self.responses(dialect),
         });
-        let mut parameters: Vec<Value> = self.parameters().map(|(n, t, d)| query(dialect, n, t, d)).collect();
-        let body = self.body_schema();
-        match (dialect, body) {
-            (Dialect::V2, body) => {
-                if let Some((name, types)) = body {
-                    let required = self.is_body_required();
-                    let schema = reference(dialect, &name);
-                    parameters.insert(
-                        0,
-                        json!({"in": "body", "name": "body", "required": required, "schema": schema}),
-                    );
-                    out["consumes"] =
-                        if self.action == Action::Patch { json!(types) } else { json!(["*/*"]) };
-                } else {
-                    out["consumes"] = json!(["*/*"]);
+        if let Some((action, kind)) = &self.action {
+            out["x-kubernetes-action"] = json!(action);
+            out["x-kubernetes-group-version-kind"] =
+                json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+        }
+        let mut own: Vec<&Parameter> = self.parameters.iter().filter(|p| !common.contains(p)).collect();
+        own.sort_by_key(|parameter| parameter.rank());
+        let mut parameters: Vec<Value> = own.iter().map(|parameter| parameter.render(dialect)).collect();
+        match dialect {
+            Dialect::V2 => {
+                parameters.splice(0..0, self.body.as_deref().map(body_parameter));
+                if !self.consumes.is_empty() {
+                    out["consumes"] = json!(self.consumes);
                 }
-                out["produces"] = json!(self.answer_types());
+                out["produces"] = json!(self.produces);
                 out["schemes"] = json!(["https"]);
             }
-            (Dialect::V3, Some((name, types))) => {
-                out["requestBody"] =
-                    json!({"content": content(dialect, &name, types), "required": self.is_body_required()});
+            Dialect::V3 => {
+                if let Some(name) = &self.body {
+                    out["requestBody"] =
+                        json!({"content": content(self.consumes, &reference(dialect, name))});
+                    if !may_be_left_out(name) {
+                        out["requestBody"]["required"] = json!(true);
+                    }
+                }
             }
-            (Dialect::V3, None) => {}
         }
         if !parameters.is_empty() {
             out["parameters"] = Value::Array(parameters);
@@ -127,102 +118,38 @@ impl Operation {
         out
     }
 
-    fn parameters(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-        let sets: &[Parameters] = match self.action {
-            Action::List => &[LIST],
-            Action::Create | Action::Update => &[WRITE],
-            Action::Patch => &[WRITE, FORCE],
-            Action::Delete => &[DELETE],
-            Action::DeleteCollection => &[DELETE, LIST],
-            Action::Get | Action::Connect => &[],
-        };
-        let mut names: Vec<(&str, &str, &str)> = sets.iter().flat_map(|set| set.iter().copied()).collect();
-        names.sort_unstable();
-        if self.action == Action::DeleteCollection {
-            names.retain(|(name, ..)| !matches!(*name, "watch" | "allowWatchBookmarks"));
-        }
-        names.into_iter()
-    }
-
-    /// The body's schema and media types.
-    fn body_schema(&self) -> Option<(String, &'static [&'static str])> {
-        match self.action {
-            Action::Create | Action::Update => Some((self.body.clone()?, OBJECT_TYPES)),
-            Action::Patch => Some((schema::PATCH.to_owned(), PATCH_TYPES)),
-            Action::Delete | Action::DeleteCollection => {
-                Some(("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned(), OBJECT_TYPES))
-            }
-            Action::List | Action::Get | Action::Connect => None,
-        }
-    }
-
-    fn is_body_required(&self) -> bool {
-        !matches!(self.action, Action::Delete | Action::DeleteCollection)
-    }
-
-    fn answer_types(&self) -> &'static [&'static str] {
-        match self.action {
-            Action::Connect => &["*/*"],
-            Action::List => WATCH_TYPES,
-            _ => OBJECT_TYPES,
-        }
-    }
-
     fn responses(&self, dialect: Dialect) -> Value {
-        let codes: &[(&str, &str)] = match self.action {
-            Action::Create => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
-            Action::Update | Action::Patch => &[("200", "OK"), ("201", "Created")],
-            Action::Delete => &[("200", "OK"), ("202", "Accepted")],
-            _ => &[("200", "OK")],
+        let schema = match &self.answer {
+            Answer::Text => json!({"type": "string"}),
+            Answer::Schema(name) => reference(dialect, name),
         };
         let mut out = json!({"401": {"description": "Unauthorized"}});
-        for (code, meaning) in codes {
-            out[*code] = json!({"description": meaning});
-            match (dialect, &self.answer) {
-                (Dialect::V2, Some(name)) => out[*code]["schema"] = reference(dialect, name),
-                (Dialect::V2, None) => out[*code]["schema"] = json!({"type": "string"}),
-                (Dialect::V3, Some(name)) => {
-                    out[*code]["content"] = content(dialect, name, self.answer_types())
-                }
-                (Dialect::V3, None) => out[*code]["content"] = json!({"*/*": {"schema": {"type": "string"}}}),
-            }
+        for (code, meaning) in [("200", "OK")].iter().chain(self.codes) {
+            out[*code] = match dialect {
+                Dialect::V2 => json!({"description": meaning, "schema": schema}),
+                Dialect::V3 => json!({"description": meaning, "content": content(self.produces, &schema)}),
+            };
         }
         out
     }
 }
 
-fn content(dialect: Dialect, name: &str, types: &[&str]) -> Value {
-    types.iter().map(|media| ((*media).to_owned(), json!({"schema": reference(dialect, name)}))).collect()
+fn may_be_left_out(body: &str) -> bool {
+    body.ends_with(".DeleteOptions")
 }
 
-fn query(dialect: Dialect, name: &str, type_: &str, description: &str) -> Value {
-    parameter(dialect, "query", name, type_, description)
-}
-
-fn parameter(dialect: Dialect, place: &str, name: &str, type_: &str, description: &str) -> Value {
-    let mut out = json!({"in": place, "name": name, "description": description});
-    match dialect {
-        Dialect::V2 => {
-            out["type"] = json!(type_);
-            out["uniqueItems"] = json!(true);
+fn body_parameter(schema: &str) -> Value {
+    match parameters::shared_body(schema) {
+        Some(shared) => json!({"$ref": format!("#/parameters/{shared}")}),
+        None => {
+            json!({"in": "body", "name": "body", "required": true, "schema": reference(Dialect::V2, schema)})
         }
-        Dialect::V3 => out["schema"] = json!({"type": type_, "uniqueItems": true}),
     }
-    if place == "path" {
-        out["required"] = json!(true);
-    }
-    out
 }
 
-/// The parameters that every operation of a path has.
-pub(super) fn parameter_path(dialect: Dialect, path: &str) -> Vec<Value> {
-    let mut out = Vec::new();
-    if path.contains("{name}") {
-        out.push(parameter(dialect, "path", "name", "string", "Name of the object"));
-    }
-    if path.contains("{namespace}") {
-        out.push(parameter(dialect, "path", "namespace", "string", "Namespace of the object"));
-    }
-    out.push(query(dialect, "pretty", "string", "Indent the answer"));
-    out
+fn content(types: &[&str], schema: &Value) -> Value {
+    types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect()
 }
+
+/// The schema of patches, which are of no type of the table.
+pub(super) const PATCH_BODY: &str = schema::PATCH;

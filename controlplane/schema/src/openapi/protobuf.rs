@@ -10,30 +10,29 @@ pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0
 pub const V2_PROTOBUF_ASKED: [&str; 2] =
     [V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 
-/// Encodes a document of version 2.
-pub fn encode_v2(document: &Value) -> Vec<u8> {
+/// Joins a document of version 2: everything but paths and definitions, and these two as they are.
+pub(super) fn document(frame: &Value, paths: &Message, definitions: &Message) -> Vec<u8> {
     let mut out = Message::default();
-    out.string(1, &document["swagger"]);
+    out.string(1, &frame["swagger"]);
     out.nested(2, |info| {
-        info.string(1, &document["info"]["title"]);
-        info.string(2, &document["info"]["version"]);
+        info.string(1, &frame["info"]["title"]);
+        info.string(2, &frame["info"]["version"]);
     });
-    out.nested(8, |paths| named(paths, 2, &document["paths"], path_item));
-    out.nested(9, |definitions| named(definitions, 1, &document["definitions"], schema));
-    for requirement in list(&document["security"]) {
+    out.message(8, paths);
+    out.message(9, definitions);
+    out.nested(10, |parameters| named(parameters, 1, &frame["parameters"], parameter));
+    for requirement in list(&frame["security"]) {
         out.nested(12, |r| named(r, 1, requirement, |scopes, value| scopes.strings(1, value)));
     }
     out.nested(13, |all| {
-        named(all, 1, &document["securityDefinitions"], |item, value| {
-            item.nested(2, |key| api_key(key, value))
-        });
+        named(all, 1, &frame["securityDefinitions"], |item, value| item.nested(2, |key| api_key(key, value)));
     });
     out.bytes
 }
 
 /// A message being written.
 #[derive(Default)]
-struct Message {
+pub(super) struct Message {
     bytes: Vec<u8>,
 }
 
@@ -52,36 +51,74 @@ impl Message {
         self.bytes.extend_from_slice(content);
     }
 
-    fn string(&mut self, tag: u64, value: &Value) {
+    pub(super) fn string(&mut self, tag: u64, value: &Value) {
         if let Some(text) = value.as_str() {
             self.field(tag, text.as_bytes());
         }
     }
 
-    fn strings(&mut self, tag: u64, values: &Value) {
+    pub(super) fn strings(&mut self, tag: u64, values: &Value) {
         list(values).for_each(|value| self.string(tag, value));
     }
 
-    fn boolean(&mut self, tag: u64, value: &Value) {
+    pub(super) fn boolean(&mut self, tag: u64, value: &Value) {
         if value == true {
             self.varint(tag << 3);
             self.varint(1);
         }
     }
 
-    fn nested(&mut self, tag: u64, write: impl FnOnce(&mut Message)) {
+    /// A boolean that is one of several things that a field can be: false says something too.
+    pub(super) fn choice(&mut self, tag: u64, value: bool) {
+        self.varint(tag << 3);
+        self.varint(value.into());
+    }
+
+    pub(super) fn double(&mut self, tag: u64, value: &Value) {
+        if let Some(number) = value.as_f64() {
+            self.varint(tag << 3 | 1);
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    pub(super) fn integer(&mut self, tag: u64, value: &Value) {
+        if let Some(number) = value.as_i64() {
+            self.varint(tag << 3);
+            self.varint(number as u64);
+        }
+    }
+
+    /// A nested message that is there already.
+    pub(super) fn message(&mut self, tag: u64, message: &Message) {
+        self.field(tag, &message.bytes);
+    }
+
+    /// What has been written.
+    pub(super) fn take(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(super) fn nested(&mut self, tag: u64, write: impl FnOnce(&mut Message)) {
         let mut inner = Message::default();
         write(&mut inner);
         self.field(tag, &inner.bytes);
     }
 
+    /// An entry of a map, as a pair of name and value.
+    pub(super) fn pair(&mut self, tag: u64, name: &str, write: impl FnOnce(&mut Message)) {
+        self.nested(tag, |pair| {
+            pair.field(1, name.as_bytes());
+            pair.nested(2, write);
+        });
+    }
+
     /// Any value, as the text of its JSON.
-    fn any(&mut self, tag: u64, value: &Value) {
+    pub(super) fn any(&mut self, tag: u64, value: &Value) {
         self.nested(tag, |any| any.field(2, value.to_string().as_bytes()));
     }
 
     /// The `x-` entries of an object.
-    fn extensions(&mut self, tag: u64, object: &Value) {
+    pub(super) fn extensions(&mut self, tag: u64, object: &Value) {
         for (name, value) in entries(object).filter(|(name, _)| name.starts_with("x-")) {
             self.nested(tag, |named| {
                 named.field(1, name.as_bytes());
@@ -91,21 +128,18 @@ impl Message {
     }
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub(super) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
 /// A map, as repeated pairs of name and value.
-fn named(out: &mut Message, tag: u64, map: &Value, write: impl Fn(&mut Message, &Value)) {
+pub(super) fn named(out: &mut Message, tag: u64, map: &Value, write: impl Fn(&mut Message, &Value)) {
     for (name, value) in entries(map) {
-        out.nested(tag, |pair| {
-            pair.field(1, name.as_bytes());
-            pair.nested(2, |inner| write(inner, value));
-        });
+        out.pair(tag, name, |inner| write(inner, value));
     }
 }
 
@@ -115,7 +149,7 @@ fn api_key(out: &mut Message, key: &Value) {
     }
 }
 
-fn path_item(out: &mut Message, item: &Value) {
+pub(super) fn path_item(out: &mut Message, item: &Value) {
     for (tag, method) in
         [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (6, "options"), (7, "head"), (8, "patch")]
     {
@@ -123,7 +157,7 @@ fn path_item(out: &mut Message, item: &Value) {
             out.nested(tag, |o| operation(o, found));
         }
     }
-    list(&item["parameters"]).for_each(|p| out.nested(9, |o| parameter(o, p)));
+    list(&item["parameters"]).for_each(|p| out.nested(9, |o| parameter_or_reference(o, p)));
     out.extensions(10, item);
 }
 
@@ -133,7 +167,7 @@ fn operation(out: &mut Message, operation: &Value) {
     out.string(5, &operation["operationId"]);
     out.strings(6, &operation["produces"]);
     out.strings(7, &operation["consumes"]);
-    list(&operation["parameters"]).for_each(|p| out.nested(8, |o| parameter(o, p)));
+    list(&operation["parameters"]).for_each(|p| out.nested(8, |o| parameter_or_reference(o, p)));
     out.nested(9, |responses| {
         named(responses, 1, &operation["responses"], |value, response| {
             value.nested(1, |r| {
@@ -148,16 +182,24 @@ fn operation(out: &mut Message, operation: &Value) {
     out.extensions(13, operation);
 }
 
-/// A `ParametersItem` holding a body, query or path parameter.
+/// A `ParametersItem`: a parameter, or where it is.
+fn parameter_or_reference(out: &mut Message, item: &Value) {
+    match item.get("$ref") {
+        Some(reference) => out.nested(2, |r| r.string(1, reference)),
+        None => out.nested(1, |p| parameter(p, item)),
+    }
+}
+
+/// A body, query or path parameter.
 fn parameter(out: &mut Message, parameter: &Value) {
-    out.nested(1, |p| match parameter["in"].as_str() {
-        Some("body") => p.nested(1, |body| {
+    match parameter["in"].as_str() {
+        Some("body") => out.nested(1, |body| {
             body.string(2, &parameter["name"]);
             body.string(3, &parameter["in"]);
             body.boolean(4, &parameter["required"]);
             body.nested(5, |s| schema(s, &parameter["schema"]));
         }),
-        place => p.nested(2, |other| {
+        place => out.nested(2, |other| {
             // Query parameters may be empty, and their type comes one number later for it.
             let (kind, shift) = if place == Some("query") { (3, 1) } else { (4, 0) };
             other.nested(kind, |sub| {
@@ -169,10 +211,10 @@ fn parameter(out: &mut Message, parameter: &Value) {
                 sub.boolean(19 + shift, &parameter["uniqueItems"]);
             });
         }),
-    });
+    }
 }
 
-fn schema(out: &mut Message, schema_: &Value) {
+pub(super) fn schema(out: &mut Message, schema_: &Value) {
     out.string(1, &schema_["$ref"]);
     out.string(2, &schema_["format"]);
     out.string(4, &schema_["description"]);
@@ -200,7 +242,7 @@ fn schema(out: &mut Message, schema_: &Value) {
 mod tests {
     use serde_json::json;
 
-    use super::{Message, encode_v2, parameter, schema};
+    use super::{Message, document, parameter_or_reference, schema};
 
     #[test]
     fn fields_stand_under_their_numbers() {
@@ -224,7 +266,7 @@ mod tests {
     fn parameters_are_told_apart_by_place() {
         let number = |place: &str| {
             let mut out = Message::default();
-            parameter(&mut out, &json!({"in": place, "name": "n", "type": "string"}));
+            parameter_or_reference(&mut out, &json!({"in": place, "name": "n", "type": "string"}));
             (out.bytes[2] >> 3, out.bytes[4] >> 3)
         };
         assert_eq!(number("query"), (2, 3));
@@ -235,7 +277,8 @@ mod tests {
     #[test]
     fn long_content_has_long_lengths() {
         let text = "x".repeat(300);
-        let bytes = encode_v2(&json!({"swagger": text}));
+        let none = Message::default();
+        let bytes = document(&json!({"swagger": text}), &none, &none);
         assert_eq!(&bytes[..3], [0x0a, 0xac, 0x02]);
     }
 }

@@ -57,11 +57,18 @@ const MOVED: &[(&str, &str)] = &[
         "activeDeadlineSeconds podFailurePolicy successPolicy backoffLimit backoffLimitPerIndex \
         maxFailedIndexes selector",
     ),
+    ("HTTPIngressPath", "path pathType backend"),
+    ("APIResource", "name singularName namespaced"),
+    (
+        "Info",
+        "major minor emulationMajor emulationMinor minCompatibilityMajor minCompatibilityMinor gitVersion \
+        gitCommit gitTreeState buildDate goVersion compiler platform",
+    ),
     ("CronJobSpec", "schedule timeZone startingDeadlineSeconds"),
 ];
 
 /// The fields of a type in the order of the API's definition.
-pub(super) fn fields(type_: &Type) -> Vec<&Field> {
+pub(crate) fn fields(type_: &Type) -> Vec<&Field> {
     let mut fields: Vec<&Field> = type_.fields.iter().collect();
     // `kind` and `apiVersion` have no tags and come first, `kind` before `apiVersion`.
     fields.sort_by(|a, b| a.proto_path.cmp(&b.proto_path).then_with(|| b.json_name.cmp(&a.json_name)));
