@@ -83,6 +83,9 @@ impl Walk<'_> {
         let table = self.table;
         for field in &table.type_(id).fields {
             let name = &*field.json_name;
+            if field.presence == Presence::AsGiven {
+                continue;
+            }
             let keep = match object.get_mut(name) {
                 Some(Value::Null) | None => None,
                 Some(value) => {
@@ -149,7 +152,7 @@ fn is_forgotten(field: &Field, value: &Value) -> bool {
 /// Whether a value that is there stays.
 fn keeps(field: &Field, value: &Value) -> bool {
     match field.presence {
-        Presence::Pointer | Presence::Always | Presence::Nullable => true,
+        Presence::Pointer | Presence::Always | Presence::Nullable | Presence::AsGiven => true,
         Presence::OmitEmpty => match value {
             Value::Null => false,
             Value::Bool(b) => *b,
@@ -164,7 +167,7 @@ fn keeps(field: &Field, value: &Value) -> bool {
 /// What stands for a field that is not there.
 fn absent(table: &Table, field: &Field) -> Option<Value> {
     match field.presence {
-        Presence::Pointer | Presence::OmitEmpty => None,
+        Presence::Pointer | Presence::OmitEmpty | Presence::AsGiven => None,
         Presence::Nullable => Some(Value::Null),
         Presence::Always => Some(zero(table, &field.kind)),
     }

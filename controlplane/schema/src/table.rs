@@ -7,6 +7,7 @@
 pub(crate) mod arbitrary;
 mod field;
 mod load;
+mod overlay;
 mod resource;
 
 use std::collections::HashMap;
@@ -58,6 +59,8 @@ impl<T: Copy> Index<T> {
 /// All types and resources of the API.
 #[derive(Debug)]
 pub struct Table {
+    /// The table below this one, whose types keep their ids and come first.
+    base: Option<Arc<Table>>,
     types: Vec<Type>,
     by_name: HashMap<Arc<str>, TypeId>,
     by_kind: Index<TypeId>,
@@ -89,24 +92,32 @@ impl Table {
 
     /// The type with this id.
     pub fn type_(&self, id: TypeId) -> &Type {
-        &self.types[id.0 as usize]
+        match &self.base {
+            Some(base) if (id.0 as usize) < base.types.len() => base.type_(id),
+            Some(base) => &self.types[id.0 as usize - base.types.len()],
+            None => &self.types[id.0 as usize],
+        }
     }
 
-    /// All types with their ids, by package and name.
+    /// All types with their ids, by package and name; those of a table below this one are not among them.
     pub fn types(&self) -> impl Iterator<Item = (TypeId, &Type)> {
-        self.types.iter().enumerate().map(|(i, t)| (TypeId(i as u32), t))
+        let first = self.base.as_ref().map_or(0, |base| base.types.len());
+        self.types.iter().enumerate().map(move |(i, t)| (TypeId((first + i) as u32), t))
     }
 
     /// The type of this full name, such as `io.k8s.api.core.v1.Pod`.
     pub fn type_named(&self, name: &str) -> Option<TypeId> {
-        self.by_name.get(name).copied()
+        let below = || self.base.as_ref().and_then(|base| base.type_named(name));
+        self.by_name.get(name).copied().or_else(below)
     }
 
     /// The type of any kind that has an `apiVersion` of its own: resources, their lists, options, reviews, `Status`.
     pub fn kind_type(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
         self.by_kind.get(group, version, kind).or_else(|| {
             let everywhere = OPTIONS_OF_EVERY_GROUP.contains(&kind);
-            everywhere.then(|| self.type_named(&format!("{META_PACKAGE}.{kind}"))).flatten()
+            let options = || self.type_named(&format!("{META_PACKAGE}.{kind}"));
+            let below = || self.base.as_ref().and_then(|base| base.kind_type(group, version, kind));
+            if everywhere { options() } else { below() }
         })
     }
 

@@ -80,7 +80,10 @@ impl<'t> Place<'t> {
 
     /// The place of a field of an object here; none if the type does not declare it.
     pub(crate) fn field(&self, id: TypeId, name: &str) -> Option<Place<'t>> {
-        let field = self.table.type_(id).field(name)?;
+        let holder = self.table.type_(id);
+        let Some(field) = holder.field(name) else {
+            return holder.open.then(|| Self::free(self.table));
+        };
         Some(Self { table: self.table, kind: Some(&field.kind), field: Some(field), root: None, item: false })
     }
 

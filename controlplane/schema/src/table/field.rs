@@ -15,6 +15,8 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// The object is owned and replaced as a whole (`structType=atomic`).
     pub atomic: bool,
+    /// There may be fields that are not declared; they are free (custom resources that preserve unknown fields).
+    pub open: bool,
     /// The API version under which objects of this type travel on their own, if they do: group, version, kind.
     pub kind: Option<[Arc<str>; 3]>,
 }
@@ -104,6 +106,8 @@ pub enum Presence {
     Always,
     /// Kept when given; written as `null` when absent (a pointer without `omitempty`).
     Nullable,
+    /// Neither it nor anything below is touched (custom resources, which have no typed form).
+    AsGiven,
 }
 
 /// How a list is merged and owned.

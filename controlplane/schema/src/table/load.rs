@@ -128,7 +128,13 @@ impl<'a> Loader<'a> {
             [""] => None,
             _ => return Err(format!("kind {kind:?} of type {name} is not group/version/Kind")),
         };
-        self.types.push(Type { name: full, fields: Vec::new(), atomic: flags.contains('a'), kind });
+        self.types.push(Type {
+            name: full,
+            fields: Vec::new(),
+            atomic: flags.contains('a'),
+            open: false,
+            kind,
+        });
         Ok(())
     }
 
@@ -309,6 +315,7 @@ impl<'a> Loader<'a> {
             }
         }
         Ok(Table {
+            base: None,
             types: self.types,
             by_name,
             by_kind,
