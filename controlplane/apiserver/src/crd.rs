@@ -2,4 +2,17 @@
 //!
 //! It must not know how requests are answered: that is the engine's business, for custom resources as for all others.
 
+mod accept;
+mod columns;
+mod controller;
+mod convert;
+mod custom;
+mod json_path;
+pub(crate) mod openapi;
 pub(crate) mod rules;
+mod terminate;
+mod version;
+
+pub use controller::Definitions;
+pub use custom::Custom;
+pub(crate) use version::{Scale, Version};

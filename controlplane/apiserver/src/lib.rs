@@ -30,6 +30,7 @@ pub mod crd;
 
 pub mod engine_objects;
 pub mod proxy;
+pub mod webhook;
 pub mod reply;
 pub mod special;
 

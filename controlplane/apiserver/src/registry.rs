@@ -109,7 +109,8 @@ impl Target {
 
     /// Whether the request's version is the one objects are stored in.
     pub fn is_storage_version(&self) -> bool {
-        Arc::ptr_eq(&self.resource, &self.kind.resource)
+        let mixed = self.kind.strategy.custom().is_some_and(|custom| custom.is_mixed());
+        Arc::ptr_eq(&self.resource, &self.kind.resource) && !mixed
     }
 
     /// A stored object in the request's version.

@@ -69,8 +69,18 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What to tell whoever uses the resource at all, if it is going away.
-    fn deprecation(&self) -> Option<&str> {
+    /// What to tell whoever uses the resource in a version at all, if that is going away.
+    fn deprecation(&self, _version: &str) -> Option<&str> {
+        None
+    }
+
+    /// The definition behind a custom resource, whose objects are of no type of the program.
+    fn custom(&self) -> Option<&crate::crd::Custom> {
+        None
+    }
+
+    /// The present form of a stored object, if it was stored in an older one.
+    fn stored_form(&self, _object: &Value) -> Option<Value> {
         None
     }
 

@@ -102,7 +102,7 @@ pub(crate) async fn answer(
     let served = served.ok_or_else(ApiError::no_such_resource)?;
     check_path(call, &served.resource)?;
     let target = served.target.clone().ok_or_else(ApiError::no_such_resource)?;
-    if let Some(text) = target.kind.strategy.deprecation() {
+    if let Some(text) = target.kind.strategy.deprecation(&target.resource.version) {
         call.warnings.add(text);
     }
     let output = Output::negotiate(call)?;
