@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use pagurus_controlplane_apiserver::admission::Chain;
 use pagurus_controlplane_apiserver::authz::Authorizer;
 use pagurus_controlplane_apiserver::bootstrap::{Bootstrap, Settings};
+use pagurus_controlplane_apiserver::crd::Definitions;
 use pagurus_controlplane_apiserver::engine::{Engine, EngineOptions};
 use pagurus_controlplane_apiserver::engine_objects::EngineObjects;
 use pagurus_controlplane_apiserver::flow;
@@ -103,6 +104,10 @@ pub async fn start(
     let tokens =
         Arc::new(Tokens::new(&pki.service_account_key, &pki.service_account_public_key, objects.clone())?);
     engine.set_admission(Chain::standard(&objects, &authorizer));
+    let definitions = Definitions::start(engine.clone(), objects.clone())
+        .await
+        .context("cannot load the custom resources")?;
+    tasks.spawn(definitions.run(cancel.clone()));
     engine.set_special(Arc::new(Specials {
         engine: Arc::downgrade(&engine),
         objects,

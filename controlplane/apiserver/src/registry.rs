@@ -85,6 +85,9 @@ impl Kind {
         from: &Arc<Resource>,
         to: &Arc<Resource>,
     ) -> Result<Value, ApiError> {
+        if let Some(custom) = self.strategy.custom() {
+            return custom.convert(object, &to.version);
+        }
         if !Arc::ptr_eq(from, to) {
             convert::convert(&self.table, from, to, &mut object).map_err(ApiError::internal)?;
         }

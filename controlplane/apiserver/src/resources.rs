@@ -13,7 +13,7 @@ mod core;
 mod discovery;
 mod dynamic_resources;
 pub(crate) mod extensions;
-mod fields;
+pub(crate) mod fields;
 mod flow_control;
 mod internal;
 mod line_diff;

@@ -105,7 +105,8 @@ pub(crate) async fn answer(
     if let Some(text) = target.kind.strategy.deprecation(&target.resource.version) {
         call.warnings.add(text);
     }
-    let output = Output::negotiate(call)?;
+    let scales = info.subresource.as_deref() == Some("scale");
+    let output = Output::negotiate_for(call, target.kind.strategy.custom().is_none() || scales)?;
     if info.subresource.as_deref() == Some("scale") {
         return scale::answer(engine, call, &target, &output, body).await;
     }

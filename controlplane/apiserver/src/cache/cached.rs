@@ -34,6 +34,8 @@ pub struct Cached {
     pub owners: Box<[String]>,
     /// Its JSON in the storage version, resourceVersion inside.
     pub bytes: Bytes,
+    /// What is stored is in an older form: a write brings it up to date even if it changes nothing.
+    pub older: bool,
 }
 
 impl Cached {
@@ -44,7 +46,11 @@ impl Cached {
         strategy: &dyn Strategy,
     ) -> Result<Self, serde_json::Error> {
         let value: Value = serde_json::from_slice(stored)?;
-        Ok(Self::index(&value, stored, strategy).at_revision(revision))
+        let cached = match strategy.stored_form(&value) {
+            Some(now) => Self { older: true, ..Self::index(&now, &stored_bytes(&now), strategy) },
+            None => Self::index(&value, stored, strategy),
+        };
+        Ok(cached.at_revision(revision))
     }
 
     /// From a value and its stored bytes, with no revision yet.
@@ -68,12 +74,20 @@ impl Cached {
                 .filter_map(|o| o.get("uid").and_then(Value::as_str).map(str::to_owned))
                 .collect(),
             bytes: stored.clone(),
+            older: false,
         }
     }
 
-    /// The same object with the selectable fields of other rules.
+    /// The same object by other rules: in their present form and with their selectable fields.
     pub fn indexed_by(&self, strategy: &dyn Strategy) -> Self {
-        Self { fields: fields(&self.value(), strategy), ..self.clone() }
+        let value = self.value();
+        match strategy.stored_form(&value) {
+            Some(now) => {
+                let again = Self::index(&now, &stored_bytes(&now), strategy);
+                Self { older: true, ..again.at_revision(self.revision) }
+            }
+            None => Self { fields: fields(&value, strategy), ..self.clone() },
+        }
     }
 
     /// The same object with another revision in its bytes: how a deletion is told.

@@ -314,7 +314,7 @@ fn resource_of(definition: &Value, custom: &Custom, version: &super::Version) ->
         storage: Storage { group: group.clone(), version: storage_version.clone(), plural: plural.clone() },
         storage_version_hash: storage_hash(&group, &storage_version, names.text("kind")).into(),
         storage_version,
-        type_id: Table::builtin().type_named("").unwrap_or_else(any_type),
+        type_id: any_type(),
         columns: Vec::new(),
         plural,
         group,

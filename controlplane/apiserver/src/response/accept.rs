@@ -76,6 +76,11 @@ impl Output {
 
     /// What the client wants to see of objects.
     pub fn negotiate(call: &Call) -> Result<Self, ApiError> {
+        Self::negotiate_for(call, true)
+    }
+
+    /// The same for objects that may have no message in protobuf.
+    pub fn negotiate_for(call: &Call, has_message: bool) -> Result<Self, ApiError> {
         let header = accept(call);
         let clauses = clauses(&header);
         if !clauses.iter().any(|clause| format(clause.media).is_some()) {
@@ -86,13 +91,14 @@ impl Output {
             match shape(clause) {
                 // Tables have no message.
                 Some(Shape::Table(..)) if format == Format::Protobuf => {}
+                Some(Shape::Object) if format == Format::Protobuf && !has_message => {}
                 Some(shape) => {
                     return Self { format, shape, pretty: pretty(call, clause) }.with_include(call);
                 }
                 None => {}
             }
         }
-        Err(ApiError::not_acceptable(&ACCEPTED))
+        Err(ApiError::not_acceptable(if has_message { &ACCEPTED } else { &ACCEPTED[..2] }))
     }
 
     /// What an error is written in; never fails.

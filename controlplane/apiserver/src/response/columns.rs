@@ -20,6 +20,9 @@ pub(super) fn definitions(target: &Target) -> Arc<Value> {
     static MADE: OnceLock<Mutex<HashMap<String, Arc<Value>>>> = OnceLock::new();
     let made = MADE.get_or_init(Mutex::default);
     let resource = &target.resource;
+    if let Some(custom) = target.kind.strategy.custom() {
+        return custom.version(&resource.version).column_definitions.clone();
+    }
     let key = format!("{}/{}", resource.api_version(), resource.plural);
     if let Some(value) = made.lock().get(&key) {
         return value.clone();

@@ -198,7 +198,11 @@ fn metadata(target: &Target, version: &str, mut object: Value) -> Value {
 }
 
 fn row(target: &Target, version: &str, include: Include, object: &Arc<Cached>) -> Result<Value, ApiError> {
-    let value = object.value();
+    let mut value = object.value();
+    if target.kind.strategy.custom().is_some() {
+        // Each version has its own columns.
+        value = target.to_request_version(value)?;
+    }
     let cells = target.kind.strategy.cells(&value, time::now());
     let included = match include {
         Include::None => Value::Null,

@@ -14,11 +14,15 @@ use pagurus_controlplane_schema::table::{Table, TypeId};
 use serde_json::Value;
 
 use super::options::FieldValidation;
+use crate::crd::Custom;
 use crate::engine::Target;
 use crate::request::{Body, Warnings};
 
 /// What messages name. CBOR is read too, but kube-apiserver does not name it unless a feature is on.
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// Custom objects have no messages in protobuf.
+const CUSTOM: [&str; 3] = ["application/json", "application/yaml", "application/cbor"];
 
 /// How much of a body a message shows.
 const SHOWN: usize = 30;
@@ -180,8 +184,54 @@ pub(super) fn object(
     validation: FieldValidation,
     warnings: &Warnings,
 ) -> Result<Given, ApiError> {
-    let value = decode(&Expected::of(target), format, bytes, validation, warnings)?;
+    let expected = Expected::of(target);
+    let value = match target.kind.strategy.custom() {
+        Some(custom) => decode_custom(&expected, custom, format, bytes, validation, warnings)?,
+        None => decode(&expected, format, bytes, validation, warnings)?,
+    };
     defaulted(target, value)
+}
+
+/// Decodes a custom object, which has no type: its schema says what is unknown.
+fn decode_custom(
+    expected: &Expected<'_>,
+    custom: &Custom,
+    format: Format,
+    bytes: &[u8],
+    validation: FieldValidation,
+    warnings: &Warnings,
+) -> Result<Value, ApiError> {
+    let gvk = &expected.gvk;
+    let decoded = match format {
+        Format::Json => codec::json::decode(bytes),
+        Format::Yaml => codec::yaml::decode(bytes),
+        Format::Cbor => codec::cbor::decode(bytes),
+        Format::Protobuf => return Err(ApiError::unsupported_media_type(&CUSTOM)),
+    };
+    let decoded = decoded.map_err(|error| unrecognized(gvk, format, &error.to_string(), bytes))?;
+    let mut value = decoded.value;
+    if !value.is_object() {
+        let error = "json: cannot unmarshal value into Go value of type map[string]interface {}";
+        return Err(unrecognized(gvk, format, error, bytes));
+    }
+    check_kind(expected, &value)?;
+    let cannot = |error: &str| cannot_be_handled(gvk, gvk, error);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), gvk.api_version().into());
+        fields.insert("kind".to_owned(), gvk.kind.as_str().into());
+    }
+    let unknown = custom.receive(&gvk.version, &mut value).map_err(|error| cannot(&error))?;
+    let duplicates = decoded.duplicate_fields.iter().map(|field| format!("duplicate field \"{field}\""));
+    let unknown = unknown.iter().map(|field| format!("unknown field \"{field}\""));
+    let strict: Vec<String> = duplicates.chain(unknown).collect();
+    match validation {
+        FieldValidation::Strict if !strict.is_empty() => {
+            return Err(cannot(&format!("strict decoding error: {}", strict.join(", "))));
+        }
+        FieldValidation::Warn => strict.into_iter().for_each(|text| warnings.add(text)),
+        _ => {}
+    }
+    Ok(value)
 }
 
 /// Decodes the options of a deletion, which may call themselves by any group's version.
@@ -206,7 +256,10 @@ pub(super) fn delete_options(
 /// Fills in defaults of an object in the request's version and brings it into the stored form.
 pub(super) fn defaulted(target: &Target, mut value: Value) -> Result<Given, ApiError> {
     let table = target.table();
-    defaults::apply(table, target.resource.type_id, &mut value);
+    match target.kind.strategy.custom() {
+        Some(custom) => custom.fill(&target.resource.version, &mut value),
+        None => defaults::apply(table, target.resource.type_id, &mut value),
+    }
     let mut value = target.to_storage_version(value)?;
     target.kind.strategy.default(&mut value);
     let emptied = normalize::decoded(table, target.kind.resource.type_id, &mut value);

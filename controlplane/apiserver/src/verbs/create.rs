@@ -9,7 +9,7 @@ use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::body::Given;
-use super::write::{admit, allow, context, forbidden, invalid, judged, own, put_reserved, unstored};
+use super::write::{admit, allow, context, custom_errors, forbidden, invalid, judged, own, put_reserved, unstored};
 use super::{Request, WriteOptions, body, get, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -72,7 +72,10 @@ pub(super) async fn store(
     normalize(target.table(), target.kind.resource.type_id, &mut object);
     let errors = judged(target, &mut object, &emptied, |object| {
         let mut errors = metadata::validate(object, target.kind.resource.namespaced, &**strategy);
-        errors.extend(strategy.validate(object));
+        errors.extend(match strategy.custom() {
+            Some(_) => custom_errors(target, object, None),
+            None => strategy.validate(object),
+        });
         errors.extend(forbidden(engine, target, object));
         errors
     });

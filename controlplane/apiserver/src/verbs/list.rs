@@ -51,7 +51,11 @@ pub(super) async fn answer(
         .take_while(|(key, _)| cut.last.as_ref().is_none_or(|last| *key <= last))
         .map(|(_, object)| object)
         .filter(|object| select.matches(object));
-    let list = response::list_value(output, target, &cut.meta, shown)?;
+    let shown: Vec<_> = shown.collect();
+    if let Some(custom) = target.kind.strategy.custom() {
+        custom.prepare(shown.iter().map(|object| object.value()), &target.resource.version).await?;
+    }
+    let list = response::list_value(output, target, &cut.meta, shown.into_iter())?;
     Ok(response::value(call, output, 200, &list))
 }
 

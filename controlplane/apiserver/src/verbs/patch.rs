@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
-use pagurus_controlplane_schema::check;
+use pagurus_controlplane_schema::check::{self, Structural};
 use pagurus_controlplane_schema::codec::Decoded;
 use pagurus_controlplane_schema::patch::{self, PatchError};
 use serde_json::Value;
@@ -15,9 +15,18 @@ use super::body::{Expected, Format};
 use super::options::FieldValidation;
 use super::update::{Done, Proposal, change, match_patched};
 use super::{Request, WriteOptions, apply, body, create};
+use crate::crd::Custom;
 use crate::engine::{Engine, Target};
 use crate::request::{Body, Call};
 use crate::response::{self, Output};
+
+/// The patches of custom objects.
+const CUSTOM: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
+];
 
 /// The kinds of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +64,10 @@ pub(super) async fn answer(
     content: Body,
 ) -> Result<Response<Body>, ApiError> {
     let kind = Kind::of(call)?;
+    if kind == Kind::Strategic && target.kind.strategy.custom().is_some() {
+        // There are no types that could say how to merge.
+        return Err(ApiError::unsupported_media_type(&CUSTOM));
+    }
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "PatchOptions", matches!(kind, Kind::Apply(_)))?;
     let request = Request::of(call, target.clone(), options);
@@ -111,7 +124,14 @@ pub(super) fn patched(
     {
         return Err(bad(&error));
     }
-    let found = check::structural(table, id, &mut object);
+    let found = match custom(expected, request) {
+        Some(custom) => {
+            let version = &request.target.resource.version;
+            let unknown = custom.receive(version, &mut object).map_err(|error| bad(&error))?;
+            Structural { unknown, errors: Vec::new() }
+        }
+        None => check::structural(table, id, &mut object),
+    };
     if let Some(error) = found.errors.first() {
         let strategic =
             if kind == Kind::Strategic { patch::unstructured::objection(table, id, &whole) } else { None };
@@ -131,6 +151,12 @@ pub(super) fn patched(
         _ => {}
     }
     Ok(object)
+}
+
+/// The definition of what is patched, if it is a custom object itself and not a view of it.
+fn custom<'a>(expected: &Expected<'_>, request: &'a Request<'_>) -> Option<&'a Custom> {
+    let custom = request.target.kind.strategy.custom();
+    custom.filter(|_| expected.id == request.target.resource.type_id)
 }
 
 pub(super) fn patch_error(error: PatchError) -> ApiError {

@@ -33,7 +33,7 @@ pub(super) async fn answer(
         Verb::Get => {
             let namespace = call.info.namespace.as_deref();
             let found = get::newest(target, namespace, name).await?.ok_or_else(|| not_found(target, name))?;
-            scale_of(&found.value())
+            scale_of(target, &target.to_request_version(found.value())?)?
         }
         Verb::Update => update(engine, call, target.clone(), content).await?,
         _ => patched(engine, call, target.clone(), content).await?,
@@ -152,9 +152,10 @@ async fn write(
     let done = change(engine, &workload, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
         let managers = managers_of(old)?;
-        let mut live = scale_of(old);
-        metadata::of(&mut live)
-            .insert("managedFields".to_owned(), fields::seen_by_scale(&managers, replicas_path).to_json());
+        let mut object = request.target.to_request_version(old.clone())?;
+        let mut live = scale_of(&request.target, &object)?;
+        let seen = fields::seen_by_scale(&managers, |version| replicas_path(&request.target, version));
+        metadata::of(&mut live).insert("managedFields".to_owned(), seen.to_json());
         let scale = wanted(&live)?;
         let name = metadata::text(&scale, "name");
         if name != metadata::text(old, "name") {
@@ -173,22 +174,40 @@ async fn write(
         if !given.is_empty() && given != metadata::text(old, "resourceVersion") {
             return Err(ApiError::modified(&resource.group, &resource.plural, name));
         }
-        let mut object = old.clone();
-        object["spec"]["replicas"] = replicas.into();
-        let kept =
-            fields::kept_by_parent(&managers, &managers_of(&scale)?, &resource.api_version(), replicas_path);
+        let path = |version: &str| replicas_path(&request.target, version);
+        let api_version = resource.api_version();
+        set_replicas(&mut object, path(&api_version).unwrap_or(REPLICAS), replicas);
+        let kept = fields::kept_by_parent(&managers, &managers_of(&scale)?, &api_version, path);
         metadata::of(&mut object).insert("managedFields".to_owned(), kept.to_json());
+        let object = request.target.to_storage_version(object)?;
         let uid = Some(metadata::text(&scale, "uid").to_owned()).filter(|u| !u.is_empty());
         let given = Given { object, emptied: Vec::new() };
         Ok(Proposal { given, uid, creates: false, owned: true })
     })
     .await?;
-    Ok(scale_of(&done.object.value()))
+    scale_of(&request.target, &request.target.to_request_version(done.object.value())?)
 }
 
-/// Where a workload has its replicas.
-fn replicas_path(_version: &str) -> Option<&'static str> {
-    Some("spec.replicas")
+/// Where most workloads have their replicas.
+const REPLICAS: &str = "spec.replicas";
+
+/// Where a workload has its replicas in one of its versions, with dots.
+fn replicas_path<'a>(target: &'a Target, api_version: &str) -> Option<&'a str> {
+    let Some(custom) = target.kind.strategy.custom() else { return Some(REPLICAS) };
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    custom.version(version).scale.as_ref().map(|scale| scale.spec.trim_start_matches('.'))
+}
+
+/// Sets a number at a path, with all that is on the way to it.
+fn set_replicas(object: &mut Value, path: &str, replicas: i64) {
+    let mut here = object;
+    for name in path.split('.') {
+        if !here.is_object() {
+            *here = json!({});
+        }
+        here = &mut here[name];
+    }
+    *here = replicas.into();
 }
 
 fn managers_of(object: &Value) -> Result<Managed, ApiError> {
@@ -200,7 +219,30 @@ fn managers_of(object: &Value) -> Result<Managed, ApiError> {
 }
 
 /// A workload as a `Scale`.
-fn scale_of(workload: &Value) -> Value {
+fn scale_of(target: &Target, workload: &Value) -> Result<Value, ApiError> {
+    let Some(custom) = target.kind.strategy.custom() else { return Ok(builtin_scale(workload)) };
+    let Some(scale) = &custom.version(&target.resource.version).scale else {
+        return Err(ApiError::no_such_resource());
+    };
+    let at = |path: &str| workload.pointer(&path.replace('.', "/")).cloned().unwrap_or_default();
+    let Some(wanted) = at(&scale.spec).as_i64() else {
+        let path = pagurus_controlplane_api::go::quote(&scale.spec);
+        return Err(ApiError::internal(format!("the spec replicas field {path} does not exist")));
+    };
+    let selector = scale.selector.as_deref().map(at).unwrap_or_default();
+    // What `builtin_scale` reads, put where it reads it.
+    let mut plain = json!({
+        "metadata": workload.get("metadata").cloned().unwrap_or_default(),
+        "spec": {"replicas": wanted}, "status": {"replicas": at(&scale.status)},
+    });
+    plain = builtin_scale(&plain);
+    if let Some(selector) = selector.as_str().filter(|selector| !selector.is_empty()) {
+        plain["status"]["selector"] = selector.into();
+    }
+    Ok(plain)
+}
+
+fn builtin_scale(workload: &Value) -> Value {
     let of_metadata = |name: &str| workload.pointer(&format!("/metadata/{name}")).cloned();
     let names = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
     let metadata: serde_json::Map<String, Value> =

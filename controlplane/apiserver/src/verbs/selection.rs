@@ -68,7 +68,8 @@ fn check_fields(fields: &FieldSelector, target: &Target) -> Result<(), ApiError>
         let generic =
             field == "metadata.name" || (field == "metadata.namespace" && target.resource.namespaced);
         if !generic && !known.iter().any(|name| name == field) {
-            let message = if known.is_empty() {
+            let custom = target.kind.strategy.custom().is_some();
+            let message = if known.is_empty() && !custom {
                 let quoted = pagurus_controlplane_api::go::quote(field);
                 format!(
                     "{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

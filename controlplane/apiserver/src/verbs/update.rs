@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::body::Given;
 use super::write::{
-    admit, allow, context, forbidden, invalid, judged, own, put, put_reserved, remove, unstored,
+    admit, allow, context, custom_errors, forbidden, invalid, judged, own, put, put_reserved, remove, unstored,
 };
 use super::{Request, WriteOptions, body, create, get, metadata, not_found};
 use crate::admission::Operation;
@@ -142,7 +142,7 @@ async fn attempt(
     if is_released(target, &object) {
         return finish_deletion(engine, request, current, &object).await;
     }
-    if same(&object, old) {
+    if same(&object, old) && !current.older {
         return Ok(Some(current.clone()));
     }
     let reservation = strategy.reserve(engine.allocators(), &mut object, Some(old))?;
@@ -195,6 +195,10 @@ fn prepare(request: &Request<'_>, object: &mut Value, old: &Value) {
 fn errors(engine: &Engine, request: &Request<'_>, object: &Value, old: &Value) -> Vec<FieldError> {
     let strategy = &request.target.kind.strategy;
     let mut errors = metadata::validate_update(object, old);
+    if strategy.custom().is_some() {
+        errors.extend(custom_errors(&request.target, object, Some(old)));
+        return errors;
+    }
     errors.extend(match request.sub {
         Some(sub) => strategy.validate_subresource_update(sub, object, old),
         None => strategy.validate_update(object, old),

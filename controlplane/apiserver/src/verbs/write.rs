@@ -60,6 +60,16 @@ pub(super) fn forbidden(engine: &Engine, target: &Target, object: &Value) -> Vec
     policy::no_privileged(&target.kind.resource, object)
 }
 
+/// What a custom object's definition says against it, in the version of the request: clients know its fields by that.
+pub(super) fn custom_errors(target: &Target, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let Some(custom) = target.kind.strategy.custom() else { return Vec::new() };
+    let seen = |object: &Value| target.to_request_version(object.clone());
+    match (seen(object), old.map(seen).transpose()) {
+        (Ok(object), Ok(old)) => custom.errors(&target.resource.version, &object, old.as_ref()),
+        (Err(error), _) | (_, Err(error)) => vec![FieldError::internal("<nil>", error.message)],
+    }
+}
+
 /// The changing half of admission.
 pub(super) async fn admit(
     engine: &Engine,

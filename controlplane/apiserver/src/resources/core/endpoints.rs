@@ -34,7 +34,7 @@ impl Strategy for Endpoints {
         errors
     }
 
-    fn deprecation(&self) -> Option<&str> {
+    fn deprecation(&self, _version: &str) -> Option<&str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 
