@@ -8,7 +8,6 @@ mod controller;
 mod convert;
 mod custom;
 mod json_path;
-pub(crate) mod openapi;
 pub(crate) mod rules;
 mod terminate;
 mod version;

@@ -27,6 +27,7 @@ use pagurus_controlplane_schema::table::Resource;
 
 use crate::cache::CacheError;
 use crate::engine::{Engine, Target};
+use crate::reply;
 use crate::request::{Body, Call, UserInfo, Verb, Warnings};
 use crate::response::Output;
 
@@ -99,7 +100,15 @@ pub(crate) async fn answer(
     let gvr = GroupVersionResource::new(info.group.as_str(), info.version.as_str(), info.resource.as_str());
     let registry = engine.registry();
     let served = registry.resource(&gvr.group, &gvr.version, &gvr.resource);
-    let served = served.ok_or_else(ApiError::no_such_resource)?;
+    let Some(served) = served else {
+        let version = registry.group(&gvr.group).and_then(|group| group.version(&gvr.version));
+        let builtin = version.is_some_and(|v| v.resources().iter().any(|served| !served.is_custom()));
+        // Where the program serves nothing, nobody can say in a `Status` that something is missing.
+        return if builtin { Err(ApiError::no_such_resource()) } else { Ok(reply::no_such_path()) };
+    };
+    if served.is_custom() && !is_custom_path(call, &served.resource) {
+        return Ok(reply::no_such_path());
+    }
     check_path(call, &served.resource)?;
     let target = served.target.clone().ok_or_else(ApiError::no_such_resource)?;
     if let Some(text) = target.kind.strategy.deprecation(&target.resource.version) {
@@ -121,6 +130,16 @@ pub(crate) async fn answer(
         Verb::DeleteCollection => delete::answer_collection(engine, call, target, &output, body).await,
         _ => Err(method_not_allowed()),
     }
+}
+
+/// Whether a path is one of the custom resource at all: with a namespace if it has any, unless all are read.
+fn is_custom_path(call: &Call, resource: &Resource) -> bool {
+    let info = &call.info;
+    let everywhere = matches!(info.verb, Verb::List | Verb::Watch);
+    let fits =
+        if resource.namespaced { info.namespace.is_some() || everywhere } else { info.namespace.is_none() };
+    let sub = info.subresource.as_deref().is_none_or(|sub| resource.subresource(sub).is_some());
+    fits && sub && info.rest.is_empty()
 }
 
 /// Whether path and method exist for the resource.

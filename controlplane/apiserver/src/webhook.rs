@@ -10,9 +10,9 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -102,7 +102,8 @@ impl Client {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let stream = self.connect(webhook, &host, url.port_u16().unwrap_or(443)).await?;
         // A certificate is for the service, not for its port.
-        let name = ServerName::try_from(host.clone()).map_err(|e| format!("{host} is no name of a server: {e}"))?;
+        let name =
+            ServerName::try_from(host.clone()).map_err(|e| format!("{host} is no name of a server: {e}"))?;
         let connector = TlsConnector::from(Arc::new(config(&webhook.authorities)?));
         let stream = connector.connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
         let (mut sender, connection) =
@@ -166,11 +167,14 @@ impl Client {
         let ports = service.items("spec.ports");
         let told = ports.iter().find(|p| p.int("port") == i64::from(port));
         let port_name = told.map(|p| p.text("name").to_owned());
-        let port_name = port_name.ok_or_else(|| format!("no service port {port} found for service \"{name}\""))?;
+        let port_name =
+            port_name.ok_or_else(|| format!("no service port {port} found for service \"{name}\""))?;
         let mut found = Vec::new();
         for slice in self.objects.list("discovery.k8s.io", "endpointslices", namespace) {
             let slice = slice.value();
-            if slice.at("metadata.labels").get("kubernetes.io/service-name").and_then(Value::as_str) != Some(name) {
+            if slice.at("metadata.labels").get("kubernetes.io/service-name").and_then(Value::as_str)
+                != Some(name)
+            {
                 continue;
             }
             let port = slice.items("ports").iter().find(|p| p.text("name") == port_name);

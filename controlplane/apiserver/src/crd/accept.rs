@@ -47,7 +47,8 @@ pub(super) fn names(definition: &Value, others: &[Value]) -> Accepted {
     let clashing: Vec<String> =
         wanted.texts("shortNames").filter(new).filter(|name| is_resource(name)).map(in_use).collect();
     if !clashing.is_empty() {
-        let text = if clashing.len() == 1 { clashing.join(", ") } else { format!("[{}]", clashing.join(", ")) };
+        let text =
+            if clashing.len() == 1 { clashing.join(", ") } else { format!("[{}]", clashing.join(", ")) };
         conflict = Some(("ShortNamesConflict", text));
         short = had.at("shortNames").clone();
     }
@@ -75,7 +76,10 @@ mod tests {
             assert_eq!(found.conflict, Some((reason_of(reason), message.to_owned())));
         };
         fn reason_of(text: &str) -> &'static str {
-            ["KindConflict", "ShortNamesConflict", "SingularConflict"].into_iter().find(|r| *r == text).unwrap_or_default()
+            ["KindConflict", "ShortNamesConflict", "SingularConflict"]
+                .into_iter()
+                .find(|r| *r == text)
+                .unwrap_or_default()
         }
         check(json!({"plural": "bs", "kind": "A"}), "KindConflict", "\"A\" is already in use");
         check(json!({"plural": "bs", "shortNames": ["x"]}), "ShortNamesConflict", "\"x\" is already in use");

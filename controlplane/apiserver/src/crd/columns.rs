@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn cells() {
-        let object = json!({"s": "x", "n": 3, "f": 2.5, "b": true, "o": {"a": 1}, "t": "1999-01-01T00:00:00Z"});
+        let object =
+            json!({"s": "x", "n": 3, "f": 2.5, "b": true, "o": {"a": 1}, "t": "1999-01-01T00:00:00Z"});
         let now = time::parse("1999-01-01T00:01:00Z").unwrap_or_default();
         for (type_, path, expected) in [
             ("string", ".s", json!("x")),

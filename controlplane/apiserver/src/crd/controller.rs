@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::accept::{self, Accepted};
-use super::convert::Converter;
 use super::{Custom, terminate};
 use crate::cache::{Cache, CacheError, Cached};
 use crate::engine::Engine;
@@ -76,9 +75,8 @@ impl Definitions {
         loop {
             let seen = self.definitions.revision();
             let whole = self.pass().await;
-            let again = async {
-                if whole { std::future::pending().await } else { tokio::time::sleep(RETRY).await }
-            };
+            let again =
+                async { if whole { std::future::pending().await } else { tokio::time::sleep(RETRY).await } };
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = self.definitions.changed(seen) => {}
@@ -154,8 +152,7 @@ impl Definitions {
 
     /// Serves a definition's versions as they are now, in place of what was served of it.
     async fn serve(&mut self, name: &str, definition: &Value) -> Result<(), CacheError> {
-        let converter = Converter::of(definition, self.objects.clone());
-        let custom = Arc::new(Custom::of(definition, converter));
+        let custom = Arc::new(Custom::of(definition, self.objects.clone()));
         let resources = custom.versions().iter().map(|v| (resource_of(definition, &custom, v), &v.schema));
         let table = Arc::new(Table::overlay(Table::builtin(), resources.collect()));
         let known = self.known.entry(name.to_owned()).or_insert_with(|| Known::of(definition));
@@ -173,7 +170,8 @@ impl Definitions {
             }
             None => {
                 let stop = CancellationToken::new();
-                let kind = self.engine.start_kind(storage, table.clone(), custom.clone(), stop.clone()).await?;
+                let kind =
+                    self.engine.start_kind(storage, table.clone(), custom.clone(), stop.clone()).await?;
                 known.served = Some((kind.cache.clone(), stop));
                 kind
             }
@@ -307,7 +305,9 @@ fn resource_of(definition: &Value, custom: &Custom, version: &super::Version) ->
         list_kind: names.text("listKind").into(),
         namespaced: definition.text("spec.scope") == "Namespaced",
         // Nothing new comes to what is going away.
-        verbs: verbs(&VERBS.iter().copied().filter(|verb| !(deleting && *verb == "create")).collect::<Vec<_>>()),
+        verbs: verbs(
+            &VERBS.iter().copied().filter(|verb| !(deleting && *verb == "create")).collect::<Vec<_>>(),
+        ),
         short_names: texts("shortNames"),
         categories: texts("categories"),
         subresources,
@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn the_status_tells_what_became_of_a_definition() {
-        let mut definition = json!({"spec": {"group": "example.org", "versions": []}, "status": {"conditions": null}});
+        let mut definition =
+            json!({"spec": {"group": "example.org", "versions": []}, "status": {"conditions": null}});
         let names = json!({"plural": "as", "kind": "A"});
         let accepted = Accepted { names: names.clone(), conflict: None };
         assert!(settle(&mut definition, &accepted));
@@ -348,10 +349,14 @@ mod tests {
             .iter()
             .map(|c| (c.text("type"), c.text("status"), c.text("reason")))
             .collect();
-        assert_eq!(shown, [("NamesAccepted", "True", "NoConflicts"), ("Established", "True", "InitialNamesAccepted")]);
+        assert_eq!(
+            shown,
+            [("NamesAccepted", "True", "NoConflicts"), ("Established", "True", "InitialNamesAccepted")]
+        );
         assert_eq!(definition["status"]["acceptedNames"], names);
         assert!(!settle(&mut definition, &accepted), "the second time nothing changes");
-        let refused = Accepted { names, conflict: Some(("KindConflict", "\"A\" is already in use".to_owned())) };
+        let refused =
+            Accepted { names, conflict: Some(("KindConflict", "\"A\" is already in use".to_owned())) };
         assert!(settle(&mut definition, &refused));
         assert!(conditions::is_true(&definition, "Established"), "what is established stays so");
         assert!(!conditions::is_true(&definition, "NamesAccepted"));

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pagurus_controlplane_api::status::ApiError;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::objects::Objects;
@@ -57,7 +57,8 @@ impl Converter {
                 if let Some(done) = by.find(&object, api_version) {
                     return Ok(done);
                 }
-                let waiting = || tokio::runtime::Handle::current().block_on(by.many(vec![object], api_version));
+                let waiting =
+                    || tokio::runtime::Handle::current().block_on(by.many(vec![object], api_version));
                 let converted = tokio::task::block_in_place(waiting)?;
                 converted.into_iter().next().ok_or_else(|| ApiError::internal("a conversion came to nothing"))
             }
@@ -65,7 +66,11 @@ impl Converter {
     }
 
     /// Converts objects in one go and keeps them for a while.
-    pub(super) async fn prepare(&self, objects: impl Iterator<Item = Value>, api_version: &str) -> Result<(), ApiError> {
+    pub(super) async fn prepare(
+        &self,
+        objects: impl Iterator<Item = Value>,
+        api_version: &str,
+    ) -> Result<(), ApiError> {
         let Self::Webhook(by) = self else { return Ok(()) };
         let missing: Vec<Value> = objects
             .filter(|o| o.text("apiVersion") != api_version && by.find(o, api_version).is_none())
@@ -90,7 +95,9 @@ impl ByWebhook {
         let (uid, revision) = (object.text("metadata.uid"), object.text("metadata.resourceVersion"));
         // Without a revision it is an object on its way in, which can be another one each time.
         let known = !uid.is_empty() && !revision.is_empty();
-        known.then(|| [uid.to_owned(), revision.to_owned(), format!("{}>{api_version}", object.text("apiVersion"))])
+        known.then(|| {
+            [uid.to_owned(), revision.to_owned(), format!("{}>{api_version}", object.text("apiVersion"))]
+        })
     }
 
     fn find(&self, object: &Value, api_version: &str) -> Option<Value> {
@@ -102,7 +109,9 @@ impl ByWebhook {
 
     async fn many(&self, objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, ApiError> {
         let from = objects.first().map(|o| o.text("apiVersion").to_owned()).unwrap_or_default();
-        let failed = |why: String| ApiError::internal(format!("conversion webhook for {from}, Kind={} failed: {why}", self.kind));
+        let failed = |why: String| {
+            ApiError::internal(format!("conversion webhook for {from}, Kind={} failed: {why}", self.kind))
+        };
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
             "kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{}", self.review),
@@ -130,27 +139,46 @@ fn converted(answer: &Value, uid: &str, asked: &[Value], api_version: &str) -> R
         return Err("invalid response: no response provided".to_owned());
     }
     if response.text("uid") != uid {
-        let (wanted, given) = (pagurus_controlplane_api::go::quote(uid), pagurus_controlplane_api::go::quote(response.text("uid")));
+        let (wanted, given) = (
+            pagurus_controlplane_api::go::quote(uid),
+            pagurus_controlplane_api::go::quote(response.text("uid")),
+        );
         return Err(format!("expected response.uid={wanted}, got {given}"));
     }
     if response.text("result.status") != "Success" {
         let message = response.text("result.message");
-        return Err(if message.is_empty() { "response.result.status was 'Failure'".to_owned() } else { message.to_owned() });
+        return Err(if message.is_empty() {
+            "response.result.status was 'Failure'".to_owned()
+        } else {
+            message.to_owned()
+        });
     }
     let objects = response.items("convertedObjects");
     if objects.len() != asked.len() {
         return Err(format!("expected {} converted objects, got {}", asked.len(), objects.len()));
     }
-    objects.iter().zip(asked).enumerate().map(|(at, (made, given))| one_converted(at, made, given, api_version)).collect()
+    objects
+        .iter()
+        .zip(asked)
+        .enumerate()
+        .map(|(at, (made, given))| one_converted(at, made, given, api_version))
+        .collect()
 }
 
 fn one_converted(at: usize, made: &Value, given: &Value, api_version: &str) -> Result<Value, String> {
     let invalid = |what: String| format!("invalid converted object at index {at}: {what}");
     if made.text("apiVersion") != api_version {
-        return Err(invalid(format!("invalid groupVersion (expected {api_version}, received {})", made.text("apiVersion"))));
+        return Err(invalid(format!(
+            "invalid groupVersion (expected {api_version}, received {})",
+            made.text("apiVersion")
+        )));
     }
     if made.text("kind") != given.text("kind") {
-        return Err(invalid(format!("invalid kind (expected {}, received {})", given.text("kind"), made.text("kind"))));
+        return Err(invalid(format!(
+            "invalid kind (expected {}, received {})",
+            given.text("kind"),
+            made.text("kind")
+        )));
     }
     if !made.at("metadata").is_object() {
         return Err(invalid("metadata is missing".to_owned()));
@@ -198,13 +226,33 @@ mod tests {
         };
         let check = |answer: Value| converted(&answer, "1", std::slice::from_ref(&given), "g/v2");
         let good = check(made(&|_| {})).unwrap_or_default();
-        assert_eq!(good, [json!({"apiVersion": "g/v2", "kind": "K", "metadata": {"name": "a", "uid": "u", "labels": {"y": "2"}}, "spec": {"b": 1}})]);
+        assert_eq!(
+            good,
+            [
+                json!({"apiVersion": "g/v2", "kind": "K", "metadata": {"name": "a", "uid": "u", "labels": {"y": "2"}}, "spec": {"b": 1}})
+            ]
+        );
         for (answer, expected) in [
-            (made(&|o| o["apiVersion"] = "g/v3".into()), "invalid converted object at index 0: invalid groupVersion (expected g/v2, received g/v3)"),
-            (made(&|o| o["metadata"]["name"] = "b".into()), "invalid converted object at index 0: invalid metadata: name must be preserved: b != a"),
-            (json!({"kind": "ConversionReview", "response": {"uid": "2"}}), "expected response.uid=\"1\", got \"2\""),
-            (json!({"kind": "ConversionReview", "response": {"uid": "1", "result": {"status": "Failure", "message": "no"}}}), "no"),
-            (json!({"kind": "ConversionReview", "response": {"uid": "1", "result": {"status": "Success"}}}), "expected 1 converted objects, got 0"),
+            (
+                made(&|o| o["apiVersion"] = "g/v3".into()),
+                "invalid converted object at index 0: invalid groupVersion (expected g/v2, received g/v3)",
+            ),
+            (
+                made(&|o| o["metadata"]["name"] = "b".into()),
+                "invalid converted object at index 0: invalid metadata: name must be preserved: b != a",
+            ),
+            (
+                json!({"kind": "ConversionReview", "response": {"uid": "2"}}),
+                "expected response.uid=\"1\", got \"2\"",
+            ),
+            (
+                json!({"kind": "ConversionReview", "response": {"uid": "1", "result": {"status": "Failure", "message": "no"}}}),
+                "no",
+            ),
+            (
+                json!({"kind": "ConversionReview", "response": {"uid": "1", "result": {"status": "Success"}}}),
+                "expected 1 converted objects, got 0",
+            ),
         ] {
             assert_eq!(check(answer), Err(expected.to_owned()));
         }

@@ -5,21 +5,25 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::{FieldError, FieldErrorKind, Path};
 use pagurus_controlplane_api::status::ApiError;
-use pagurus_controlplane_schema::structural::{self, Schema};
+use pagurus_controlplane_schema::structural;
 use pagurus_controlplane_schema::table::Resource;
 use serde_json::{Number, Value};
 
 use super::convert::{self, Converter};
 use super::json_path::JsonPath;
-use super::{Scale, Version, rules};
+use super::{Scale, Version, controller, rules};
+use crate::objects::Objects;
 use crate::registry::FieldName;
-use crate::resources::extensions::embedded::{self, Malformed};
+use crate::resources::extensions::embedded;
 use crate::resources::fields::{Fields, set};
 use crate::strategy::{Context, Strategy, drop_status, keep_all_but, keep_status};
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Custom {
+    /// Its definition's name, and where definitions are: documents show of a schema what nothing else needs.
+    name: String,
+    definitions: Looks,
     group: Arc<str>,
     /// Where in `versions` the one is that objects are stored in.
     storage: usize,
@@ -28,17 +32,29 @@ pub struct Custom {
     converter: Converter,
 }
 
+/// Looks at stored objects.
+struct Looks(Arc<dyn Objects>);
+
+impl std::fmt::Debug for Looks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Looks")
+    }
+}
+
 impl Custom {
     /// Of a definition that is sound.
-    pub(super) fn of(definition: &Value, converter: Converter) -> Self {
+    pub(super) fn of(definition: &Value, objects: Arc<dyn Objects>) -> Self {
+        let converter = Converter::of(definition, objects.clone());
         let (group, kind) = (definition.text("spec.group"), definition.text("spec.names.kind"));
         let given = definition.items("spec.versions");
         let versions: Vec<Version> = given.iter().map(|v| Version::of(group, kind, v)).collect();
-        let mut selectable: Vec<FieldName> = versions.iter().flat_map(|v| v.selectable.iter().cloned()).collect();
+        let mut selectable: Vec<FieldName> =
+            versions.iter().flat_map(|v| v.selectable.iter().cloned()).collect();
         selectable.sort();
         selectable.dedup();
         let storage = given.iter().position(|v| v.flag("storage")).unwrap_or_default();
-        Self { group: group.into(), storage, versions, selectable, converter }
+        let (name, definitions) = (definition.text("metadata.name").to_owned(), Looks(objects));
+        Self { name, definitions, group: group.into(), storage, versions, selectable, converter }
     }
 
     /// All versions, those that are not served too.
@@ -66,10 +82,10 @@ impl Custom {
     pub(crate) fn receive(&self, version: &str, object: &mut Value) -> Result<Vec<String>, String> {
         let schema = &self.version(version).schema;
         whole_numbers(object);
-        let mut unknown = embedded::coerce_metadata(object, Malformed::Refused)?;
+        let mut unknown = embedded::coerce_metadata(object)?;
         unknown.extend(structural::prune(object, schema, true));
         structural::drop_nulls(object, schema);
-        let inner = embedded::coerce(&Path::default(), object, schema, false, Malformed::Refused);
+        let inner = embedded::coerce(&Path::default(), object, schema, false);
         unknown.extend(inner.map_err(|error| error.to_string())?);
         Ok(unknown)
     }
@@ -91,7 +107,11 @@ impl Custom {
     }
 
     /// Converts many objects beforehand, so that [`Self::convert`] finds them done.
-    pub(crate) async fn prepare(&self, objects: impl Iterator<Item = Value>, version: &str) -> Result<(), ApiError> {
+    pub(crate) async fn prepare(
+        &self,
+        objects: impl Iterator<Item = Value>,
+        version: &str,
+    ) -> Result<(), ApiError> {
         self.converter.prepare(objects, &format!("{}/{version}", self.group)).await
     }
 
@@ -140,7 +160,10 @@ fn scale_errors(scale: &Scale, object: &Value) -> Vec<FieldError> {
     for path in [&scale.spec, &scale.status] {
         let Some(value) = at(path) else { continue };
         let Some(number) = value.as_i64() else {
-            let detail = format!("{path} accessor error: {value} is of the type {}, expected int64", convert::go_type(&value));
+            let detail = format!(
+                "{path} accessor error: {value} is of the type {}, expected int64",
+                convert::go_type(&value)
+            );
             errors.push(FieldError::invalid(path.as_str(), 0, detail));
             continue;
         };
@@ -155,7 +178,10 @@ fn scale_errors(scale: &Scale, object: &Value) -> Vec<FieldError> {
         && let Some(value) = at(path)
         && !value.is_string()
     {
-        let detail = format!("{path} accessor error: {value} is of the type {}, expected string", convert::go_type(&value));
+        let detail = format!(
+            "{path} accessor error: {value} is of the type {}, expected string",
+            convert::go_type(&value)
+        );
         errors.push(FieldError::invalid(path.as_str(), "", detail));
     }
     errors
@@ -226,6 +252,13 @@ impl Strategy for Custom {
         (now != *object).then_some(now)
     }
 
+    fn published_schema(&self, version: &str) -> Option<Value> {
+        let Looks(objects) = &self.definitions;
+        let definition = objects.get(controller::GROUP, controller::PLURAL, "", &self.name)?.value();
+        let version = definition.items("spec.versions").iter().find(|v| v.text("name") == version)?;
+        Some(version.at("schema.openAPIV3Schema").clone())
+    }
+
     fn counts_generations(&self) -> bool {
         true
     }
@@ -258,12 +291,5 @@ impl Strategy for Custom {
         let name = object.text("apiVersion").rsplit('/').next().unwrap_or_default();
         let cells = self.version(name).columns.iter().map(|column| column.cell(object, now));
         std::iter::once(object.text("metadata.name").into()).chain(cells).collect()
-    }
-}
-
-/// The schema of a version, for whoever needs no more.
-impl AsRef<Schema> for Version {
-    fn as_ref(&self) -> &Schema {
-        &self.schema
     }
 }

@@ -56,7 +56,8 @@ impl JsonPath {
                 }
             } else if let Some(after) = rest.strip_prefix('.') {
                 // `.[0]` is `[0]`.
-                rest = if after.starts_with('[') || after.is_empty() { after } else { name(after, &mut steps)? };
+                rest =
+                    if after.starts_with('[') || after.is_empty() { after } else { name(after, &mut steps)? };
             } else if rest.starts_with('[') {
                 let end = closing(rest)?;
                 steps.push(subscript(&rest[1..end])?);
@@ -279,8 +280,9 @@ mod tests {
             (".spec.l[?(@.b)].b", json!([3])),
             ("..a", json!([1, 2])),
         ] {
-            let found: Vec<Value> =
-                JsonPath::parse(path).map(|p| p.find(&value).into_iter().cloned().collect()).unwrap_or_default();
+            let found: Vec<Value> = JsonPath::parse(path)
+                .map(|p| p.find(&value).into_iter().cloned().collect())
+                .unwrap_or_default();
             assert_eq!(Value::Array(found), expected, "{path}");
         }
         assert_eq!(JsonPath::parse(".a[").map(|_| ()), None);

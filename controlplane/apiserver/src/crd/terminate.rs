@@ -27,7 +27,9 @@ pub(super) async fn run(engine: Arc<Engine>, name: String, uid: String) {
             match attempt(&engine, &name, &uid).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => warn!(definition = name, %error, "a definition's objects cannot be deleted, trying again"),
+                Err(error) => {
+                    warn!(definition = name, %error, "a definition's objects cannot be deleted, trying again")
+                }
             }
             tokio::time::sleep(PATIENCE).await;
         }
@@ -53,7 +55,8 @@ async fn attempt(engine: &Arc<Engine>, name: &str, uid: &str) -> Result<bool, Ap
         // Its names were never accepted, so there never was an object.
         None => 0,
         Some(kind) => {
-            say(engine, name, true, "InstanceDeletionInProgress", "CustomResource deletion is in progress").await?;
+            say(engine, name, true, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
+                .await?;
             let resource = &kind.resource;
             let served = served_version(&definition).unwrap_or(&resource.version);
             delete_all(engine, &kind.cache, &GroupVersionResource::new(group, served, plural)).await?
@@ -73,7 +76,11 @@ fn served_version(definition: &Value) -> Option<&str> {
 }
 
 /// Deletes every object; how many are still there.
-async fn delete_all(engine: &Arc<Engine>, cache: &Arc<Cache>, resource: &GroupVersionResource) -> Result<usize, ApiError> {
+async fn delete_all(
+    engine: &Arc<Engine>,
+    cache: &Arc<Cache>,
+    resource: &GroupVersionResource,
+) -> Result<usize, ApiError> {
     for object in cache.current().await.map_err(ApiError::from)?.objects.values() {
         let key = &object.key;
         let options = json!({"preconditions": {"uid": object.uid}, "propagationPolicy": "Background"});
@@ -88,7 +95,13 @@ async fn delete_all(engine: &Arc<Engine>, cache: &Arc<Cache>, resource: &GroupVe
     Ok(cache.current().await.map_err(ApiError::from)?.objects.len())
 }
 
-async fn say(engine: &Arc<Engine>, name: &str, holds: bool, reason: &str, message: &str) -> Result<(), ApiError> {
+async fn say(
+    engine: &Arc<Engine>,
+    name: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+) -> Result<(), ApiError> {
     let change = |definition: &mut Value| {
         set_condition(definition, "Terminating", holds, reason, message);
         Ok(())

@@ -65,7 +65,9 @@ impl Version {
             deprecation,
             has_status: version.has("subresources.status"),
             scale,
-            selectable: fields.map(|f| FieldName::from(f.text("jsonPath").trim_start_matches('.').to_owned())).collect(),
+            selectable: fields
+                .map(|f| FieldName::from(f.text("jsonPath").trim_start_matches('.').to_owned()))
+                .collect(),
             columns,
             column_definitions: Arc::new(definitions),
         }

@@ -9,7 +9,9 @@ use pagurus_controlplane_schema::normalize;
 use serde_json::Value;
 
 use super::body::Given;
-use super::write::{admit, allow, context, custom_errors, forbidden, invalid, judged, own, put_reserved, unstored};
+use super::write::{
+    admit, allow, context, custom_errors, forbidden, invalid, judged, own, put_reserved, unstored,
+};
 use super::{Request, WriteOptions, body, get, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;

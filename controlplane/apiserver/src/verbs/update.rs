@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::body::Given;
 use super::write::{
-    admit, allow, context, custom_errors, forbidden, invalid, judged, own, put, put_reserved, remove, unstored,
+    admit, allow, context, custom_errors, forbidden, invalid, judged, own, put, put_reserved, remove,
+    unstored,
 };
 use super::{Request, WriteOptions, body, create, get, metadata, not_found};
 use crate::admission::Operation;

@@ -5,46 +5,24 @@ use pagurus_controlplane_api::key::GroupVersion;
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_schema::structural::Schema;
 use pagurus_controlplane_schema::{Table, structural};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::resources::fields::Fields;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// What becomes of metadata that is not well formed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Malformed {
-    /// It is an error.
-    Refused,
-    /// Its fields are dropped.
-    Dropped,
-}
-
 /// Brings the metadata of the object into the form of its type: the paths of the fields that it does not have, or why it is none.
-pub(crate) fn coerce_metadata(object: &mut Value, malformed: Malformed) -> Result<Vec<String>, String> {
+pub(crate) fn coerce_metadata(object: &mut Value) -> Result<Vec<String>, String> {
     let Some(metadata) = object.get_mut("metadata") else { return Ok(Vec::new()) };
     let table = Table::builtin();
     let Some(id) = table.type_named(OBJECT_META) else { return Err("no ObjectMeta".to_owned()) };
     let mut checked = metadata.clone();
     let found = structural(table, id, &mut checked);
-    match (found.errors.into_iter().next(), malformed) {
-        (None, _) => {
-            *metadata = checked;
-            let paths = found.unknown.into_iter();
-            Ok(paths.map(|path| format!("metadata.{path}")).collect())
-        }
-        (Some(error), Malformed::Refused) => Err(error),
-        (Some(_), Malformed::Dropped) => {
-            let fields = metadata.as_object().cloned().unwrap_or_default();
-            let fits = |name: &String, value: &Value| {
-                let mut one = json!({name: value});
-                structural(table, id, &mut one).errors.is_empty()
-            };
-            let kept: Map<String, Value> = fields.into_iter().filter(|(k, v)| fits(k, v)).collect();
-            *metadata = Value::Object(kept);
-            Ok(Vec::new())
-        }
+    if let Some(error) = found.errors.into_iter().next() {
+        return Err(error);
     }
+    *metadata = checked;
+    Ok(found.unknown.into_iter().map(|path| format!("metadata.{path}")).collect())
 }
 
 /// Brings the metadata of all embedded objects into form; the unknown fields of all of them. `root` is whether the value itself is one.
@@ -53,12 +31,11 @@ pub(crate) fn coerce(
     value: &mut Value,
     schema: &Schema,
     root: bool,
-    malformed: Malformed,
 ) -> Result<Vec<String>, FieldError> {
     let mut unknown = Vec::new();
     visit(path, value, schema, root, &mut |path, object| {
         let given = object.at("metadata").clone();
-        let found = coerce_metadata(object, malformed)
+        let found = coerce_metadata(object)
             .map_err(|error| FieldError::invalid(path.child("metadata"), given, error))?;
         unknown.extend(found.iter().map(|name| path.child(name).as_str().to_owned()));
         Ok(())
@@ -136,7 +113,7 @@ fn object_errors(path: &Path, object: &Value) -> Vec<FieldError> {
     }
     if object.has("metadata") {
         let mut copy = json!({"metadata": object.at("metadata").clone()});
-        match coerce_metadata(&mut copy, Malformed::Refused) {
+        match coerce_metadata(&mut copy) {
             Err(error) => {
                 let given = object.at("metadata").clone();
                 errors.push(FieldError::invalid(path.child("metadata"), given, error));

@@ -5,7 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_schema::structural::{self, META_FIELDS, Schema, pattern};
 use serde_json::{Value, json};
 
-use super::embedded::{self, Malformed};
+use super::embedded;
 use crate::resources::fields::{Fields, is_zero};
 use crate::resources::rules::Errors;
 
@@ -274,7 +274,7 @@ fn one_default(path: &Path, value: &Value, schema: &Schema, pruned: bool, inside
         let refused = |why: String| {
             vec![FieldError::invalid(path, value.clone(), format!("must result in valid metadata: {why}"))]
         };
-        if let Err(error) = pointer.and_then(|()| embedded::coerce_metadata(&mut whole, Malformed::Refused)) {
+        if let Err(error) = pointer.and_then(|()| embedded::coerce_metadata(&mut whole)) {
             return refused(error);
         }
         let found = embedded::validate(&Path::default(), &whole, &Schema::default(), true);
@@ -290,7 +290,7 @@ fn one_default(path: &Path, value: &Value, schema: &Schema, pruned: bool, inside
         errors.push(FieldError::invalid(path, value.clone(), "must not have unknown fields"));
     }
     let mut coerced = value.clone();
-    if let Err(error) = embedded::coerce(path, &mut coerced, schema, embedded, Malformed::Refused) {
+    if let Err(error) = embedded::coerce(path, &mut coerced, schema, embedded) {
         errors.push(error);
         return errors;
     }
