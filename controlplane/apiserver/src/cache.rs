@@ -105,7 +105,8 @@ impl Cache {
     pub fn follow(&self, rules: Rules) {
         // The lock keeps changes from coming between.
         let ring = self.ring.write();
-        if rules.custom().is_some() {
+        let same = self.rules.load().selectable_fields() == rules.selectable_fields();
+        if !same || rules.custom().is_some() {
             let old = self.snapshot.load();
             let again = |object: &Arc<Cached>| Arc::new(object.indexed_by(&*rules));
             let objects = old.objects.iter().map(|(key, object)| (key.clone(), again(object))).collect();
