@@ -24,6 +24,8 @@ const CHARACTER: f64 = 0.1;
 const PATTERN: f64 = 0.25;
 /// Longest pattern of a named format.
 const FORMAT_PATTERN: u64 = 128;
+/// A question to the authorizer.
+const AUTHORIZATION: u64 = 350_000;
 /// Longest name of a named format.
 const FORMAT_NAME: u64 = 64;
 
@@ -100,6 +102,10 @@ pub(crate) enum Costing {
     Sort,
     /// `sortBy`: each key with each.
     SortBy,
+    /// A question to the authorizer: two are as much as an expression may cost.
+    Authorization,
+    /// A selector read from text.
+    Selector,
 }
 
 /// A size times a cost per unit, rounded up.
@@ -115,6 +121,8 @@ impl Costing {
         let traverse = |at: usize, times: f64| scaled(size(at), times * CHARACTER);
         match self {
             Costing::Logic | Costing::Ternary => 0,
+            Costing::Authorization => AUTHORIZATION,
+            Costing::Selector => selector(Range::fixed(size(1))).max,
             Costing::Unit | Costing::Dyn | Costing::Index | Costing::AddList | Costing::Quote => 1,
             Costing::Format => traverse(0, 1.0).max(1),
             Costing::Equal if matches!(args.first(), Some(Value::Opaque(_))) => 1,
@@ -162,6 +170,8 @@ impl Costing {
                 (Range::ONE, None)
             }
             Costing::Logic | Costing::Ternary => (Range::ZERO, None),
+            Costing::Authorization => (Range::fixed(AUTHORIZATION), None),
+            Costing::Selector => (selector(size(1)), None),
             Costing::Equal => (equal(args), None),
             Costing::Compare => (shorter(size(0), size(1)), None),
             Costing::InList => (size(1), None),
@@ -264,6 +274,11 @@ fn depth(arg: Option<&Value<'_>>) -> u64 {
         Some(Value::Int(depth)) => u64::try_from(*depth).unwrap_or(0),
         _ => 1,
     }
+}
+
+/// A selector read from that many characters: each requirement takes two of them, and makes a list and an object.
+fn selector(text: Range) -> Range {
+    Range::fixed(LIST).add(text.scale(CHARACTER)).add(text.scale(0.5).scale((LIST + OBJECT) as f64))
 }
 
 /// The shorter of two, of which at least one character is looked at.

@@ -23,7 +23,7 @@ mod tests;
 pub use check::Variable;
 pub use cost::Range;
 pub use eval::EvalError;
-pub use library::Opaque;
+pub use library::{AUTHORIZER, Opaque, QUANTITY, RESOURCE_CHECK};
 pub use program::{CALL_LIMIT, Program, Run};
 pub use source::{Errors, Location, SourceError};
 pub use types::{DeclKind, DeclType, Field, ListKind, MAX_REQUEST, ObjectType, Type};

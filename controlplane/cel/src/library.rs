@@ -1,6 +1,7 @@
 //! The functions expressions may call, library by library: each a table of overloads with types, cost rule and body. New libraries
 //! (authorizer, JSON patch) are a further module with a further table.
 
+mod authorizer;
 pub(crate) mod format;
 pub(crate) mod formats;
 mod lists;
@@ -72,6 +73,7 @@ fn build() -> HashMap<&'static str, Function> {
         formats::ROWS,
         sets::ROWS,
         optional::ROWS,
+        authorizer::ROWS,
     ];
     let mut functions: HashMap<&'static str, Function> = HashMap::new();
     for (name, overloads, costing, body) in tables.into_iter().flatten() {
@@ -134,11 +136,28 @@ pub(crate) fn type_named(name: &str) -> Option<Type> {
 }
 
 /// The names of the libraries' types.
-const OPAQUE: [&str; 6] = [URL, IP, CIDR, QUANTITY, SEMVER, FORMAT];
+const OPAQUE: [&str; 11] = [
+    URL,
+    IP,
+    CIDR,
+    QUANTITY,
+    SEMVER,
+    FORMAT,
+    AUTHORIZER,
+    RESOURCE_CHECK,
+    "kubernetes.authorization.PathCheck",
+    "kubernetes.authorization.GroupCheck",
+    "kubernetes.authorization.Decision",
+];
+/// The type of `authorizer`.
+pub const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";
+/// The type of `authorizer.requestResource`.
+pub const RESOURCE_CHECK: &str = "kubernetes.authorization.ResourceCheck";
+/// The type of quantities.
+pub const QUANTITY: &str = "kubernetes.Quantity";
 pub(crate) const URL: &str = "kubernetes.URL";
 pub(crate) const IP: &str = "net.IP";
 pub(crate) const CIDR: &str = "net.CIDR";
-pub(crate) const QUANTITY: &str = "kubernetes.Quantity";
 pub(crate) const SEMVER: &str = "kubernetes.Semver";
 pub(crate) const FORMAT: &str = "kubernetes.NamedFormat";
 

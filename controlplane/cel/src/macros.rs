@@ -25,6 +25,7 @@ pub(crate) fn expand(c: &mut Converter<'_>, id: u32, call: Call) -> Node {
         ("optMap", true, 2) => opt_map,
         ("optFlatMap", true, 2) => opt_flat_map,
         ("sortBy", true, 2) => sort_by,
+        ("bind", true, 3) if c.bindings && is_cel(&call) => bind,
         _ => return Node { id, kind: Kind::Call(Box::new(call)) },
     };
     let Call { target: Some(target), args, .. } = call else {
@@ -306,6 +307,17 @@ fn sort_by(c: &mut Converter<'_>, id: u32, target: Node, mut args: Vec<Node>) ->
 
 /// Parts an expression may have after macros were expanded: a macro that copies its target could double them without end.
 const MAX_PARTS: usize = 200_000;
+
+fn is_cel(call: &Call) -> bool {
+    matches!(&call.target, Some(Node { kind: Kind::Ident(name), .. }) if name == "cel")
+}
+
+/// `cel.bind(name, value, result)`
+fn bind(c: &mut Converter<'_>, id: u32, _: Node, mut args: Vec<Node>) -> Result<Node, ()> {
+    let (Some(result), Some(value)) = (args.pop(), args.pop()) else { return Err(()) };
+    let name = name(c, args.pop(), "cel.bind() variable names must be simple identifiers")?;
+    Ok(Maker { c, id }.bind(&name, value, result))
+}
 
 /// The same part with numbers of its own.
 fn copy(c: &mut Converter<'_>, node: &Node) -> Node {

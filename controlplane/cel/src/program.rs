@@ -36,8 +36,17 @@ pub struct Run<'a> {
 impl Program {
     /// Compiles an expression over these variables. Errors read as cel-go's.
     pub fn compile(text: &str, variables: &[Variable]) -> Result<Program, Errors> {
+        Self::build(text, variables, false)
+    }
+
+    /// As [`Program::compile`], with the macro `cel.bind` that only device selectors have.
+    pub fn compile_with_bindings(text: &str, variables: &[Variable]) -> Result<Program, Errors> {
+        Self::build(text, variables, true)
+    }
+
+    fn build(text: &str, variables: &[Variable], bindings: bool) -> Result<Program, Errors> {
         let source = Source::new(text);
-        let parsed = syntax::parse(&source)?;
+        let parsed = syntax::parse(&source, bindings)?;
         let checked = check::check(&source, parsed, variables)?;
         let cost = cost::estimate(&checked, variables).cost;
         let result = checked.types[checked.root.id as usize].clone();

@@ -113,8 +113,8 @@ impl Places {
     }
 }
 
-/// Reads an expression.
-pub(crate) fn parse(source: &Source) -> Result<Parsed, Errors> {
+/// Reads an expression. `bindings`: with `cel.bind`.
+pub(crate) fn parse(source: &Source, bindings: bool) -> Result<Parsed, Errors> {
     let text = source.text();
     let size = text.chars().count();
     if size > MAX_CHARACTERS {
@@ -127,14 +127,14 @@ pub(crate) fn parse(source: &Source) -> Result<Parsed, Errors> {
         return Err(nowhere(format!("expression recursion limit exceeded: {MAX_DEPTH}")));
     }
     if depth <= SHALLOW {
-        return convert(source);
+        return convert(source, bindings);
     }
     // Deep expressions are read on a stack of their own: the parser recurses several frames per level.
     std::thread::scope(|scope| {
         let parser = std::thread::Builder::new()
             .name("cel-parse".to_owned())
             .stack_size(STACK)
-            .spawn_scoped(scope, || convert(source));
+            .spawn_scoped(scope, || convert(source, bindings));
         match parser.map(|parser| parser.join()) {
             Ok(Ok(parsed)) => parsed,
             Ok(Err(_)) => Err(nowhere("the expression could not be read".to_owned())),
@@ -149,17 +149,13 @@ fn nowhere(message: String) -> Errors {
     Errors { errors: vec![SourceError { location: Location { line: -1, column: -1 }, message }], text }
 }
 
-fn convert(source: &Source) -> Result<Parsed, Errors> {
-    let parser = Env::default()
-        .parser()
-        .enable_optional_syntax(true)
-        .enable_ident_escape_syntax(true)
-        .max_recursion_depth(MAX_DEPTH as u16);
+fn convert(source: &Source, bindings: bool) -> Result<Parsed, Errors> {
+    let parser = Env::default().parser().enable_optional_syntax(true).max_recursion_depth(MAX_DEPTH as u16);
     let (tree, info) = match parser.parse_with_source_info(source.text()) {
         Ok(read) => read,
         Err(failed) => return Err(source.errors(syntax_errors(failed.errors, source.text().is_empty()))),
     };
-    let mut converter = Converter { info, places: Places::default(), errors: Vec::new(), source };
+    let mut converter = Converter { info, places: Places::default(), errors: Vec::new(), source, bindings };
     let root = converter.node(tree);
     if !converter.errors.is_empty() {
         return Err(source.errors(converter.errors));
@@ -212,6 +208,8 @@ pub(crate) struct Converter<'s> {
     pub places: Places,
     errors: Vec<SourceError>,
     source: &'s Source,
+    /// `cel.bind` is a macro.
+    pub bindings: bool,
 }
 
 impl Converter<'_> {
@@ -390,7 +388,7 @@ mod tests {
     use super::*;
 
     fn errors(text: &str) -> String {
-        parse(&Source::new(text)).map_or_else(|errors| errors.text, |_| "ok".to_owned())
+        parse(&Source::new(text), false).map_or_else(|errors| errors.text, |_| "ok".to_owned())
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl DeclType {
             (field.to_string(), Field { json: field.to_string(), declared: declared.clone() })
         });
         let object = ObjectType { name: name.to_owned(), fields: fields.collect() };
-        Arc::new(DeclType { kind: DeclKind::Object(Arc::new(object)), max_elements: MAX_REQUEST })
+        Arc::new(DeclType { kind: DeclKind::Object(Arc::new(object)), max_elements: 0 })
     }
 
     /// The type the checker sees.

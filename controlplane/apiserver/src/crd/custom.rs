@@ -11,7 +11,7 @@ use serde_json::{Number, Value};
 
 use super::convert::{self, Converter};
 use super::json_path::JsonPath;
-use super::{Scale, Version, controller, rules};
+use super::{Scale, Version, controller};
 use crate::objects::Objects;
 use crate::registry::FieldName;
 use crate::resources::extensions::embedded;
@@ -140,7 +140,7 @@ impl Custom {
             if errors.iter().any(keeps_rules_from_running) {
                 errors.push(FieldError::invalid("<nil>", Value::Null, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"));
             } else {
-                errors.extend(rules::object(schema, object, old));
+                errors.extend(version.check_rules(object, old));
             }
         }
         errors
@@ -219,6 +219,12 @@ impl Strategy for Custom {
         let managed = object.at("metadata.managedFields").clone();
         keep_all_but(object, old, &[sub]);
         set(&mut object["metadata"], "managedFields", (!managed.is_null()).then_some(managed));
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let Some(old) = old else { return Vec::new() };
+        let version = object.text("apiVersion").rsplit('/').next().unwrap_or_default();
+        self.version(version).kept_failures(object, old).iter().map(ToString::to_string).collect()
     }
 
     fn deprecation(&self, version: &str) -> Option<&str> {

@@ -1,15 +1,58 @@
-//! Expressions in schemas (`x-kubernetes-validations`).
+//! Expressions in schemas (`x-kubernetes-validations`): what a definition may say, and what they say of objects.
+//!
+//! Rules are those of Kubernetes' documentation ("Validation rules") and its cost limits. It must not know how a definition is stored
+//! nor how objects are served.
 
-use pagurus_controlplane_api::field::{FieldError, Path};
-use pagurus_controlplane_schema::structural::Schema;
-use serde_json::Value;
+mod declare;
+mod define;
+mod evaluate;
 
-/// What is wrong with the expressions of a definition's schema, which is sound otherwise: whether they compile, and what they may cost.
-pub(crate) fn definition(_path: &Path, _schema: &Value) -> Vec<FieldError> {
-    Vec::new()
+pub(crate) use define::definition;
+pub(crate) use evaluate::Rules;
+
+use std::sync::Arc;
+
+use pagurus_controlplane_cel::{DeclKind, DeclType, Errors, Program, Type, Variable};
+
+/// The variables of a rule on a value that is declared so: the value, and the one it replaces.
+fn variables(declared: &Arc<DeclType>, optional_old: bool) -> Vec<Variable> {
+    let old = match optional_old {
+        true => Arc::new(DeclType {
+            kind: DeclKind::Optional(declared.clone()),
+            max_elements: declared.max_elements,
+        }),
+        false => declared.clone(),
+    };
+    [("self", declared.clone()), ("oldSelf", old)]
+        .into_iter()
+        .map(|(name, declared)| Variable { name: name.to_owned(), declared })
+        .collect()
 }
 
-/// What the rules of a schema say against an object of it, which is sound otherwise. `old` is what it was before.
-pub(crate) fn object(_schema: &Schema, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    Vec::new()
+/// Why an expression is no rule or no message.
+fn compile(
+    text: &str,
+    variables: &[Variable],
+    wanted: &Type,
+    failed: &str,
+    wrong: &str,
+) -> Result<Program, String> {
+    let program =
+        Program::compile(text, variables).map_err(|errors: Errors| format!("{failed}: {errors}"))?;
+    if program.result() != wanted {
+        return Err(wrong.to_owned());
+    }
+    Ok(program)
+}
+
+/// Compiles the expression of a rule.
+fn compile_rule(text: &str, variables: &[Variable]) -> Result<Program, String> {
+    compile(text, variables, &Type::Bool, "compilation failed", "cel expression must evaluate to a bool")
+}
+
+/// Compiles the expression of a rule's message.
+fn compile_message(text: &str, variables: &[Variable]) -> Result<Program, String> {
+    let (failed, wrong) =
+        ("messageExpression compilation failed", "messageExpression must evaluate to a string");
+    compile(text, variables, &Type::String, failed, wrong)
 }

@@ -1,11 +1,13 @@
 //! One version of a custom resource, as its definition describes it. It must not know the other versions.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_schema::structural::Schema;
 use serde_json::Value;
 
 use super::columns::{self, Column};
+use super::rules::Rules;
 use crate::registry::FieldName;
 use crate::resources::fields::Fields;
 
@@ -26,6 +28,8 @@ pub(crate) struct Version {
     pub(crate) scale: Option<Scale>,
     /// The fields that selectors may name, as they name them.
     pub(crate) selectable: Vec<FieldName>,
+    /// The rules of the schema, compiled when an object is first asked about: most definitions of a large cluster have none.
+    rules: OnceLock<Option<Rules>>,
     pub(super) columns: Vec<Column>,
     /// The definitions of its tables' columns.
     pub(crate) column_definitions: Arc<Value>,
@@ -68,8 +72,23 @@ impl Version {
             selectable: fields
                 .map(|f| FieldName::from(f.text("jsonPath").trim_start_matches('.').to_owned()))
                 .collect(),
+            rules: OnceLock::new(),
             columns,
             column_definitions: Arc::new(definitions),
         }
+    }
+
+    /// What the rules of the schema say against an object, new or changed, whose values are such as the schema wants.
+    pub(super) fn check_rules(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.rules().map(|rules| rules.check(object, old).errors).unwrap_or_default()
+    }
+
+    /// Rules that do not hold, and did not before, for values that stay as they were.
+    pub(super) fn kept_failures(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        self.rules().map(|rules| rules.check(object, Some(old)).kept).unwrap_or_default()
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        self.rules.get_or_init(|| Rules::of(&self.schema)).as_ref()
     }
 }

@@ -7,6 +7,7 @@ use super::cells;
 use super::fields::{Fields, default, existing, items_mut, object_at};
 use super::plain::Plain;
 
+mod expressions;
 mod policies;
 mod rules;
 pub(in crate::resources) mod webhooks;

@@ -10,6 +10,7 @@ use super::plain::Plain;
 use super::rules::{Errors, immutable, immutable_unshown, names};
 
 mod devices;
+mod selector;
 mod slice;
 
 /// The strategy of `resourceclaims`.

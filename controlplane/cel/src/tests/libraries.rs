@@ -294,3 +294,12 @@ fn quantities_and_versions() {
         ("semver('1.0')", "error: No Major.Minor.Patch elements found"),
     ]);
 }
+
+#[test]
+fn bindings_are_for_those_who_have_them() {
+    let program = crate::Program::compile_with_bindings("cel.bind(x, 1 + 1, x * x)", &[])
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let run = program.run(&[], crate::CALL_LIMIT);
+    assert_eq!(run.value.map(|value| super::show(&value)), Ok("4".to_owned()));
+    assert!(crate::Program::compile("cel.bind(x, 1 + 1, x * x)", &[]).is_err());
+}

@@ -1,9 +1,11 @@
-//! The rules for admission policies and what binds them. Whether their expressions are any is not looked at here.
+//! The rules for admission policies and what binds them. Expressions that make patches are not looked at: they need types of the
+//! objects they change.
 
 use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use super::expressions::{Expressions, Wanted};
 use super::rules::{conditions, rule};
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, label_selector, names, one_of, optional_one_of, required};
@@ -24,7 +26,7 @@ pub(super) fn validating(object: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let (path, spec) = (Path::new("spec"), object.at("spec"));
     common(&mut errors, &path, spec);
-    variables(&mut errors, &path, spec);
+    let expressions = variables(&mut errors, &path, spec);
     let (validations, annotations) = (spec.items("validations"), spec.items("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         for field in ["validations", "auditAnnotations"] {
@@ -33,7 +35,7 @@ pub(super) fn validating(object: &Value) -> Vec<FieldError> {
         }
     }
     for (i, entry) in validations.iter().enumerate() {
-        validation(&mut errors, &path.child("validations").index(i), entry);
+        validation(&mut errors, &path.child("validations").index(i), entry, &expressions);
     }
     let of = path.child("auditAnnotations");
     if annotations.len() as i64 > MOST_ANNOTATIONS {
@@ -52,7 +54,10 @@ pub(super) fn validating(object: &Value) -> Vec<FieldError> {
         } else if !labels::qualified_name(&whole).is_empty() {
             names(&mut errors, &of.child("key"), key, labels::qualified_name(&whole));
         }
-        expression(&mut errors, &of, entry, "valueExpression");
+        let place = of.child("valueExpression");
+        if expression(&mut errors, &of, entry, "valueExpression") {
+            expressions.check(&mut errors, &place, entry.text("valueExpression"), Wanted::StringOrNull);
+        }
     }
     errors
 }
@@ -116,10 +121,13 @@ fn common(errors: &mut Errors, path: &Path, spec: &Value) {
     } else {
         errors.push(FieldError::required(of, ""));
     }
-    conditions(errors, &path.child("matchConditions"), spec.items("matchConditions"));
+    let expressions = Expressions::of_policy(spec.has("paramKind"), false);
+    conditions(errors, &path.child("matchConditions"), spec.items("matchConditions"), &expressions);
 }
 
-fn variables(errors: &mut Errors, path: &Path, spec: &Value) {
+/// The variables of a policy; what its expressions may use then.
+fn variables(errors: &mut Errors, path: &Path, spec: &Value) -> Expressions {
+    let mut expressions = Expressions::of_policy(spec.has("paramKind"), !spec.items("variables").is_empty());
     for (i, variable) in spec.items("variables").iter().enumerate() {
         let of = path.child("variables").index(i);
         let name = variable.text("name");
@@ -128,12 +136,17 @@ fn variables(errors: &mut Errors, path: &Path, spec: &Value) {
         } else if !labels::c_identifier(name).is_empty() {
             errors.push(FieldError::invalid(of.child("name"), name, "name is not a valid CEL identifier"));
         }
-        expression(errors, &of, variable, "expression");
+        if expression(errors, &of, variable, "expression") {
+            expressions.define(errors, &of.child("expression"), name, variable.text("expression"));
+        }
     }
+    expressions
 }
 
-fn validation(errors: &mut Errors, path: &Path, validation: &Value) {
-    expression(errors, path, validation, "expression");
+fn validation(errors: &mut Errors, path: &Path, validation: &Value, expressions: &Expressions) {
+    if expression(errors, path, validation, "expression") {
+        expressions.check(errors, &path.child("expression"), validation.text("expression"), Wanted::Bool);
+    }
     let (of, message) = (path.child("message"), validation.text("message"));
     if !message.is_empty() && message.trim().is_empty() {
         let detail = "message must be non-empty if specified";
@@ -146,14 +159,19 @@ fn validation(errors: &mut Errors, path: &Path, validation: &Value) {
     let (of, text) = (path.child("messageExpression"), validation.text("messageExpression"));
     if !text.is_empty() && text.trim().is_empty() {
         errors.push(FieldError::invalid(of, text, "must be non-empty if specified"));
+    } else if !text.is_empty() {
+        expressions.check(errors, &of, text, Wanted::String);
     }
     optional_one_of(errors, &path.child("reason"), validation.some_text("reason"), &REASONS);
 }
 
-fn expression(errors: &mut Errors, path: &Path, of: &Value, field: &str) {
-    if of.text(field).trim().is_empty() {
+/// Whether there is an expression at all; an error if not.
+fn expression(errors: &mut Errors, path: &Path, of: &Value, field: &str) -> bool {
+    let there = !of.text(field).trim().is_empty();
+    if !there {
         errors.push(FieldError::required(path.child(field), format!("{field} is not specified")));
     }
+    there
 }
 
 /// Which requests a policy or a binding is for.

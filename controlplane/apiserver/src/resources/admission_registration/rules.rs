@@ -6,6 +6,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use super::expressions::{Expressions, Wanted};
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, names, one_of, optional_one_of, required, shown};
 
@@ -107,14 +108,17 @@ fn plain_resources(errors: &mut Errors, path: &Path, list: &Value) {
 }
 
 /// Named conditions.
-pub(super) fn conditions(errors: &mut Errors, path: &Path, conditions: &[Value]) {
+pub(super) fn conditions(errors: &mut Errors, path: &Path, conditions: &[Value], expressions: &Expressions) {
     if conditions.len() as i64 > MOST_CONDITIONS {
         errors.push(FieldError::too_many(path, conditions.len() as i64, MOST_CONDITIONS));
     }
     let mut seen = Vec::new();
     for (i, condition) in conditions.iter().enumerate() {
         let of = path.index(i);
-        required(errors, &of.child("expression"), condition.text("expression").trim());
+        let (place, text) = (of.child("expression"), condition.text("expression"));
+        if required(errors, &place, text.trim()) {
+            expressions.check(errors, &place, text, Wanted::Bool);
+        }
         let name = condition.text("name");
         if required(errors, &of.child("name"), name) {
             names(errors, &of.child("name"), name, labels::qualified_name(name));

@@ -5,6 +5,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use super::expressions::Expressions;
 use super::rules::{conditions, review_versions, rule};
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, label_selector, names, one_of, optional_one_of, required};
@@ -64,7 +65,8 @@ fn webhook(errors: &mut Errors, path: &Path, hook: &Value) {
     }
     client(errors, &path.child("clientConfig"), hook.at("clientConfig"));
     review_versions(errors, &path.child("admissionReviewVersions"), hook.at("admissionReviewVersions"));
-    conditions(errors, &path.child("matchConditions"), hook.items("matchConditions"));
+    let expressions = Expressions::of_webhook();
+    conditions(errors, &path.child("matchConditions"), hook.items("matchConditions"), &expressions);
 }
 
 /// Where the webhook is.

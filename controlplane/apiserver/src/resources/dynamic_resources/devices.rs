@@ -1,6 +1,4 @@
 //! The rules for what claims and classes of devices share: requests, selectors, constraints and configuration.
-//!
-//! Whether a selector's expression is one is not looked at here.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +6,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use super::selector::expression;
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, label_name, names, nothing, one_of, positive, required, shown};
 
@@ -141,6 +140,9 @@ pub(super) fn selectors(errors: &mut Errors, path: &Path, selectors: &[Value]) {
     for (i, selector) in selectors.iter().enumerate() {
         if !selector.has("cel") {
             errors.push(FieldError::required(path.index(i).child("cel"), ""));
+        } else {
+            let place = path.index(i).child("cel").child("expression");
+            expression(errors, &place, selector.text("cel.expression"));
         }
     }
 }
