@@ -101,9 +101,9 @@ pub(crate) async fn answer(
     let registry = engine.registry();
     let served = registry.resource(&gvr.group, &gvr.version, &gvr.resource);
     let Some(served) = served else {
-        let version = registry.group(&gvr.group).and_then(|group| group.version(&gvr.version));
-        let builtin = version.is_some_and(|v| v.resources().iter().any(|served| !served.is_custom()));
-        // Where the program serves nothing, nobody can say in a `Status` that something is missing.
+        let versions = registry.group(&gvr.group).map(|group| group.versions()).unwrap_or_default();
+        let builtin = versions.iter().any(|v| v.resources().iter().any(|served| !served.is_custom()));
+        // In a group where the program serves nothing, nobody can say in a `Status` that something is missing.
         return if builtin { Err(ApiError::no_such_resource()) } else { Ok(reply::no_such_path()) };
     };
     if served.is_custom() && !is_custom_path(call, &served.resource) {
