@@ -121,6 +121,11 @@ impl Cache {
         format!("{}{}", self.prefix, map_key(key.namespace.as_deref(), &key.name))
     }
 
+    /// The store behind it.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// What begins all store keys of the resource.
     pub fn prefix(&self) -> &str {
         &self.prefix

@@ -8,6 +8,7 @@ mod body;
 pub mod create;
 pub mod delete;
 pub mod get;
+mod history;
 pub mod list;
 mod metadata;
 mod options;
@@ -120,6 +121,7 @@ pub(crate) async fn answer(
         return scale::answer(engine, call, &target, &output, body).await;
     }
     match info.verb {
+        Verb::Get if history::is_asked(call)? => history::answer(call, &target, &output).await,
         Verb::Get => get::answer(call, &target, &output).await,
         Verb::List => list::answer(call, &target, &output).await,
         Verb::Watch => watch::answer(engine, call, &target, &output).await,

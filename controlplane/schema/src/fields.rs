@@ -4,6 +4,7 @@
 //! configuration into the live object, refuses to take what others own unless forced, and removes what the writer applied before and
 //! left out now. Pure functions over objects and the type table; time and the writer's name are arguments.
 
+mod changes;
 mod compare;
 mod managed;
 mod merge;
@@ -14,6 +15,7 @@ mod versions;
 mod view;
 mod write;
 
+pub use changes::{Change, changes, writers};
 pub use managed::{Entry, Managed, Operation};
 pub use scale::{kept_by_parent, seen_by_scale};
 pub use set::Set;

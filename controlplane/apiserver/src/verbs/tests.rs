@@ -3,6 +3,7 @@
 
 mod deletes;
 mod encodings;
+mod history;
 mod reads;
 mod watches;
 mod writes;

@@ -61,7 +61,7 @@ pub struct Managed {
 /// So many managers by update are kept apart; the oldest beyond it are merged into one.
 const MAX_UPDATERS: usize = 10;
 /// The name of the merged ones.
-const ANCIENT: &str = "ancient-changes";
+pub(super) const ANCIENT: &str = "ancient-changes";
 
 impl Managed {
     /// Reads `metadata.managedFields`.

@@ -1,0 +1,110 @@
+//! Histories of objects over a store.
+
+use serde_json::{Value, json};
+
+use super::{Answer, CONFIG_MAPS, fixture};
+
+/// Event, managers and changed places of each write that is told.
+fn told(answer: &Answer) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let join = |list: &Value, name: &str| {
+        list.as_array().unwrap().iter().map(|item| text(&item[name])).collect::<Vec<_>>().join(" ")
+    };
+    let items = answer.body["items"].as_array().unwrap().iter();
+    items.map(|i| (text(&i["event"]), join(&i["managers"], "manager"), join(&i["changes"], "path"))).collect()
+}
+
+fn rows(rows: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    rows.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn an_object_is_made_changed_deleted_and_made_again() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/c");
+    let body = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data});
+    f.post(&format!("{CONFIG_MAPS}?fieldManager=maker"), body(json!({"a": "1"}))).await.expect(201);
+    let apply = format!("{one}?fieldManager=applier&force=true");
+    f.patch("application/apply-patch+yaml", &apply, body(json!({"a": "2", "b": "1"}))).await.expect(200);
+    let merge = format!("{one}?fieldManager=merger");
+    let third = f.patch("application/merge-patch+json", &merge, json!({"data": {"b": "2"}})).await.revision();
+    f.delete(&one, Value::Null).await.expect(200);
+    // The history of what is not there any more.
+    let all = f.get(&format!("{one}?view=history")).await.expect(200);
+    let four = [
+        ("Deleted", "", ""),
+        ("Modified", "merger", ".data.b"),
+        ("Modified", "applier", ".data.a .data.b"),
+        ("Created", "maker", ".data"),
+    ];
+    assert_eq!(told(&all), rows(&four));
+    assert_eq!(
+        (&all.body["kind"], &all.body["apiVersion"]),
+        (&json!("ObjectHistory"), &json!("pagurus.io/v1alpha1"))
+    );
+    assert_eq!(all.body["items"][1]["changes"], json!([{"path": ".data.b", "old": "1", "new": "2"}]));
+    f.post(&format!("{CONFIG_MAPS}?fieldManager=maker"), body(json!({}))).await.expect(201);
+    // Others whose names begin alike are not told.
+    f.post(CONFIG_MAPS, json!({"metadata": {"name": "c2"}})).await.expect(201);
+    let all = f.get(&format!("{one}?view=history")).await.expect(200);
+    assert_eq!(told(&all).len(), 5);
+    assert_eq!(told(&all)[1..], rows(&four));
+    let at = f.get(&format!("{one}?view=history&resourceVersion={third}&resourceVersionMatch=Exact")).await;
+    assert_eq!(told(&at.expect(200)), rows(&four[1..]));
+    // Page by page, also after a restart.
+    let f = f.restart().await;
+    let (mut paged, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = f.get(&format!("{one}?view=history&limit=2&continue={token}")).await.expect(200);
+        assert!(page.body["items"].as_array().unwrap().len() <= 2);
+        paged.extend(told(&page));
+        match page.body["metadata"]["continue"].as_str() {
+            Some(next) => token = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(paged, told(&all));
+}
+
+#[tokio::test]
+async fn what_is_compacted_is_forgotten() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/c");
+    f.config_map("c", json!({})).await;
+    for at in 0..4 {
+        f.merge(&one, json!({"data": {"a": at.to_string()}})).await.expect(200);
+    }
+    let upto = f.get(&one).await.revision() - 1;
+    f.engine.store().compact(upto).await.unwrap();
+    let left = f.get(&format!("{one}?view=history")).await.expect(200);
+    let events: Vec<String> = told(&left).into_iter().map(|(event, ..)| event).collect();
+    assert_eq!(events, ["Modified", "Retained"]);
+    assert_eq!(
+        (&left.body["forgottenWrites"], &left.body["compactedResourceVersion"]),
+        (&json!(3), &json!(upto.to_string()))
+    );
+}
+
+#[tokio::test]
+async fn forms_and_refusals() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/c?view=history");
+    f.get(&one).await.error(404, "NotFound");
+    f.config_map("c", json!({})).await;
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let shown = f.with("GET", &one, &table, "").await.expect(200);
+    assert_eq!(
+        (&shown.body["kind"], &shown.body["rows"][0]["cells"][2]),
+        (&json!("Table"), &json!("Created"))
+    );
+    assert_eq!(f.with("GET", &one, &[("accept", "application/yaml")], "").await.expect(200).code, 200);
+    let metadata = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    f.with("GET", &one, &metadata, "").await.error(406, "NotAcceptable");
+    f.get(&format!("{CONFIG_MAPS}/c?view=story")).await.error(400, "BadRequest");
+    f.get(&format!("{one}&limit=x")).await.error(400, "BadRequest");
+    f.get(&format!("{one}&continue=x")).await.error(400, "BadRequest");
+    f.get(&format!("{one}&resourceVersion=x")).await.error(400, "BadRequest");
+    f.get(&format!("{one}&continue=1&resourceVersion=1")).await.error(400, "BadRequest");
+    f.get(&format!("{one}&resourceVersion=99999")).await.error(504, "Timeout");
+    f.get("/api/v1/namespaces/n/pods/p/status?view=history").await.error(400, "BadRequest");
+}
