@@ -12,8 +12,8 @@ pub struct Options {
     pub release: bool,
 }
 
-/// The packages whose binaries make a cluster.
-const PACKAGES: &[&str] = &["pagurus-controlplane", "pagurus-agent", "pagurus-cni"];
+/// The packages whose binaries make a cluster, and the kubectl plugin.
+const PACKAGES: &[&str] = &["pagurus-controlplane", "pagurus-agent", "pagurus-cni", "pagurus-controlplane-kubectl"];
 
 /// Builds everything.
 pub fn run(options: &Options) -> Result<()> {

@@ -39,6 +39,11 @@ const IMPORTS: &[(&str, &[&str], &str)] = &[
         "they meet the API server at the API",
     ),
     (
+        "controlplane/kubectl",
+        &["pagurus_controlplane_apiserver", "pagurus_controlplane_store", "pagurus_controlplane_schema"],
+        "it is a client of the API like any other",
+    ),
+    (
         "agent",
         &["aya", "pagurus_controlplane_apiserver", "pagurus_controlplane_store"],
         "only agent/datapath touches BPF",
