@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod dataplane;
 pub mod eventually;
+pub mod history;
 pub mod load;
 pub mod netns;
 pub mod object;

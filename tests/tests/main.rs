@@ -12,6 +12,7 @@ mod devices;
 mod dns;
 mod features;
 mod foreign;
+mod history;
 mod hostile;
 mod kubectl;
 mod load_balancers;

@@ -65,8 +65,8 @@ pub struct HistoryArgs {
     #[arg(long, value_name = "N")]
     pub revision: Option<u64>,
     /// At most so many writes
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
-    pub limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    pub limit: u16,
     /// Print the API's own object
     #[arg(long)]
     json: bool,

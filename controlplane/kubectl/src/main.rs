@@ -52,9 +52,10 @@ async fn history_of(args: &Args, wanted: &HistoryArgs) -> Result<String> {
         let item = page.write_of(revision)?;
         return Ok(if wanted.json() { show::json(item) } else { show::changes(&resource.shown(name), item) });
     }
-    let mut all = Page::read(server.history(&object, &format!("limit={}", wanted.limit)).await?)?;
-    while let Some(token) = all.next(wanted.limit) {
-        let query = format!("limit={}&continue={token}", wanted.limit - all.items().len());
+    let limit = usize::from(wanted.limit);
+    let mut all = Page::read(server.history(&object, &format!("limit={limit}")).await?)?;
+    while let Some(token) = all.next(limit) {
+        let query = format!("limit={}&continue={token}", limit - all.items().len());
         all.append(Page::read(server.history(&object, &query).await?)?);
     }
     Ok(match wanted.output() {

@@ -6,7 +6,7 @@
 
 use super::compare::items;
 use super::managed::{ANCIENT, Entry, Managed, Operation};
-use super::set::{self, Set};
+use super::set::{self, Below};
 use super::view::{Place, Shape};
 use crate::table::{Table, TypeId};
 use serde_json::{Map, Value};
@@ -51,14 +51,14 @@ pub fn writers<'e>(old: &Managed, new: &'e Managed, changes: &[Change<'_>]) -> V
     }
     if found.is_empty() {
         let set: Vec<_> = changes.iter().filter(|change| change.new.is_some()).collect();
-        let owns = |entry: &&Entry| set.iter().any(|change| owns(&entry.fields, &change.path));
+        let owns = |entry: &&Entry| set.iter().any(|change| owns(entry.fields.all(), &change.path));
         found = new.entries.iter().filter(owns).collect();
     }
     found
 }
 
 /// Whether a place, or one above or below it, is in the set as a leaf would be.
-fn owns(set: &Set, path: &[String]) -> bool {
+fn owns(set: Below<'_>, path: &[String]) -> bool {
     let Some((first, rest)) = path.split_first() else { return true };
     match set.below(first) {
         None => false,
