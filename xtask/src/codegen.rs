@@ -9,6 +9,7 @@ mod openapi;
 mod presence;
 mod served;
 mod source;
+mod validation;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub struct Options {
     /// API version, part of the file names
     #[arg(long, default_value = "1.37")]
     pub version: String,
+    /// Recorded requests, whose validate.jsonl becomes the tables of validation
+    #[arg(long, value_name = "DIR")]
+    pub cases: Option<PathBuf>,
     /// Where the table goes; by default its place in the source tree
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -49,6 +53,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .join(name);
         bootstrap::write(&options.spec, &options.version, &out)?;
         openapi::write(&spec, &options.version)?;
+    }
+    if let Some(cases) = &options.cases {
+        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../controlplane/apiserver/src/resources/validation");
+        validation::write(&cases.join("validate.jsonl"), &out)?;
     }
     Ok(())
 }

@@ -136,3 +136,5 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod validation;
