@@ -68,7 +68,7 @@ pub(crate) enum Costing {
     Quote,
     /// `format`
     Format,
-    /// Parsing what is estimated as one step (`ip`, `cidr`, `quantity`, ...).
+    /// A text parsed into something of one size (`ip`, `cidr`, `quantity`, ...).
     Parse,
     /// `ip.isCanonical`: parsing twice.
     ParseTwice,
@@ -166,9 +166,9 @@ impl Costing {
         let size = |at: usize| args.get(at).map_or(Range::UNKNOWN, |arg| arg.size);
         let traverse = |at: usize, times: f64| size(at).scale(times * CHARACTER);
         match self {
-            Costing::Unit | Costing::Dyn | Costing::Index | Costing::Parse | Costing::ParseTwice => {
-                (Range::ONE, None)
-            }
+            Costing::Unit | Costing::Dyn | Costing::Index => (Range::ONE, None),
+            Costing::Parse => (traverse(0, 1.0), None),
+            Costing::ParseTwice => (traverse(0, 2.0), None),
             Costing::Logic | Costing::Ternary => (Range::ZERO, None),
             Costing::Authorization => (Range::fixed(AUTHORIZATION), None),
             Costing::Selector => (selector(size(1)), None),
@@ -295,11 +295,11 @@ fn equal(args: &[Argument]) -> Range {
     {
         return match name {
             crate::library::FORMAT => Range { min: 1, max: FORMAT_NAME }.scale(CHARACTER),
-            crate::library::URL => Range {
-                min: 1,
-                max: if left.computed && right.computed { left.size.max.max(right.size.max) } else { 1 },
+            crate::library::URL => {
+                // Only the right one is looked at, for both.
+                let max = if right.computed { right.size.max } else { 1 };
+                Range { min: 1, max }.scale(CHARACTER)
             }
-            .scale(CHARACTER),
             _ => Range::ONE,
         };
     }

@@ -101,9 +101,9 @@ impl<'a> Machine<'a> {
     }
 
     fn ident(&mut self, name: &'a str) -> Outcome<'a> {
-        self.spend(cost::SELECT_AND_IDENT)?;
-        if let Some((_, value)) = self.scope.iter().rev().find(|(bound, _)| *bound == name) {
-            return match value {
+        if let Some(at) = self.scope.iter().rposition(|(bound, _)| *bound == name) {
+            self.spend(cost::SELECT_AND_IDENT)?;
+            return match &self.scope[at].1 {
                 Value::Failed(message) => failed(message.as_ref()),
                 value => Ok(value.clone()),
             };
@@ -136,10 +136,24 @@ impl<'a> Machine<'a> {
             ("_&&_", [left, right]) => self.logic(left, right, false),
             ("_||_", [left, right]) => self.logic(left, right, true),
             ("_?_:_", [condition, yes, no]) => match self.node(condition)? {
-                Value::Bool(true) => self.node(yes),
-                Value::Bool(false) => self.node(no),
+                Value::Bool(true) => self.looked_up(yes),
+                Value::Bool(false) => self.looked_up(no),
                 _ => failed("no such overload"),
             },
+            ("_[_]", [of, key]) if is_path(key) => {
+                let of = self.node(of)?;
+                let key = self.looked_up(key)?;
+                self.choose(id, call, &[of, key])
+            }
+            // What is constant is reckoned with before the expression runs.
+            ("@in", [item, list]) if matches!(list.kind, Kind::List { .. }) && constant(list) => {
+                let item = self.node(item)?;
+                let Value::List(list) = self.node(list)? else { return failed("no such overload") };
+                Ok(Value::Bool(list.contains(&item)))
+            }
+            (_, [_]) if is_conversion(call) && call.args.iter().all(constant) => {
+                self.free(|machine| machine.function(id, call))
+            }
             ("@not_strictly_false", [value]) => {
                 let value = self.node(value);
                 self.spend(1)?;
@@ -196,20 +210,45 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Evaluates without cost.
+    fn free(&mut self, run: impl FnOnce(&mut Self) -> Outcome<'a>) -> Outcome<'a> {
+        let spent = self.cost;
+        let outcome = run(self);
+        self.cost = spent;
+        outcome
+    }
+
+    /// The value of a key or of a branch: a variable or field there is found on the way, at no cost of its own.
+    fn looked_up(&mut self, node: &'a Node) -> Outcome<'a> {
+        if is_path(node) { self.free(|machine| machine.node(node)) } else { self.node(node) }
+    }
+
     #[inline(never)]
     fn function(&mut self, id: u32, call: &'a Call) -> Outcome<'a> {
         let mut args = Vec::with_capacity(call.args.len() + 1);
         for arg in call.target.iter().chain(&call.args) {
-            args.push(self.node(arg)?);
+            match self.node(arg) {
+                Ok(value) => args.push(value),
+                // A call with an argument that failed is counted all the same.
+                Err(error) => {
+                    self.spend(1)?;
+                    return Err(error);
+                }
+            }
         }
+        self.choose(id, call, &args)
+    }
+
+    /// Calls the overload that takes the arguments.
+    fn choose(&mut self, id: u32, call: &'a Call, args: &[Value<'a>]) -> Outcome<'a> {
         let program = self.program;
         let fitting = program
             .overloads(id)
             .iter()
-            .find(|overload| overload.args.iter().zip(&args).all(|(of, arg)| arg.fits(of)));
+            .find(|overload| overload.args.iter().zip(args).all(|(of, arg)| arg.fits(of)));
         match fitting {
-            Some(overload) => self.apply(overload, &args),
-            None => no_overload(call, &args),
+            Some(overload) => self.apply(overload, args),
+            None => no_overload(call, args),
         }
     }
 
@@ -221,7 +260,7 @@ impl<'a> Machine<'a> {
 
     #[inline(never)]
     fn list(&mut self, elements: &'a [Node], optional: &[usize]) -> Outcome<'a> {
-        let constant = elements.iter().all(|element| matches!(element.kind, Kind::Literal(_)));
+        let constant = elements.iter().all(constant);
         let mut items = Vec::with_capacity(elements.len());
         for (at, element) in elements.iter().enumerate() {
             let value = self.node(element)?;
@@ -233,7 +272,7 @@ impl<'a> Machine<'a> {
         }
         self.make_items(items.len() as u64)?;
         // A list of constants is made once, before anything is counted.
-        self.spend(if constant && !elements.is_empty() { 0 } else { cost::LIST })?;
+        self.spend(if constant { 0 } else { cost::LIST })?;
         Ok(Value::list(items))
     }
 
@@ -256,7 +295,8 @@ impl<'a> Machine<'a> {
             made.push((key, value));
         }
         self.make_items(made.len() as u64)?;
-        self.spend(cost::MAP)?;
+        let constant = entries.iter().all(|entry| constant(&entry.key) && constant(&entry.value));
+        self.spend(if constant { 0 } else { cost::MAP })?;
         Ok(Value::Map(Map::Made(Rc::new(made))))
     }
 
@@ -399,6 +439,39 @@ impl<'a> Machine<'a> {
 /// Whether the loop is that of `all` or `exists`, whose accumulators may be errors for a while.
 fn quantifier(fold: &Fold) -> bool {
     matches!(&fold.step.kind, Kind::Call(call) if call.function == "_&&_" || call.function == "_||_")
+}
+
+/// Whether the part is a variable with fields and elements looked up in it.
+fn is_path(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Ident(_) => true,
+        Kind::Select(select) => !select.test && is_path(&select.operand),
+        Kind::Call(call) => match (call.function.as_str(), call.args.as_slice()) {
+            ("_[_]", [of, key]) => is_path(of) && (is_path(key) || matches!(key.kind, Kind::Literal(_))),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether the part is the same whatever the variables are, as far as that is reckoned with beforehand.
+fn constant(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Literal(_) => true,
+        Kind::List { elements, optional } => optional.is_empty() && elements.iter().all(constant),
+        Kind::Map(entries) => {
+            entries.iter().all(|entry| !entry.optional && constant(&entry.key) && constant(&entry.value))
+        }
+        Kind::Call(call) => {
+            is_conversion(call) && call.args.iter().all(|arg| matches!(arg.kind, Kind::Literal(_)))
+        }
+        _ => false,
+    }
+}
+
+fn is_conversion(call: &Call) -> bool {
+    const CONVERSIONS: [&str; 7] = ["bytes", "double", "duration", "int", "string", "timestamp", "uint"];
+    call.target.is_none() && call.args.len() == 1 && CONVERSIONS.contains(&call.function.as_str())
 }
 
 fn literal_value(literal: &Literal) -> Value<'_> {

@@ -121,7 +121,7 @@ fn run(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn expressions_made_of_parts(text in expression()) {
