@@ -5,6 +5,7 @@
 //! changes of these. The seeds are made from the type table. It must not know of libFuzzer.
 
 mod codecs;
+mod expressions;
 mod log;
 mod ownership;
 mod patches;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "request", run: requests::request, seeds: requests::request_seeds },
     Target { name: "accept", run: requests::accept, seeds: requests::accept_seeds },
     Target { name: "store_log", run: log::store_log, seeds: log::store_log_seeds },
+    Target { name: "expression", run: expressions::expression, seeds: expressions::expression_seeds },
 ];
 
 /// The target of this name.
