@@ -5,11 +5,14 @@
 mod certificate;
 mod impersonation;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use pagurus_controlplane_api::status::ApiError;
 
 use crate::authz::Authorizer;
@@ -20,6 +23,9 @@ pub use certificate::{ClientCertificates, Presented};
 
 /// Where in `extra` the credential itself is named.
 pub const EXTRA_CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+
+/// What a subprotocol of a WebSocket begins with that carries a token.
+pub(crate) const SOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -66,8 +72,10 @@ impl Authenticator {
                 None => refused = true,
             }
         }
-        if let Some(token) = bearer_token(headers) {
-            return match self.tokens.authenticate(token, &[]) {
+        let token =
+            bearer_token(headers).map(Cow::Borrowed).or_else(|| socket_token(headers).map(Cow::Owned));
+        if let Some(token) = token {
+            return match self.tokens.authenticate(&token, &[]) {
                 Ok((user, _)) => Ok(user),
                 Err(error) => {
                     tracing::debug!(%error, "token refused");
@@ -84,4 +92,14 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// The token that browsers, which cannot set headers of WebSockets, put among the subprotocols; they must ask for a real one too.
+fn socket_token(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let (tokens, protocols): (Vec<&str>, Vec<&str>) =
+        values.flat_map(|value| value.split(',')).map(str::trim).partition(|p| p.starts_with(SOCKET_TOKEN));
+    let [token] = tokens[..] else { return None };
+    let token = URL_SAFE_NO_PAD.decode(token.strip_prefix(SOCKET_TOKEN)?).ok()?;
+    String::from_utf8(token).ok().filter(|token| !token.is_empty() && !protocols.is_empty())
 }

@@ -143,8 +143,7 @@ pub fn line(output: &Output, kind: &str, object: &Value) -> Bytes {
         Format::Protobuf => codec::protobuf::frame,
         Format::Cbor => codec::cbor::event,
         Format::Json | Format::Yaml => {
-            let line = json!({"type": kind, "object": object});
-            return format!("{line}\n").into();
+            return format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into();
         }
     };
     let (_, document) = super::encode(output, object);

@@ -1,11 +1,13 @@
 //! WATCH: a stream of lines, each a change of an object that the selection means, or has meant until then.
 
+mod socket;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
+use futures::{Stream, stream};
 use http::Response;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::ApiError;
@@ -20,7 +22,8 @@ use super::selection::Select;
 use crate::cache::{CacheError, Change, ChangeKind, Cursor, CursorError, Snapshot};
 use crate::engine::{Engine, Target};
 use crate::request::{Body, Call};
-use crate::response::{self, ListMeta, Output, Shape};
+use crate::response::{self, Format, ListMeta, Output, Shape};
+use socket::Framing;
 
 /// How often clients that want to know hear how far the watch has come.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -28,6 +31,8 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 const LEAST_LIFE: u64 = 1800;
 /// How many bytes of initial objects are handed on at a time.
 const CHUNK: usize = 64 << 10;
+/// How many lines wait to be handed on one by one.
+const FEW: usize = 16;
 
 pub(super) async fn answer(
     engine: &Arc<Engine>,
@@ -57,10 +62,8 @@ pub(super) async fn answer(
         Err(CacheError::Gone { asked }) => {
             let error =
                 ApiError::expired(format!("too old resource version: {asked} ({})", cache.revision()));
-            return Ok(response::streamed(
-                stream_type,
-                stream::iter([response::status_event(output, &error)]),
-            ));
+            let event = response::status_event(output, &error);
+            return send(call, output, stream_type, stream::iter([event]));
         }
         Err(error) => return Err(error.into()),
     };
@@ -79,18 +82,34 @@ pub(super) async fn answer(
         mark_initial: asked.mark_initial,
         marked: since,
         first: true,
+        one_by_one: socket::wanted(call).is_some(),
         ready: VecDeque::new(),
         deadline: Instant::now() + asked.life,
         cancel: engine.cancelled(),
         ended: false,
     };
-    Ok(response::streamed(
-        stream_type,
-        stream::unfold(lines, |mut lines| async move {
-            let line = lines.next().await?;
-            Some((line, lines))
-        }),
-    ))
+    let lines = stream::unfold(lines, |mut lines| async move {
+        let line = lines.next().await?;
+        Some((line, lines))
+    });
+    send(call, output, stream_type, lines)
+}
+
+/// Sends lines as they come: as the body of the answer, or over a WebSocket.
+fn send(
+    call: &Call,
+    output: &Output,
+    stream_type: &'static str,
+    lines: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Response<Body>, ApiError> {
+    let Some(upgrade) = socket::wanted(call) else { return Ok(response::streamed(stream_type, lines)) };
+    let framing = match output.format {
+        Format::Json | Format::Yaml => Framing::Text,
+        // Messages have an end of their own, and no length before them.
+        Format::Protobuf => Framing::Binary { skip: 4 },
+        Format::Cbor => Framing::Binary { skip: 0 },
+    };
+    socket::answer(call, upgrade, framing, lines)
 }
 
 /// What the query says of the watch.
@@ -167,6 +186,8 @@ struct Lines {
     /// The revision of the last bookmark or change.
     marked: u64,
     first: bool,
+    /// Lines are not joined.
+    one_by_one: bool,
     ready: VecDeque<Bytes>,
     deadline: Instant,
     cancel: CancellationToken,
@@ -184,10 +205,15 @@ impl Lines {
                 return None;
             }
             if let Some(lines) = self.initial_lines() {
-                if !lines.is_empty() {
-                    return Some(lines);
+                // The lines that wait one by one are before these.
+                match (lines.is_empty(), self.ready.pop_front()) {
+                    (true, None) => continue,
+                    (false, None) => return Some(lines),
+                    (none, Some(line)) => {
+                        self.ready.extend((!none).then_some(lines));
+                        return Some(line);
+                    }
                 }
-                continue;
             }
             self.wait().await;
         }
@@ -212,7 +238,10 @@ impl Lines {
                     break;
                 }
             }
-            if out.len() >= CHUNK {
+            if self.one_by_one {
+                self.ready.push_back(out.split().freeze());
+            }
+            if out.len() >= CHUNK || self.ready.len() >= FEW {
                 left = Some(key.to_string());
                 break;
             }

@@ -128,3 +128,39 @@ async fn an_apply_on_scale() {
     assert_eq!(managers[1]["manager"], "maker");
     assert!(managers[1]["fieldsV1"]["f:spec"].get("f:replicas").is_none());
 }
+
+#[tokio::test]
+async fn a_watch_over_a_websocket() {
+    use futures::StreamExt as _;
+    use tokio_tungstenite::tungstenite::protocol::Message;
+
+    let f = fixture().await;
+    f.config_map("a", json!({})).await;
+    f.config_map("b", json!({})).await;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let engine = f.engine.clone();
+    let serve = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        let engine = engine.clone();
+        async move {
+            let mut asked = call("GET", &request.uri().to_string(), &[]);
+            asked.extensions.insert(hyper::upgrade::on(&mut request));
+            asked.headers = request.headers().clone();
+            Ok::<_, std::convert::Infallible>(engine.serve(asked, empty_body()).await)
+        }
+    });
+    let server = hyper::server::conn::http1::Builder::new();
+    tokio::spawn(server.serve_connection(hyper_util::rt::TokioIo::new(far), serve).with_upgrades());
+    let address = format!("ws://server{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
+    let (socket, _) = tokio_tungstenite::client_async(address, near).await.unwrap();
+    let messages: Vec<Message> = socket.map(Result::unwrap).collect().await;
+    let names: Vec<Value> = messages[..2]
+        .iter()
+        .map(|message| serde_json::from_str::<Value>(message.to_text().unwrap()).unwrap())
+        .map(|event| event["object"]["metadata"]["name"].clone())
+        .collect();
+    assert_eq!(names, [json!("a"), json!("b")]);
+    assert!(
+        matches!(&messages[2], Message::Close(Some(frame)) if u16::from(frame.code) == 1000),
+        "{messages:?}"
+    );
+}
