@@ -12,6 +12,7 @@ mod priority;
 mod resource_quota;
 mod service_account;
 mod tolerations;
+mod unsafe_delete;
 
 use std::sync::Arc;
 
@@ -132,6 +133,7 @@ impl Chain {
             Box::new(certificates::CertificateSigning { authorizer: authorizer.clone() }),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(escalation::NoEscalation { authorizer: authorizer.clone() }),
+            Box::new(unsafe_delete::UnsafeDelete { authorizer: authorizer.clone() }),
             // Last: what is admitted here is counted as there.
             Box::new(resource_quota::ResourceQuota::new(objects())),
         ])

@@ -1,5 +1,7 @@
 //! DELETE of one object or of many: at once, or marked and kept while finalizers or a grace period hold it.
 
+mod unreadable;
+
 use std::sync::Arc;
 
 use http::Response;
@@ -36,6 +38,9 @@ pub(super) async fn answer(
     let request = request(call, target.clone(), &options);
     if let (None, Some(text)) = (options.propagation, target.kind.strategy.deletion_warning()) {
         call.warnings.add(text);
+    }
+    if options.unread {
+        return Ok(response::value(call, output, 200, &unreadable::delete(engine, &request).await?));
     }
     let done = delete(engine, &request, &options).await?;
     // The API's one oddity: cascading asked for in the old way and not done yet.

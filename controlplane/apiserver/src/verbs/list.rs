@@ -65,6 +65,8 @@ pub(super) struct Page {
     limit: usize,
     /// The key after which to go on.
     after: Option<String>,
+    /// How many there are after that key, where the page before this one knew.
+    left: Option<usize>,
     revision: Wanted,
 }
 
@@ -95,9 +97,9 @@ impl Page {
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let (revision, after) = decode(token)?;
+            let Place { revision, after, left } = decode(token)?;
             let revision = revision.map_or(Wanted::Newest, Wanted::Exactly);
-            return Ok(Self { limit, after: Some(after), revision });
+            return Ok(Self { limit, after: Some(after), left, revision });
         }
         let exact = query("resourceVersionMatch") == Some("Exact");
         let revision = match number {
@@ -106,7 +108,7 @@ impl Page {
             Some(n) if exact => Wanted::Exactly(n),
             Some(n) => Wanted::NotBefore(n),
         };
-        Ok(Self { limit, after: None, revision })
+        Ok(Self { limit, after: None, left: None, revision })
     }
 }
 
@@ -168,7 +170,8 @@ fn too_old(after: &str) -> Value {
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     )
     .to_status();
-    status["metadata"]["continue"] = encode(None, after).into();
+    let place = Place { revision: None, after: after.to_owned(), left: None };
+    status["metadata"]["continue"] = encode(&place).into();
     status
 }
 
@@ -190,22 +193,42 @@ fn cut(snapshot: &Snapshot, select: &Select, page: &Page) -> Cut {
     if let Some(last) = &last
         && chosen.next().is_some()
     {
-        meta.next = Some(encode(Some(snapshot.revision), last));
-        // With selectors nobody has counted them all.
-        meta.remaining = select.is_everything().then(|| all().count().saturating_sub(page.limit));
+        // With selectors nobody has counted them all, and the first page counts for those that follow.
+        let count = || match (page.left, &select.namespace) {
+            (Some(left), _) => left,
+            (None, None) if page.after.is_none() => snapshot.objects.len(),
+            _ => all().count(),
+        };
+        meta.remaining = select.is_everything().then(|| count().saturating_sub(page.limit));
+        let place =
+            Place { revision: Some(snapshot.revision), after: last.to_string(), left: meta.remaining };
+        meta.next = Some(encode(&place));
         return Cut { meta, last: Some(last.clone()) };
     }
     Cut { meta, last: None }
 }
 
-/// A token that goes on after a key, at a revision or (none) at whatever is there then.
-fn encode(revision: Option<u64>, after: &str) -> String {
-    let revision = revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
-    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{after}\0")});
+/// Where a list goes on: what a token stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// The revision of the list; none: whatever is there then.
+    revision: Option<u64>,
+    /// The key after which it goes on.
+    after: String,
+    /// How many there are after it, if anybody has counted.
+    left: Option<usize>,
+}
+
+fn encode(place: &Place) -> String {
+    let revision = place.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
+    let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", place.after)});
+    if let Some(left) = place.left {
+        token["left"] = left.into();
+    }
     URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn decode(token: &str) -> Result<(Option<u64>, String), ApiError> {
+fn decode(token: &str) -> Result<Place, ApiError> {
     let bad = |what: &str| ApiError::bad_request(format!("continue key is not valid: {what}"));
     let bytes = URL_SAFE_NO_PAD
         .decode(token)
@@ -221,7 +244,13 @@ fn decode(token: &str) -> Result<(Option<u64>, String), ApiError> {
     match (start.strip_suffix('\0'), revision) {
         (None | Some(""), _) => Err(bad("encoded start key empty (version meta.k8s.io/v1)")),
         (_, 0) => Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
-        (Some(after), revision) => Ok((u64::try_from(revision).ok(), after.to_owned())),
+        (Some(after), revision) => {
+            let revision = u64::try_from(revision).ok();
+            // At another revision there may be others.
+            let left = token["left"].as_u64().filter(|_| revision.is_some());
+            let left = left.and_then(|left| usize::try_from(left).ok());
+            Ok(Place { revision, after: after.to_owned(), left })
+        }
     }
 }
 
@@ -248,10 +277,11 @@ mod tests {
 
     #[test]
     fn tokens_round_trip() {
-        for revision in [Some(7), None] {
-            let token = encode(revision, "ns/n\u{e4}me");
+        for (revision, left) in [(Some(7), Some(3)), (Some(7), None), (None, None)] {
+            let place = Place { revision, after: "ns/n\u{e4}me".to_owned(), left };
+            let token = encode(&place);
             assert!(token.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)));
-            assert_eq!(decode(&token).unwrap(), (revision, "ns/n\u{e4}me".to_owned()));
+            assert_eq!(decode(&token).unwrap(), place);
         }
         for bad in ["", "%", "e30", "bm8"] {
             assert!(decode(bad).unwrap_err().message.starts_with("continue key is not valid: "));

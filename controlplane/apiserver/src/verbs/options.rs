@@ -111,9 +111,29 @@ pub(super) enum Propagation {
     Foreground,
 }
 
+/// The option to delete what cannot be read, in the query and in the body.
+pub(super) const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
+/// Deleting unread cannot heed what else is asked for.
+fn unread_errors(options: &Value) -> Vec<FieldError> {
+    let others = ["dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"];
+    let given = others.iter().filter(|name| match &options[**name] {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    });
+    given
+        .map(|name| {
+            FieldError::invalid(IGNORE_READ_ERROR, true, format!("cannot be set together with .{name}"))
+        })
+        .collect()
+}
+
 /// How to delete.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DeleteOptions {
+    /// What cannot be read is meant.
+    pub(super) unread: bool,
     pub(super) dry_run: bool,
     pub(super) grace: Option<i64>,
     pub(super) propagation: Option<Propagation>,
@@ -149,8 +169,13 @@ impl DeleteOptions {
                 None
             }
         };
+        let unread = options[IGNORE_READ_ERROR] == true;
+        if unread {
+            errors.extend(unread_errors(options));
+        }
         refuse("DeleteOptions", errors)?;
         Ok(Self {
+            unread,
             dry_run: !dry_run.is_empty(),
             // A negative grace period means the shortest one.
             grace: options
@@ -178,6 +203,9 @@ impl DeleteOptions {
         }
         if let Some(policy) = call.query.get("propagationPolicy") {
             out["propagationPolicy"] = policy.into();
+        }
+        if call.query.flag(IGNORE_READ_ERROR) {
+            out[IGNORE_READ_ERROR] = true.into();
         }
         if call.query.get("orphanDependents").is_some() {
             out["orphanDependents"] = call.query.flag("orphanDependents").into();

@@ -139,3 +139,24 @@ async fn events_expire() {
     f.engine.expire("", "events", before).await;
     assert_eq!(f.get(events).await.names(), ["a", "c"]);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_deleted_unread() {
+    use pagurus_controlplane_store::Txn;
+
+    const OPTION: &str = "ignoreStoreReadErrorWithClusterBreakingPotential=true";
+    let f = fixture().await;
+    f.config_map("good", json!({})).await;
+    let (good, bad) = (format!("{CONFIG_MAPS}/good"), format!("{CONFIG_MAPS}/bad"));
+    let refused = f.delete(&format!("{good}?{OPTION}"), Value::Null).await;
+    assert!(refused.error(422, "Invalid").contains("is exclusively used to delete corrupt object(s)"));
+    let refused = f.delete(&format!("{bad}?{OPTION}&gracePeriodSeconds=0"), Value::Null).await;
+    assert!(refused.error(422, "Invalid").contains("cannot be set together with .gracePeriodSeconds"));
+    f.delete(&format!("{bad}?{OPTION}"), Value::Null).await.error(404, "NotFound");
+    let cache = f.engine.cache("", "configmaps").unwrap();
+    let key = format!("{}n/bad", cache.prefix());
+    f.engine.store().txn(Txn::put_if(key.clone(), 0, bytes::Bytes::from_static(b"{broken"))).await.unwrap();
+    f.get(&bad).await.error(404, "NotFound");
+    assert_eq!(f.delete(&format!("{bad}?{OPTION}"), Value::Null).await.expect(200).body["status"], "Success");
+    assert!(f.engine.store().get(&key, None).await.unwrap().is_none());
+}

@@ -337,7 +337,7 @@ async fn what_nests_too_deep_is_not_stored() {
     };
     let yaml = [("content-type", "application/yaml")];
     let refused = f.with("POST", all, &yaml, &revision("x", &nest(200))).await;
-    assert!(refused.error(400, "BadRequest").contains("levels deep"), "{}", refused.body);
+    assert!(refused.error(400, "BadRequest").contains("exceeded max depth"), "{}", refused.body);
     f.with("POST", all, &yaml, &revision("x", &nest(100))).await.expect(201);
     let one = format!("{all}/x");
     f.merge(&one, json!({"revision": 2})).await.expect(200);
