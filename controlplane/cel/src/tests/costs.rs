@@ -127,3 +127,29 @@ fn what_costs_little_but_grows_without_end_is_ended_too() {
         }
     }
 }
+
+#[test]
+fn what_nests_as_deep_as_it_may_runs_on_a_small_stack() {
+    let nested = "[".repeat(110) + "1" + &"]".repeat(110);
+    let looped = "[1].all(x, ".repeat(80) + "true" + &")".repeat(80);
+    let branched = "false ? 1 : ".repeat(100) + "2";
+    let called = "int(".repeat(110) + "1" + &")".repeat(110);
+    for text in [
+        "1".to_owned() + &" + 1".repeat(240),
+        nested,
+        looped,
+        branched,
+        called,
+        "a".to_owned() + &".b".repeat(240),
+    ] {
+        let run = move || {
+            let variables = [Variable { name: "a".to_owned(), declared: DeclType::dynamic() }];
+            let program = compile(&text, &variables);
+            let empty = json!({});
+            let _ = program.run(&[("a", Value::from_json(&empty, None))], CALL_LIMIT);
+        };
+        // As small as the stacks of the threads that serve requests.
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run);
+        assert!(thread.is_ok_and(|thread| thread.join().is_ok()));
+    }
+}

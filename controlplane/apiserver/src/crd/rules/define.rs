@@ -8,6 +8,7 @@ use pagurus_controlplane_schema::structural::Schema;
 use serde_json::Value;
 
 use super::declare::declare;
+use super::evaluate::Rules;
 use crate::resources::extensions::shown_rule;
 use crate::resources::fields::Fields;
 
@@ -22,6 +23,9 @@ const NAMED: usize = 4;
 pub(crate) fn definition(path: &Path, schema: &Value) -> Vec<FieldError> {
     let mut visitor = Visitor { errors: Vec::new(), total: 0, costly: Vec::new() };
     visitor.visit(path, schema, &Place { root: true, cardinality: Some(1), uncorrelated: None });
+    if visitor.errors.is_empty() {
+        visitor.defaults(path, schema);
+    }
     let Visitor { mut errors, total, costly } = visitor;
     if total > SCHEMA_LIMIT {
         let detail =
@@ -70,6 +74,22 @@ impl Visitor {
         self.visit(&path.child("items"), schema.at("items"), &below(!by_key));
         if schema.has("x-kubernetes-validations") {
             self.rules(path, schema, place);
+        }
+    }
+
+    /// Defaults must keep to the rules: they become part of objects.
+    fn defaults(&mut self, path: &Path, schema: &Value) {
+        let default = schema.at("default");
+        if !default.is_null() {
+            self.errors.extend(Rules::check_default(&Schema::parse(schema), &path.child("default"), default));
+        }
+        for (name, property) in schema.entries("properties") {
+            self.defaults(&path.child("properties").key(name), property);
+        }
+        for below in ["items", "additionalProperties"] {
+            if schema.at(below).is_object() {
+                self.defaults(&path.child(below), schema.at(below));
+            }
         }
     }
 
@@ -207,6 +227,10 @@ mod tests {
                 vec![
                     "s.properties[a].x-kubernetes-validations[0].messageExpression: Invalid value: {\"Rule\":\"true\",\"Message\":\"\",\"MessageExpression\":\"self\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: messageExpression must evaluate to a string",
                 ],
+            ),
+            (
+                json!({"type": "integer", "default": 1, "x-kubernetes-validations": rule("self > 3")}),
+                vec!["s.properties[a].default: Invalid value: 1: failed rule: self > 3"],
             ),
         ] {
             let got = errors(field(schema.clone()));

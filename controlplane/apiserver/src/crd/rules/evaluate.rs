@@ -8,7 +8,7 @@ use pagurus_controlplane_schema::structural::{Rule, Schema, Type};
 use pagurus_controlplane_schema::table::ListType;
 use serde_json::Value;
 
-use super::declare::declare;
+use super::declare::{declare, escape};
 
 /// Most that all rules of an object may cost together.
 const OBJECT_LIMIT: u64 = 10_000_000;
@@ -79,6 +79,14 @@ impl Rules {
             keys: (schema.list_type == ListType::Map).then(|| schema.map_keys.clone()),
             declared,
         })
+    }
+
+    /// What the rules of a schema say against its default.
+    pub(super) fn check_default(schema: &Schema, path: &Path, default: &Value) -> Vec<FieldError> {
+        let Some(rules) = Self::compile(schema, schema.embedded, "selfType") else { return Vec::new() };
+        let mut run = Run { found: Found::default(), budget: OBJECT_LIMIT, over: false };
+        run.value(&rules, path, default, None, false);
+        run.found.errors
     }
 
     /// Asks all rules of an object, and of what it replaces where they ask for that.
@@ -166,7 +174,7 @@ impl Run {
         &mut self,
         rules: &Rules,
         rule: &Compiled,
-        declared: &DeclType,
+        declared: &Arc<DeclType>,
         path: &Path,
         (value, old): (&Value, Option<&Value>),
         same: bool,
@@ -200,8 +208,11 @@ impl Run {
             Ok(CelValue::Bool(true)) => {}
             Ok(_) => {
                 let Some(detail) = self.message(rule, path, &shown, &variables) else { return };
-                let path =
-                    rule.rule.field_path.as_deref().map_or_else(|| path.clone(), |text| below(path, text));
+                let path = rule
+                    .rule
+                    .field_path
+                    .as_deref()
+                    .map_or_else(|| path.clone(), |text| below(path, text, declared));
                 let error = failure(rule.rule.reason.as_deref(), path, shown, detail);
                 let list = if same && !rule.uses_old { &mut self.found.kept } else { &mut self.found.errors };
                 list.push(error);
@@ -291,26 +302,34 @@ fn failure(reason: Option<&str>, path: Path, shown: Value, detail: String) -> Fi
     }
 }
 
-/// The path that a rule's `fieldPath` (`.a['b c']`) leads to.
-fn below(path: &Path, text: &str) -> Path {
-    let mut path = path.clone();
+/// The path that a rule's `fieldPath` (`.a['b c']`) leads to, below the value that carries the rule: fields by their names, entries of
+/// maps by their keys.
+fn below(path: &Path, text: &str, declared: &Arc<DeclType>) -> Path {
+    let (mut path, mut here) = (path.clone(), Some(declared.clone()));
     let mut rest = text;
     while !rest.is_empty() {
+        let name;
         if let Some(after) = rest.strip_prefix("['") {
-            let (name, after) = after.split_once("']").unwrap_or((after, ""));
-            path = path.child(&name.replace("\\'", "'"));
+            let (quoted, after) = after.split_once("']").unwrap_or((after, ""));
+            name = quoted.replace("\\'", "'");
             rest = after;
         } else {
             let after = rest.strip_prefix('.').unwrap_or(rest);
             let end = after.find(['.', '[']).unwrap_or(after.len());
+            let (plain, after) = after.split_at(end);
             // A bracket that opens no quoted name ends the path.
-            let (name, after) = after.split_at(end);
-            if name.is_empty() {
+            if plain.is_empty() {
                 break;
             }
-            path = path.child(name);
+            name = plain.to_owned();
             rest = after;
         }
+        let map = here.as_deref().is_some_and(|here| here.key().is_some());
+        path = if map { path.key(&name) } else { path.child(&name) };
+        here = here.and_then(|here| match map {
+            true => here.element().cloned(),
+            false => escape(&name).and_then(|name| here.field(&name).map(|field| field.declared.clone())),
+        });
     }
     path
 }
@@ -336,6 +355,7 @@ mod tests {
             "l": {"type": "array", "items": {"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}},
                 "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]},
             "s": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+            "m": {"type": "object", "additionalProperties": {"type": "string"}},
             "io": {"x-kubernetes-int-or-string": true},
         }, "x-kubernetes-validations": rules}}})
     }
@@ -363,6 +383,11 @@ mod tests {
                 json!({"rule": "self.a > 3", "messageExpression": "''"}),
                 json!({"a": 1}),
                 vec!["spec: Invalid value: \"object\": failed rule: self.a > 3"],
+            ),
+            (
+                json!({"rule": "self.a > 3", "fieldPath": ".m['b c']"}),
+                json!({"a": 1}),
+                vec!["spec.m[b c]: Invalid value: \"object\": failed rule: self.a > 3"],
             ),
             (
                 json!({"rule": "self.a > 3", "reason": "FieldValueForbidden", "fieldPath": ".a"}),
