@@ -6,6 +6,7 @@ mod clients;
 mod clusters;
 mod cni;
 mod connections;
+mod crd;
 mod daemonset;
 mod datapath;
 mod devices;

@@ -11,7 +11,7 @@ use pagurus_controlplane_api::field::{Path, aggregate};
 use pagurus_controlplane_api::key::GroupVersionResource;
 use pagurus_controlplane_schema::Table;
 use pagurus_controlplane_schema::table::{GroupKind, Resource, Storage, Subresource};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -48,6 +48,10 @@ struct Known {
     plural: String,
     accepted: Value,
     served: Option<(Arc<Cache>, CancellationToken)>,
+    /// The generation that is served, and whether it was going away then: other changes are not the resource's.
+    of: Option<(i64, bool)>,
+    /// What keeps its schemas from being structural.
+    violations: String,
     terminating: bool,
 }
 
@@ -131,11 +135,21 @@ impl Definitions {
             .collect();
         let accepted = accept::names(&definition, &others);
         let serves = accepted.conflict.is_none() || conditions::is_true(&definition, "Established");
-        if serves {
+        let deleting = definition.has("metadata.deletionTimestamp");
+        let of = (definition.int("metadata.generation"), deleting);
+        let fresh = self.known.get(name).is_none_or(|known| known.of != Some(of));
+        if serves && fresh {
             self.serve(name, &definition).await?;
         }
-        let deleting = definition.has("metadata.deletionTimestamp");
-        let written = self.tell(name, &cached.uid, &definition, &accepted).await;
+        let known = self.known.entry(name.to_owned()).or_insert_with(|| Known::of(&definition));
+        if fresh {
+            known.violations = violations(&definition);
+        }
+        if serves {
+            known.of = Some(of);
+        }
+        let violations = known.violations.clone();
+        let written = self.tell(name, &cached.uid, &definition, &accepted, &violations).await;
         let known = self.known.entry(name.to_owned()).or_insert_with(|| Known::of(&definition));
         known.accepted = accepted.names;
         known.uid.clone_from(&cached.uid);
@@ -184,13 +198,23 @@ impl Definitions {
     }
 
     /// Writes what became of a definition into its status; false if that failed.
-    async fn tell(&self, name: &str, uid: &str, definition: &Value, accepted: &Accepted) -> bool {
-        if !settle(&mut definition.clone(), accepted) {
+    async fn tell(
+        &self,
+        name: &str,
+        uid: &str,
+        definition: &Value,
+        accepted: &Accepted,
+        violations: &str,
+    ) -> bool {
+        // The schemas are most of a definition, and nothing here looks at them.
+        let mut small = json!({"metadata": definition.at("metadata"), "status": definition.at("status")});
+        small["spec"] = json!({"group": definition.at("spec.group")});
+        if !settle(&mut small, accepted, violations) {
             return true;
         }
         let change = |definition: &mut Value| {
             if definition.text("metadata.uid") == uid {
-                settle(definition, accepted);
+                settle(definition, accepted, violations);
             }
             Ok(())
         };
@@ -215,16 +239,18 @@ impl Known {
             plural: definition.text("spec.names.plural").to_owned(),
             accepted: definition.at("status.acceptedNames").clone(),
             served: None,
+            of: None,
+            violations: String::new(),
             terminating: false,
         }
     }
 }
 
 /// Brings a definition's status up to date; whether that changed it.
-fn settle(definition: &mut Value, accepted: &Accepted) -> bool {
+fn settle(definition: &mut Value, accepted: &Accepted, violations: &str) -> bool {
     let before = definition.at("status").clone();
     if !definition.at("status").is_object() {
-        definition["status"] = serde_json::json!({});
+        definition["status"] = json!({});
     }
     definition["status"]["acceptedNames"] = accepted.names.clone();
     match &accepted.conflict {
@@ -243,9 +269,8 @@ fn settle(definition: &mut Value, accepted: &Accepted) -> bool {
     if let Some((holds, reason, message)) = approval_condition(definition) {
         set_condition(definition, "KubernetesAPIApprovalPolicyConformant", holds, reason, &message);
     }
-    let violations = violations(definition);
     if !violations.is_empty() {
-        set_condition(definition, "NonStructuralSchema", true, "Violations", &violations);
+        set_condition(definition, "NonStructuralSchema", true, "Violations", violations);
     } else if conditions::is_true(definition, "NonStructuralSchema")
         && let Some(list) = definition["status"]["conditions"].as_array_mut()
     {
@@ -335,7 +360,6 @@ fn storage_hash(group: &str, version: &str, kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn the_status_tells_what_became_of_a_definition() {
@@ -343,7 +367,7 @@ mod tests {
             json!({"spec": {"group": "example.org", "versions": []}, "status": {"conditions": null}});
         let names = json!({"plural": "as", "kind": "A"});
         let accepted = Accepted { names: names.clone(), conflict: None };
-        assert!(settle(&mut definition, &accepted));
+        assert!(settle(&mut definition, &accepted, ""));
         let shown: Vec<(&str, &str, &str)> = definition
             .items("status.conditions")
             .iter()
@@ -354,10 +378,10 @@ mod tests {
             [("NamesAccepted", "True", "NoConflicts"), ("Established", "True", "InitialNamesAccepted")]
         );
         assert_eq!(definition["status"]["acceptedNames"], names);
-        assert!(!settle(&mut definition, &accepted), "the second time nothing changes");
+        assert!(!settle(&mut definition, &accepted, ""), "the second time nothing changes");
         let refused =
             Accepted { names, conflict: Some(("KindConflict", "\"A\" is already in use".to_owned())) };
-        assert!(settle(&mut definition, &refused));
+        assert!(settle(&mut definition, &refused, ""));
         assert!(conditions::is_true(&definition, "Established"), "what is established stays so");
         assert!(!conditions::is_true(&definition, "NamesAccepted"));
     }

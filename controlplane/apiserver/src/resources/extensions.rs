@@ -66,3 +66,6 @@ fn service_cells(service: &Value, now: Timestamp) -> Vec<Value> {
     };
     vec![cells::name(service), shown.into(), available.into(), cells::age(service, now)]
 }
+
+#[cfg(test)]
+mod tests;
