@@ -12,6 +12,7 @@ pub mod labels;
 pub mod owner;
 pub mod quantity;
 pub mod quota;
+pub mod regexp;
 pub mod selectors;
 pub mod status;
 pub mod time;

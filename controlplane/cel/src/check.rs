@@ -10,6 +10,7 @@ use crate::source::{Errors, Source, SourceError};
 use crate::syntax::{Call, Entry, Fold, Kind, Literal, Node, Parsed, Places, Select};
 use crate::types::{DeclType, Type};
 use assign::Mapping;
+use pagurus_controlplane_api::regexp;
 
 /// A variable an expression may use.
 #[derive(Debug, Clone)]
@@ -377,7 +378,7 @@ impl Checker<'_> {
                 return;
             };
             let wrong = match call.function.as_str() {
-                "matches" => crate::library::regex::compile(text).is_err(),
+                "matches" => regexp::compile(text).is_err(),
                 "duration" => crate::time::parse_duration(text).is_none(),
                 "timestamp" => crate::time::parse_timestamp(text).is_none(),
                 _ => false,

@@ -10,6 +10,7 @@ use crate::macros::ACCUMULATOR;
 use crate::program::Program;
 use crate::syntax::{Call, Entry, Fold, Kind, Literal, Node, Select};
 use crate::value::{List, Map, Text, Value};
+use pagurus_controlplane_api::regexp;
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl<'a> Machine<'a> {
         if let Some(regex) = self.program.regex(pattern) {
             return Ok(regex);
         }
-        crate::library::regex::compile(pattern).map(Arc::new).map_err(EvalError::Failed)
+        regexp::compile(pattern).map(Arc::new).map_err(EvalError::Failed)
     }
 
     pub(crate) fn node(&mut self, node: &'a Node) -> Outcome<'a> {

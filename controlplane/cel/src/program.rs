@@ -11,6 +11,7 @@ use crate::source::{Errors, Source};
 use crate::syntax::{self, Kind, Literal};
 use crate::types::Type;
 use crate::value::Value;
+use pagurus_controlplane_api::regexp;
 
 /// Most an expression may cost when it runs (`k8s.io/apiserver/pkg/apis/cel`, `PerCallLimit`).
 pub const CALL_LIMIT: u64 = 1_000_000;
@@ -95,7 +96,7 @@ fn regexes(checked: &Checked) -> HashMap<String, Arc<regex::Regex>> {
         }
         for arg in &call.args {
             if let Kind::Literal(Literal::String(pattern)) = &arg.kind
-                && let Ok(regex) = crate::library::regex::compile(pattern)
+                && let Ok(regex) = regexp::compile(pattern)
             {
                 regexes.insert(pattern.clone(), Arc::new(regex));
             }

@@ -10,7 +10,6 @@ pub mod formats;
 mod lists;
 mod number;
 mod parse;
-pub mod pattern;
 mod prune;
 mod selectable;
 mod validate;
@@ -19,7 +18,7 @@ use serde_json::Value;
 
 pub use default::{apply as default, drop_nulls};
 pub use lists::duplicates;
-pub use pattern::Pattern;
+pub use pagurus_controlplane_api::regexp::Pattern;
 pub use prune::prune;
 pub use selectable::{PathProblem, field_at};
 pub use validate::{validate, validate_change};

@@ -24,20 +24,6 @@ pub(super) static ROWS: &[Row] = &[
     ),
 ];
 
-/// Memory a compiled expression may take, bytes.
-const MAX_SIZE: usize = 4 << 20;
-
-/// Compiles a regular expression.
-pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
-    // The engine takes more than RE2 does, and an expression of classes' difference would mean something else there.
-    regex::RegexBuilder::new(pattern).size_limit(MAX_SIZE).build().map_err(|error| {
-        let text = error.to_string();
-        let reason =
-            text.lines().last().unwrap_or("invalid expression").trim_start_matches("error: ").to_owned();
-        format!("error parsing regexp: {reason}: `{pattern}`")
-    })
-}
-
 fn matches<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [Value::String(text), Value::String(pattern)] => {

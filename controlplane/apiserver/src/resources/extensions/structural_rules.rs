@@ -2,7 +2,8 @@
 //! defaults are objects of their own schemas (Kubernetes' documentation, "Specifying a structural schema").
 
 use pagurus_controlplane_api::field::{FieldError, Path};
-use pagurus_controlplane_schema::structural::{self, META_FIELDS, Schema, pattern};
+use pagurus_controlplane_api::regexp;
+use pagurus_controlplane_schema::structural::{self, META_FIELDS, Schema};
 use serde_json::{Value, json};
 
 use super::embedded;
@@ -156,7 +157,7 @@ fn value_rules(
     }
     let source = schema.text("pattern");
     if !source.is_empty()
-        && let Err(error) = pattern::compile(source)
+        && let Err(error) = regexp::compile(source)
     {
         let detail = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(path.child("pattern"), source, detail));

@@ -1,9 +1,9 @@
 //! Regular expressions as Go reads them (RE2), on the crate `regex`, which reads almost the same: what differs is rewritten, and what is
-//! wrong is said in Go's words. It must not know schemas.
+//! wrong is said in Go's words. It must not know who matches what.
 
 use std::sync::OnceLock;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 /// A regular expression that is compiled when it is first looked for: most definitions are never used by most of their fields.
 #[derive(Debug, Clone)]
@@ -36,11 +36,14 @@ impl Pattern {
     }
 }
 
+/// Memory a compiled expression may take, bytes.
+const MOST_MEMORY: usize = 4 << 20;
+
 /// Compiles an expression as Go reads it; the error is Go's text, such as ``error parsing regexp: missing closing ): `(` ``.
 pub fn compile(source: &str) -> Result<Regex, String> {
     let told = |what: &str, part: &str| format!("error parsing regexp: {what}: `{part}`");
     let rewritten = rewrite(source).map_err(|(what, part)| told(what, &part))?;
-    Regex::new(&rewritten).map_err(|error| match error {
+    RegexBuilder::new(&rewritten).size_limit(MOST_MEMORY).build().map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => told("expression nests too deeply", source),
         _ => told("invalid or unsupported syntax", source),
     })
