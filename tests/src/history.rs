@@ -127,8 +127,9 @@ pub fn check(history: &History) -> Vec<String> {
     for watch in &history.watches {
         watch_is_whole(watch, &log, &states, &mut wrong);
     }
+    let known = acknowledged(&history.writes, &log);
     for list in &history.lists {
-        list_is_exact(list, &history.writes, &log, &states, &mut wrong);
+        list_is_exact(list, &known, &states, &mut wrong);
     }
     wrong
 }
@@ -329,8 +330,22 @@ fn watch_is_whole(watch: &Watch, log: &Log, states: &States, wrong: &mut Vec<Str
     }
 }
 
+/// When each acknowledgement was heard, and the newest revision acknowledged by then.
+fn acknowledged(writes: &[Write], log: &Log) -> Vec<(u64, u64)> {
+    let by_entry = revisions(log);
+    let heard = writes.iter().filter_map(|write| Some((write.time.1, revision_of(write, &by_entry)?)));
+    let mut heard: Vec<(u64, u64)> = heard.collect();
+    heard.sort_unstable();
+    let mut newest = 0;
+    for (_, revision) in &mut heard {
+        newest = newest.max(*revision);
+        *revision = newest;
+    }
+    heard
+}
+
 /// A list is what there was at its revision, and not older than what was acknowledged before it was asked for.
-fn list_is_exact(list: &List, writes: &[Write], log: &Log, states: &States, wrong: &mut Vec<String>) {
+fn list_is_exact(list: &List, known: &[(u64, u64)], states: &States, wrong: &mut Vec<String>) {
     if list.revision < states.start {
         return;
     }
@@ -344,9 +359,8 @@ fn list_is_exact(list: &List, writes: &[Write], log: &Log, states: &States, wron
         }
     }
     let Some(since) = list.fresh_since else { return };
-    let by_entry = revisions(log);
-    let acknowledged = writes.iter().filter(|write| write.time.1 < since);
-    let newest = acknowledged.filter_map(|write| revision_of(write, &by_entry)).max().unwrap_or(0);
+    let before = known.partition_point(|(end, _)| *end < since);
+    let newest = known[..before].last().map_or(0, |(_, newest)| *newest);
     if list.revision < newest {
         let revision = list.revision;
         wrong.push(format!(

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api;
+mod churn;
 mod clients;
 mod clusters;
 mod cni;
