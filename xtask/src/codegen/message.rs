@@ -387,6 +387,7 @@ fn named_map(full: &str, kind: &str) -> Option<String> {
 /// Named string types that nothing else tells of (empty: a plain string, whatever its name suggests).
 const NAMED: &[(&str, &str, &str)] = &[
     ("*", "uid", "types.UID"),
+    ("APIResource", "verbs", "v1.Verbs"),
     ("Capabilities", "add", "v1.Capability"),
     ("Capabilities", "drop", "v1.Capability"),
     ("ContainerResizePolicy", "resourceName", "v1.ResourceName"),

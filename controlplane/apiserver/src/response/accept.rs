@@ -158,7 +158,7 @@ impl Output {
 }
 
 /// 406 when not even the media type is known.
-fn nothing_fits() -> ApiError {
+pub fn nothing_fits() -> ApiError {
     let message = format!("406: Not Acceptable\n\nAvailable representations: {}", ACCEPTED.join(", "));
     let mut error = ApiError::new(406, Reason::NotAcceptable, message);
     error.details = Some(Box::new(StatusDetails::default()));
@@ -202,7 +202,7 @@ fn matches(asked: &str, have: &str) -> bool {
 }
 
 /// The format that a media type means.
-fn format(media: &str) -> Option<Format> {
+pub fn format(media: &str) -> Option<Format> {
     let formats =
         [(JSON, Format::Json), (YAML, Format::Yaml), (PROTOBUF, Format::Protobuf), (CBOR, Format::Cbor)];
     formats.into_iter().find(|(have, _)| matches(media, have)).map(|(_, format)| format)
