@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use pagurus_controlplane::args::Args;
 use pagurus_controlplane::run;
 
+/// Most of the work on an object is making and dropping small pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run::main(Args::parse_command_line()) {
         Ok(()) => ExitCode::SUCCESS,

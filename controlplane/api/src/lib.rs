@@ -4,6 +4,7 @@
 //! kind. Nothing in this crate does I/O, knows a kind's rules (but for what quotas count), or reads a clock other than
 //! through [`time::now`].
 
+pub mod ages;
 pub mod conditions;
 pub mod field;
 pub mod go;

@@ -32,9 +32,11 @@ pub fn seconds_between(since: Timestamp, now: Timestamp) -> i64 {
     now.as_second() - since.as_second()
 }
 
-/// The age that a table shows for a creation time: `5s`, `3m20s`, `2d`; `<unknown>` for none.
+/// The age that a table shows for a creation time: `5s`, `3m20s`, `2d`; `<unknown>` for none. With [`LATER`](crate::ages::LATER) for
+/// the present moment a mark, see [`crate::ages`].
 pub fn age(since: Option<&str>, now: Timestamp) -> String {
     match since.and_then(parse) {
+        Some(since) if now == crate::ages::LATER => crate::ages::mark(since),
         Some(since) => {
             human_duration(i64::try_from(now.duration_since(since).as_millis()).unwrap_or(i64::MAX))
         }

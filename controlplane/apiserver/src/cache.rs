@@ -6,6 +6,7 @@
 
 mod cached;
 mod feed;
+mod forms;
 mod ring;
 
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How many snapshots are kept for clients that page through a list, and for how long.
 const PAGES: usize = 64;
 const PAGES_FOR: Duration = Duration::from_secs(300);
+/// For how long forms of objects are kept after the last list that wanted them.
+const FORMS_FOR: Duration = Duration::from_secs(300);
 
 /// All objects of a resource at one revision. Cloning it costs nothing, and it never changes.
 #[derive(Clone, Default)]
@@ -74,6 +77,8 @@ pub struct Cache {
     ring: RwLock<Ring>,
     revision: watch::Sender<Revision>,
     pages: Mutex<Vec<(Instant, Snapshot)>>,
+    /// When a list last wanted forms of the objects, while there may be some.
+    formed: Mutex<Option<Instant>>,
     /// Objects on their way through the store, by the place of their bytes: so that they need not be parsed again.
     expected: Mutex<HashMap<usize, Arc<Cached>>>,
 }
@@ -94,6 +99,7 @@ impl Cache {
             ring: RwLock::default(),
             revision: watch::Sender::new(0),
             pages: Mutex::default(),
+            formed: Mutex::default(),
             expected: Mutex::default(),
         });
         let events = cache.load_with_history().await?;
@@ -210,8 +216,17 @@ impl Cache {
         pages.push((now, snapshot.clone()));
     }
 
+    /// Tells that forms of the objects are wanted now.
+    pub(crate) fn forms_wanted(&self) {
+        *self.formed.lock() = Some(Instant::now());
+    }
+
     /// Lets go of what nobody is likely to ask for any more: old changes, and snapshots kept for paging.
     pub(crate) fn tidy(&self, now: Instant) {
+        let unused = self.formed.lock().take_if(|at| now.duration_since(*at) > FORMS_FOR).is_some();
+        if unused {
+            self.snapshot.load().objects.values().for_each(|object| object.forget_forms());
+        }
         self.pages.lock().retain(|(since, _)| now.duration_since(*since) < PAGES_FOR);
         self.ring.write().trim(now);
     }

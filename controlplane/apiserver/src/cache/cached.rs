@@ -4,12 +4,17 @@
 //! in the cache are the stored ones with the revision put in at the start of the metadata.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use pagurus_controlplane_api::ages::Aged;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_store::Revision;
 use serde_json::Value;
 
+use super::forms::Forms;
 use crate::registry::FieldName;
 use crate::strategy::Strategy;
 
@@ -17,13 +22,11 @@ use crate::strategy::Strategy;
 const METADATA: &[u8] = b"\"metadata\":{";
 const FIELD: &[u8] = b"\"resourceVersion\":\"";
 
-/// An object in the cache.
+/// What selectors, owners and owned ones are asked about; the same for all revisions of an object that differ in nothing else.
 #[derive(Debug, Clone)]
-pub struct Cached {
+pub struct Index {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// The revision that wrote it.
-    pub revision: Revision,
     /// Its uid.
     pub uid: String,
     /// Its labels.
@@ -32,10 +35,29 @@ pub struct Cached {
     pub fields: Box<[(FieldName, String)]>,
     /// The uids of its owners.
     pub owners: Box<[String]>,
+}
+
+/// An object in the cache.
+#[derive(Debug)]
+pub struct Cached {
+    index: Arc<Index>,
+    /// The revision that wrote it.
+    pub revision: Revision,
     /// Its JSON in the storage version, resourceVersion inside.
     pub bytes: Bytes,
     /// What is stored is in an older form: a write brings it up to date even if it changes nothing.
     pub older: bool,
+    /// Where the metadata end in the bytes; 0 while nobody has asked.
+    metadata_end: AtomicU32,
+    forms: Forms,
+}
+
+impl Deref for Cached {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
+    }
 }
 
 impl Cached {
@@ -58,9 +80,8 @@ impl Cached {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
         let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-        Self {
+        let index = Index {
             key: ObjectKey::of(value),
-            revision: 0,
             uid: text("/metadata/uid").to_owned(),
             labels: labels
                 .into_iter()
@@ -73,9 +94,12 @@ impl Cached {
                 .flatten()
                 .filter_map(|o| o.get("uid").and_then(Value::as_str).map(str::to_owned))
                 .collect(),
-            bytes: stored.clone(),
-            older: false,
-        }
+        };
+        Self::new(Arc::new(index), 0, stored.clone())
+    }
+
+    fn new(index: Arc<Index>, revision: Revision, bytes: Bytes) -> Self {
+        Self { index, revision, bytes, older: false, metadata_end: AtomicU32::new(0), forms: Forms::default() }
     }
 
     /// The same object by other rules: in their present form and with their selectable fields.
@@ -86,19 +110,50 @@ impl Cached {
                 let again = Self::index(&now, &stored_bytes(&now), strategy);
                 Self { older: true, ..again.at_revision(self.revision) }
             }
-            None => Self { fields: fields(&value, strategy), ..self.clone() },
+            None => {
+                let index = Index { fields: fields(&value, strategy), ..Index::clone(&self.index) };
+                Self { older: self.older, ..Self::new(Arc::new(index), self.revision, self.bytes.clone()) }
+            }
         }
     }
 
     /// The same object with another revision in its bytes: how a deletion is told.
     pub fn at_revision(&self, revision: Revision) -> Self {
-        Self { revision, bytes: with_revision(&self.bytes, revision), ..self.clone() }
+        let bytes = with_revision(&self.bytes, revision);
+        Self { older: self.older, ..Self::new(self.index.clone(), revision, bytes) }
     }
 
     /// The bytes from the metadata on, with the closing brace: the object without `apiVersion` and `kind`, as lists show it.
     pub fn body(&self) -> &[u8] {
         let at = self.bytes.windows(METADATA.len()).position(|w| w == METADATA);
         at.map_or(&self.bytes[..], |at| &self.bytes[at..])
+    }
+
+    /// The metadata alone, braces included.
+    pub fn metadata(&self) -> &[u8] {
+        let Some(at) = self.bytes.windows(METADATA.len()).position(|w| w == METADATA) else { return b"{}" };
+        let from = at + METADATA.len() - 1;
+        let known = self.metadata_end.load(Ordering::Relaxed) as usize;
+        let end = if known > 0 { known } else { from + object_length(&self.bytes[from..]) };
+        self.metadata_end.store(u32::try_from(end).unwrap_or(0), Ordering::Relaxed);
+        &self.bytes[from..end]
+    }
+
+    /// What the object is sent as in a form other than the stored one, made the first time and kept if there is room. Forms are
+    /// numbered by their maker: equal numbers mean equal bytes.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn form<E>(&self, number: u64, make: impl FnOnce() -> Result<Aged, E>) -> Result<Arc<Aged>, E> {
+        match self.forms.find(number) {
+            Some(form) => Ok(form),
+            None => Ok(self.forms.keep(number, make()?)),
+        }
+    }
+
+    /// Lets go of all forms.
+    pub(super) fn forget_forms(&self) {
+        self.forms.clear();
     }
 
     /// The parsed object.
@@ -119,6 +174,37 @@ impl Cached {
 fn fields(value: &Value, strategy: &dyn Strategy) -> Box<[(FieldName, String)]> {
     let names = strategy.selectable_fields().iter();
     names.map(|name| (name.clone(), strategy.field(value, name).unwrap_or_default())).collect()
+}
+
+/// How long the JSON object is that the text begins with; the whole text if it does not end.
+fn object_length(text: &[u8]) -> usize {
+    let (mut depth, mut at) = (0usize, 0);
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match byte {
+            b'{' => depth += 1,
+            b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return at;
+                }
+            }
+            b'"' => at += string_length(&text[at..]),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// How long the rest of a JSON string is, its closing quotation mark included.
+fn string_length(rest: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = rest.iter().position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(rest.len(), |end| end + 1)
 }
 
 /// The bytes of an object for the store: JSON without its resourceVersion, the metadata early.
@@ -196,6 +282,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "resourceVersion": "5"}, "spec": {"x": "\"metadata\":{"}}),
             json!({"kind": "K", "metadata": {}, "a": {"metadata": {"resourceVersion": "7"}}}),
             json!({"metadata": {"name": "a"}}),
+            json!({"metadata": {"annotations": {"a\"}": "}\\", "\\\"": "{"}, "managedFields": [{"x": {}}]}, "spec": {"y": {}}}),
         ] {
             let stored = stored_bytes(&object);
             let mut expected = object.clone();
@@ -207,6 +294,13 @@ mod tests {
             let later = cached.at_revision(12345);
             expected["metadata"]["resourceVersion"] = "12345".into();
             assert_eq!(later.value(), expected);
+            for _ in 0..2 {
+                assert_eq!(
+                    serde_json::from_slice::<Value>(later.metadata()).unwrap(),
+                    expected["metadata"],
+                    "{later:?}"
+                );
+            }
         }
     }
 

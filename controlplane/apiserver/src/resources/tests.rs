@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pagurus_controlplane_api::ages::{Aged, LATER};
 use pagurus_controlplane_api::time;
 use pagurus_controlplane_schema::table::{Field, FieldKind, Resource, Table, TypeId};
 use pagurus_controlplane_schema::{defaults, normalize};
@@ -137,7 +138,10 @@ fn run(resource: &Resource, make: &mut Maker) {
     normalize(table, resource.type_id, &mut old);
     rules.validate(&old);
     rules.warnings(&old, None);
-    rules.cells(&old, context.now);
+    let cells = |now| Value::Array(rules.cells(&old, now)).to_string();
+    let mut later = Vec::new();
+    Aged::of_json(&cells(LATER)).write(context.now, |bytes| later.extend_from_slice(bytes));
+    assert_eq!(String::from_utf8(later).expect("JSON"), cells(context.now), "{}", resource.kind);
     for field in rules.selectable_fields() {
         rules.field(&old, field);
     }

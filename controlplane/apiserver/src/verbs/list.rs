@@ -32,7 +32,7 @@ pub(super) async fn answer(
     if cut.meta.next.is_some() {
         target.kind.cache.keep(&snapshot);
     }
-    if output.is_plain() && target.is_storage_version() {
+    if let Some(piece) = response::Piece::of(output, target) {
         let selection = Selection {
             snapshot,
             namespace: select.namespace.clone(),
@@ -40,7 +40,7 @@ pub(super) async fn answer(
             last: cut.last,
             selects: Box::new(move |object| select.matches(object)),
         };
-        return Ok(response::list_body(call, target, &cut.meta, selection));
+        return response::list(call, target, output, piece, &cut.meta, selection).await;
     }
     if let Shape::Metadata(_) = output.shape {
         // Says what is wrong before anything is made.

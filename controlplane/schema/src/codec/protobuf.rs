@@ -5,7 +5,7 @@ mod document;
 mod encode;
 mod wire;
 
-pub use document::{document, frame};
+pub use document::{document, frame, item_head, list_head, message};
 
 use super::{DecodeError, Typed};
 use crate::check::levels_of;
@@ -94,17 +94,25 @@ pub fn encode(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
     seal(text("apiVersion"), text("kind"), &encode::message(table, id, value))
 }
 
+/// What follows the message in an envelope: neither an encoding nor a type of the content.
+pub const TAIL: &[u8] = &[(UNKNOWN_CONTENT_ENCODING << 3 | 2) as u8, 0, (UNKNOWN_CONTENT_TYPE << 3 | 2) as u8, 0];
+
 /// Puts a message into its envelope.
 fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut document = envelope_head(api_version, kind);
+    document.reserve_exact(raw.len() + TAIL.len() + 6);
+    wire::put_bytes(&mut document, UNKNOWN_RAW, raw);
+    document.extend_from_slice(TAIL);
+    document
+}
+
+/// The envelope up to the message.
+fn envelope_head(api_version: &str, kind: &str) -> Vec<u8> {
     let mut type_meta = Vec::new();
     wire::put_bytes(&mut type_meta, TYPE_META_API_VERSION, api_version.as_bytes());
     wire::put_bytes(&mut type_meta, TYPE_META_KIND, kind.as_bytes());
-    let mut document = Vec::with_capacity(raw.len() + type_meta.len() + 24);
-    document.extend_from_slice(MAGIC);
+    let mut document = MAGIC.to_vec();
     wire::put_bytes(&mut document, UNKNOWN_TYPE_META, &type_meta);
-    wire::put_bytes(&mut document, UNKNOWN_RAW, raw);
-    wire::put_bytes(&mut document, UNKNOWN_CONTENT_ENCODING, b"");
-    wire::put_bytes(&mut document, UNKNOWN_CONTENT_TYPE, b"");
     document
 }
 

@@ -160,7 +160,10 @@ fn completions(job: &Value) -> String {
 }
 
 fn duration(job: &Value, now: Timestamp) -> String {
-    let Some(start) = job.some_text("status.startTime").and_then(time::parse) else { return String::new() };
-    let end = job.some_text("status.completionTime").and_then(time::parse).unwrap_or(now);
-    time::human_duration(time::seconds_between(start, end) * 1000)
+    let text = job.some_text("status.startTime");
+    let Some(start) = text.and_then(time::parse) else { return String::new() };
+    match job.some_text("status.completionTime").and_then(time::parse) {
+        Some(end) => time::human_duration(time::seconds_between(start, end) * 1000),
+        None => time::age(text, now),
+    }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{encode, seal, wire};
+use super::{UNKNOWN_RAW, encode, envelope_head, seal, wire};
 use crate::table::{Table, TypeId};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -66,6 +66,29 @@ fn list(table: &Table, item: Item, value: &Value, items: &Value) -> Option<Vec<u
         wire::put_bytes(&mut raw, ITEMS, &item.message(table, value)?);
     }
     Some(raw)
+}
+
+/// The message of an object of a type, without an envelope.
+pub fn message(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
+    encode::message(table, id, value)
+}
+
+/// What a list begins with whose items, each with its [`item_head`], have so many bytes. [`TAIL`] follows the items.
+pub fn list_head(table: &Table, api_version: &str, kind: &str, metadata: &Value, items: usize) -> Vec<u8> {
+    let metadata = table.type_named(LIST_META).map(|id| encode::message(table, id, metadata));
+    let mut raw = Vec::new();
+    wire::put_bytes(&mut raw, METADATA, &metadata.unwrap_or_default());
+    let mut document = envelope_head(api_version, kind);
+    wire::put_head(&mut document, UNKNOWN_RAW, raw.len() + items);
+    document.extend_from_slice(&raw);
+    document
+}
+
+/// What comes before the message of an item that has so many bytes.
+pub fn item_head(length: usize) -> Vec<u8> {
+    let mut head = Vec::with_capacity(6);
+    wire::put_head(&mut head, ITEMS, length);
+    head
 }
 
 /// A frame of a watch, with its length before it: an event of this type (`ADDED`, ...) about this document.

@@ -136,8 +136,13 @@ pub(super) fn put_double(out: &mut Vec<u8>, tag: u32, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+/// What comes before bytes of this length.
+pub(super) fn put_head(out: &mut Vec<u8>, tag: u32, length: usize) {
     put_varint(out, u64::from(tag) << 3 | 2);
-    put_varint(out, bytes.len() as u64);
+    put_varint(out, length as u64);
+}
+
+pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+    put_head(out, tag, bytes.len());
     out.extend_from_slice(bytes);
 }
