@@ -67,18 +67,11 @@ impl Change {
         Self { kind, object, previous, at: Instant::now(), encoded: Mutex::default() }
     }
 
-    /// The bytes of the change in a form, made by `encode` the first time.
-    pub fn encoded(&self, form: Encoding, encode: impl FnOnce() -> Bytes) -> Bytes {
-        let Ok(bytes) = self.try_encoded(form, || Ok::<_, std::convert::Infallible>(encode()));
-        bytes
-    }
-
-    /// The same where encoding can fail; then nothing is kept.
-    pub fn try_encoded<E>(
-        &self,
-        form: Encoding,
-        encode: impl FnOnce() -> Result<Bytes, E>,
-    ) -> Result<Bytes, E> {
+    /// The bytes of the change in a form, made by `encode` the first time. Where that fails nothing is kept.
+    ///
+    /// # Errors
+    /// Those of `encode`.
+    pub fn encoded<E>(&self, form: Encoding, encode: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
         if let Some((_, bytes)) = self.encoded.lock().iter().find(|(f, _)| *f == form) {
             return Ok(bytes.clone());
         }

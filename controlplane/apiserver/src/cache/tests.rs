@@ -117,8 +117,10 @@ async fn changes_are_encoded_once() {
     let (_, mut cursor) = f.cache.watch(None).unwrap();
     f.put("a", 0).await;
     let change = cursor.next().await.unwrap().remove(0);
-    let first = change.encoded((ChangeKind::Added, 0), || "first".into());
-    let second = change.encoded((ChangeKind::Added, 0), || unreachable!("encoded already"));
+    let form = (ChangeKind::Added, 1);
+    assert_eq!(change.encoded(form, || Err("cannot")), Err("cannot"));
+    let first = change.encoded::<()>(form, || Ok("first".into())).unwrap();
+    let second = change.encoded::<()>(form, || unreachable!("encoded already")).unwrap();
     assert_eq!(first.as_ptr(), second.as_ptr());
 }
 

@@ -92,8 +92,8 @@ pub fn list_value<'a>(
     }
 }
 
-/// The line of a watch for a change, told as `kind` (which selectors can make another than the change's own). Encoded once for
-/// all watches of a form. A table's columns are told with the `first` line only.
+/// The line of a watch for a change, told as `kind` (which selectors can make another than the change's own). What is not in the
+/// stored form is encoded once for all watches of a form. A table's columns are told with the `first` line only.
 pub fn event_bytes(
     output: &Output,
     target: &Target,
@@ -102,11 +102,11 @@ pub fn event_bytes(
     first: bool,
 ) -> Result<Bytes, ApiError> {
     if output.is_plain() && target.is_storage_version() {
-        let encode = || joined(kind, &told(change, kind).bytes);
-        return Ok(change.encoded((kind, 0), encode));
+        // The object is encoded as it is stored; only what is around it is put there.
+        return Ok(joined(kind, &told(change, kind).bytes));
     }
     let form = form(output, target, first);
-    change.try_encoded((kind, form), || event(output, target, &told(change, kind), kind, first))
+    change.encoded((kind, form), || event(output, target, &told(change, kind), kind, first))
 }
 
 /// The line of a watch for an object that is there when the watch begins.

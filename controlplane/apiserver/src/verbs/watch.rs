@@ -29,7 +29,7 @@ use socket::Framing;
 const BOOKMARKS: Duration = Duration::from_secs(60);
 /// For how long a watch lives when nothing is asked for: between this and twice this.
 const LEAST_LIFE: u64 = 1800;
-/// How many bytes of initial objects are handed on at a time.
+/// How many bytes are handed on at a time, about.
 const CHUNK: usize = 64 << 10;
 /// How many lines wait to be handed on one by one.
 const FEW: usize = 16;
@@ -89,8 +89,8 @@ pub(super) async fn answer(
         ended: false,
     };
     let lines = stream::unfold(lines, |mut lines| async move {
-        let line = lines.next().await?;
-        Some((line, lines))
+        let chunk = lines.next_chunk().await?;
+        Some((chunk, lines))
     });
     send(call, output, stream_type, lines)
 }
@@ -171,6 +171,13 @@ fn check_options(rule: Option<&str>, initial: Option<bool>, bookmarks: bool) -> 
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors)) }
 }
 
+/// What is to be sent next. Changes are shared with the ring and with other watches until it is their turn: a reader who is slow holds
+/// no bytes.
+enum Ready {
+    Line(Bytes),
+    Change(Arc<Change>, ChangeKind),
+}
+
 /// A watch on its way.
 struct Lines {
     target: Arc<Target>,
@@ -188,18 +195,34 @@ struct Lines {
     first: bool,
     /// Lines are not joined.
     one_by_one: bool,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Ready>,
     deadline: Instant,
     cancel: CancellationToken,
     ended: bool,
 }
 
 impl Lines {
+    /// The next line with all those that are there already: what is handed on together is sent together. `None` ends the watch.
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        let first = self.next().await?;
+        if self.one_by_one || self.ready.is_empty() {
+            return Some(first);
+        }
+        let mut chunk = BytesMut::with_capacity(CHUNK.min(first.len() * (1 + self.ready.len())));
+        chunk.extend_from_slice(&first);
+        while chunk.len() < CHUNK
+            && let Some(ready) = self.ready.pop_front()
+        {
+            chunk.extend_from_slice(&self.line(ready));
+        }
+        Some(chunk.freeze())
+    }
+
     /// The next line or lines; `None` ends the watch.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Some(line);
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(self.line(ready));
             }
             if self.ended {
                 return None;
@@ -209,14 +232,27 @@ impl Lines {
                 match (lines.is_empty(), self.ready.pop_front()) {
                     (true, None) => continue,
                     (false, None) => return Some(lines),
-                    (none, Some(line)) => {
-                        self.ready.extend((!none).then_some(lines));
-                        return Some(line);
+                    (none, Some(ready)) => {
+                        self.ready.extend((!none).then_some(Ready::Line(lines)));
+                        return Some(self.line(ready));
                     }
                 }
             }
             self.wait().await;
         }
+    }
+
+    fn line(&mut self, ready: Ready) -> Bytes {
+        let (change, kind) = match ready {
+            Ready::Line(line) => return line,
+            Ready::Change(change, kind) => (change, kind),
+        };
+        let first = std::mem::replace(&mut self.first, false);
+        response::event_bytes(&self.output, &self.target, &change, kind, first).unwrap_or_else(|error| {
+            self.ended = true;
+            self.ready.clear();
+            response::status_event(&self.output, &error)
+        })
     }
 
     /// Some of the state; `None` when there is none left.
@@ -239,7 +275,7 @@ impl Lines {
                 }
             }
             if self.one_by_one {
-                self.ready.push_back(out.split().freeze());
+                self.ready.push_back(Ready::Line(out.split().freeze()));
             }
             if out.len() >= CHUNK || self.ready.len() >= FEW {
                 left = Some(key.to_string());
@@ -279,17 +315,9 @@ impl Lines {
     }
 
     fn tell(&mut self, changes: &[Arc<Change>]) {
-        let target = self.target.clone();
         for change in changes.iter().filter(|c| c.object.revision > self.since) {
             let Some(kind) = kind_told(change, &self.select) else { continue };
-            let first = std::mem::replace(&mut self.first, false);
-            match response::event_bytes(&self.output, &target, change, kind, first) {
-                Ok(line) => self.ready.push_back(line),
-                Err(error) => {
-                    self.ready.push_back(response::status_event(&self.output, &error));
-                    self.ended = true;
-                }
-            }
+            self.ready.push_back(Ready::Change(change.clone(), kind));
             self.marked = change.object.revision;
         }
     }
@@ -301,7 +329,7 @@ impl Lines {
                 self.marked,
                 self.target.kind.cache.revision()
             ));
-            self.ready.push_back(response::status_event(&self.output, &error));
+            self.ready.push_back(Ready::Line(response::status_event(&self.output, &error)));
         }
         self.ended = true;
     }
@@ -314,7 +342,7 @@ impl Lines {
             Ok(changes) if changes.is_empty() => {
                 if current.revision > self.marked {
                     let line = self.bookmark(current.revision, false);
-                    self.ready.push_back(line);
+                    self.ready.push_back(Ready::Line(line));
                     self.marked = current.revision;
                 }
             }
