@@ -23,9 +23,9 @@ use crate::engine::Target;
 use crate::request::{Body, Call, full_body};
 
 pub use accept::{Format, Include, Output, Shape, format, nothing_fits};
+pub(crate) use list::{Piece, Selection, list};
 pub use shape::{ListMeta, event, event_bytes, line, list_value, status_event, view};
 pub use stream::streamed;
-pub(crate) use list::{Piece, Selection, list};
 
 /// Answers are compressed from this size on, if the client can read that.
 pub(crate) const GZIP_FROM: usize = 128 << 10;

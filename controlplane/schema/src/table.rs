@@ -37,6 +37,13 @@ const OPTIONS_OF_EVERY_GROUP: &[&str] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub(crate) u32);
 
+impl TypeId {
+    /// The number of the type in its table.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// Finds by group, version and name without allocating.
 #[derive(Debug, Default)]
 struct Index<T> {

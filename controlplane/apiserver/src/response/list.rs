@@ -87,7 +87,12 @@ impl Piece {
     }
 
     /// What comes before the pieces, which have so many bytes; between them; and after them.
-    fn frame(self, target: &Target, meta: &ListMeta, length: usize) -> (Vec<u8>, &'static str, &'static [u8]) {
+    fn frame(
+        self,
+        target: &Target,
+        meta: &ListMeta,
+        length: usize,
+    ) -> (Vec<u8>, &'static str, &'static [u8]) {
         let (resource, meta) = (&target.resource, meta.to_value());
         let (head, tail): (String, &[u8]) = match self {
             Self::Stored => (
@@ -173,7 +178,7 @@ impl Piece {
 const ROW: u64 = 1 << 32;
 
 fn message_form(id: TypeId) -> u64 {
-    u64::from(id)
+    u64::from(id.number())
 }
 
 fn put_metadata(version: &str, object: &Cached, out: &mut BytesMut) {

@@ -95,7 +95,8 @@ pub fn encode(table: &Table, id: TypeId, value: &Value) -> Vec<u8> {
 }
 
 /// What follows the message in an envelope: neither an encoding nor a type of the content.
-pub const TAIL: &[u8] = &[(UNKNOWN_CONTENT_ENCODING << 3 | 2) as u8, 0, (UNKNOWN_CONTENT_TYPE << 3 | 2) as u8, 0];
+pub const TAIL: &[u8] =
+    &[(UNKNOWN_CONTENT_ENCODING << 3 | 2) as u8, 0, (UNKNOWN_CONTENT_TYPE << 3 | 2) as u8, 0];
 
 /// Puts a message into its envelope.
 fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {

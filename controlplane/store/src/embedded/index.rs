@@ -167,11 +167,18 @@ impl Index {
     /// Adds the next change.
     pub(super) fn apply(&mut self, key: Arc<str>, version: Version) {
         self.revision = version.mod_revision;
-        let key = match self.keys.get_key_value(&key) {
-            Some((known, _)) => known.clone(),
-            None => key,
+        let place = (Bound::Included(&*key), Bound::Included(&*key));
+        let key = match self.keys.range_mut::<str, _>(place).next() {
+            Some((known, versions)) => {
+                versions.push(version);
+                known.clone()
+            }
+            None => {
+                // Most keys are written once: they need not have room for more.
+                self.keys.insert(key.clone(), vec![version]);
+                key
+            }
         };
-        self.keys.entry(key.clone()).or_default().push(version);
         self.changes.push_back(Change { key, version });
     }
 

@@ -54,7 +54,7 @@ struct Group {
     frame: FrameBuilder,
     writes: Vec<NewValue>,
     /// The newest versions of the keys written in this batch: (create, mod, version).
-    newest: HashMap<String, (Revision, Revision, u64)>,
+    newest: HashMap<Arc<str>, (Revision, Revision, u64), foldhash::fast::RandomState>,
     replies: Vec<Reply>,
     revision: Revision,
     compact: Option<Revision>,
@@ -127,16 +127,20 @@ impl Writer {
         if !holds {
             return TxnResult { committed: false, revision: group.revision, found: Vec::new() };
         }
-        let ops =
-            txn.ops.iter().filter(|op| matches!(op, Op::Put { .. }) || newest(group, op.key()).is_some());
-        let ops: Vec<&Op> = ops.collect();
-        if ops.is_empty() {
+        let writes =
+            |group: &Group, op: &Op| matches!(op, Op::Put { .. }) || newest(group, op.key()).is_some();
+        // A key is written once in a transaction, so what one operation does is nothing to the others.
+        let count = txn.ops.iter().filter(|op| writes(group, op)).count();
+        if count == 0 {
             return TxnResult { committed: true, revision: group.revision, found: Vec::new() };
         }
         let revision = group.revision + 1;
         group.revision = revision;
-        group.frame.txn(revision, ops.len());
-        for op in ops {
+        group.frame.txn(revision, count);
+        for op in &txn.ops {
+            if !writes(group, op) {
+                continue;
+            }
             let key = op.key();
             let (created, version, value) = match op {
                 Op::Put { value, .. } => {
@@ -146,8 +150,8 @@ impl Writer {
                 Op::Delete { .. } => (0, 0, bytes::Bytes::new()),
             };
             let at = group.frame.write(key, created, revision, version, &value);
-            group.newest.insert(key.to_owned(), (created, revision, version));
-            let key = Arc::from(key);
+            let key: Arc<str> = Arc::from(key);
+            group.newest.insert(key.clone(), (created, revision, version));
             let write =
                 NewValue { key, create_revision: created, mod_revision: revision, version, value, at };
             group.writes.push(write);
