@@ -121,6 +121,14 @@ impl Target {
         self.kind.converted(object, &self.kind.resource, &self.resource)
     }
 
+    /// The same of an object that is kept: copied only where the versions differ.
+    pub fn in_request_version<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
+        if self.is_storage_version() {
+            return Ok(Cow::Borrowed(object));
+        }
+        self.to_request_version(object.clone()).map(Cow::Owned)
+    }
+
     /// An object of the request's version in the stored form.
     pub fn to_storage_version(&self, object: Value) -> Result<Value, ApiError> {
         self.kind.converted(object, &self.resource, &self.kind.resource)

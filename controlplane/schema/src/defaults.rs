@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::normalize::side_by_side;
 use crate::table::{FieldKind, Table, TypeId};
 
 /// Fills in the declared defaults of every object that is there.
@@ -13,16 +14,16 @@ pub fn apply(table: &Table, id: TypeId, value: &mut Value) {
 }
 
 fn object(table: &Table, id: TypeId, object: &mut Map<String, Value>) {
-    for field in &table.type_(id).fields {
-        match object.get_mut(&*field.json_name) {
-            Some(value) if !value.is_null() => inside(table, &field.kind, value),
-            _ => {
-                if let Some(default) = &field.default {
-                    object.insert(field.json_name.to_string(), default.clone());
-                }
-            }
+    let mut new = Vec::new();
+    for (field, value) in side_by_side(&table.type_(id).fields, object) {
+        match (value, &field.default) {
+            (Some(value), _) if !value.is_null() => inside(table, &field.kind, value),
+            (Some(value), Some(default)) => *value = default.clone(),
+            (None, Some(default)) => new.push((field, default)),
+            (_, None) => {}
         }
     }
+    object.extend(new.into_iter().map(|(field, default)| (field.json_name.to_string(), default.clone())));
 }
 
 fn inside(table: &Table, kind: &FieldKind, value: &mut Value) {

@@ -81,13 +81,17 @@ impl Walk<'_> {
 
     fn object(&mut self, trail: &Trail<'_>, id: TypeId, object: &mut Map<String, Value>) {
         let table = self.table;
-        for field in &table.type_(id).fields {
+        let (mut gone, mut new): (Vec<&str>, Vec<(&Field, Value)>) = Default::default();
+        // Fields and entries are both in the order of their names.
+        for (field, value) in side_by_side(&table.type_(id).fields, object) {
             let name = &*field.json_name;
-            if field.presence == Presence::AsGiven {
-                continue;
-            }
-            let keep = match object.get_mut(name) {
-                Some(Value::Null) | None => None,
+            match value {
+                _ if field.presence == Presence::AsGiven => {}
+                None => new.extend(absent(table, field).map(|value| (field, value))),
+                Some(value) if value.is_null() => match absent(table, field) {
+                    Some(zero) => *value = zero,
+                    None => gone.push(name),
+                },
                 Some(value) => {
                     let trail = Trail { before: Some(trail), step: Step::Key(name) };
                     self.inside(&trail, &field.kind, value);
@@ -99,18 +103,14 @@ impl Walk<'_> {
                     if !self.stored && (is_many && !keep || is_forgotten(field, value)) {
                         self.emptied.push(Emptied { pointer: trail.pointer(), value: value.clone() });
                     }
-                    Some(keep)
+                    if !keep {
+                        gone.push(name);
+                    }
                 }
-            };
-            match keep {
-                Some(true) => {}
-                Some(false) => drop(object.remove(name)),
-                None => match absent(table, field) {
-                    Some(value) => drop(object.insert(name.to_owned(), value)),
-                    None => drop(object.remove(name)),
-                },
             }
         }
+        gone.into_iter().for_each(|name| drop(object.remove(name)));
+        object.extend(new.into_iter().map(|(field, value)| (field.json_name.to_string(), value)));
     }
 
     /// Normalises what is below a value.
@@ -137,6 +137,19 @@ impl Walk<'_> {
             self.inside(&Trail { before: Some(trail), step: Step::Index(index) }, kind, item);
         }
     }
+}
+
+/// Each field of a type with its entry in an object, if it is there. Entries that no field has are passed over.
+pub(crate) fn side_by_side<'f, 'o>(
+    fields: &'f [Field],
+    object: &'o mut Map<String, Value>,
+) -> impl Iterator<Item = (&'f Field, Option<&'o mut Value>)> {
+    let mut entries = object.iter_mut().peekable();
+    fields.iter().map(move |field| {
+        let name = &*field.json_name;
+        while entries.next_if(|(entry, _)| entry.as_str() < name).is_some() {}
+        (field, entries.next_if(|(entry, _)| entry.as_str() == name).map(|(_, value)| value))
+    })
 }
 
 /// Storage does not tell an empty list or map from none. The items of a list of objects are never stored.

@@ -29,16 +29,16 @@ pub(super) async fn apply(
     let resource = &request.target.resource;
     let (api_version, now) = (resource.api_version(), time::now_text());
     change(engine, request, |old| {
-        let mut live = old.map(|old| request.target.to_request_version(old.clone())).transpose()?;
+        let mut live = old.map(|old| request.target.in_request_version(old)).transpose()?;
         let (form, options) = (form(&request.target), &request.options);
         let writer = writer(request, &api_version, &now);
         let reset = reset(request);
         if let Some(live) = live.as_mut().filter(|live| is_unowned(live)) {
             // Whoever made the object until now counts as one manager.
             let earlier = Writer { manager: "before-first-apply", subresource: "", ..writer };
-            fields::update(&form, None, live, &earlier, &reset);
+            fields::update(&form, None, live.to_mut(), &earlier, &reset);
         }
-        let applied = fields::apply(&form, live.as_ref(), &config, &writer, options.force, &reset);
+        let applied = fields::apply(&form, live.as_deref(), &config, &writer, options.force, &reset);
         let mut applied = applied.map_err(|e| apply_error(&wanted, &config, e))?;
         if let Some(fields) = applied.as_object_mut() {
             fields.insert("apiVersion".to_owned(), api_version.as_str().into());

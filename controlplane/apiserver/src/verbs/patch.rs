@@ -85,7 +85,7 @@ async fn patch(engine: &Engine, request: &Request<'_>, kind: Kind, bytes: &Bytes
     change(engine, request, |old| {
         let Some(old) = old else { return Err(request.not_found()) };
         let parsed = parsed.as_ref().map_err(|e| patch_error(e.clone()))?;
-        let live = request.target.to_request_version(old.clone())?;
+        let live = request.target.in_request_version(old)?;
         let patched = patched(&expected, request, kind, &live, parsed)?;
         match_patched(request, &patched)?;
         let mut given = body::defaulted(&request.target, patched)?;
@@ -104,23 +104,27 @@ pub(super) fn patched(
     patch: &Decoded,
 ) -> Result<Value, ApiError> {
     let Expected { table, id, .. } = *expected;
-    let mut object = live.clone();
-    let applied = match kind {
-        Kind::Json => patch::json_patch::apply(&mut object, &patch.value),
-        Kind::Strategic => patch::strategic::apply(table, id, &mut object, &patch.value),
-        Kind::Merge | Kind::Apply(_) => patch::merge::apply(&mut object, &patch.value),
+    let apply = || {
+        let mut object = live.clone();
+        let applied = match kind {
+            Kind::Json => patch::json_patch::apply(&mut object, &patch.value),
+            Kind::Strategic => patch::strategic::apply(table, id, &mut object, &patch.value),
+            Kind::Merge | Kind::Apply(_) => patch::merge::apply(&mut object, &patch.value),
+        };
+        applied.map(|()| object).map_err(patch_error)
     };
-    applied.map_err(patch_error)?;
-    let whole = object.clone();
+    let mut object = apply()?;
+    // What is shown of a patch that fails is made again: most do not.
     let bad = |error: &str| {
-        let shown = match kind {
-            Kind::Strategic => patch::printed(&patch.value),
-            _ => patch::shown::object(table, id, live, &whole),
+        let shown = match (kind, apply()) {
+            (Kind::Strategic, _) => patch::printed(&patch.value),
+            (_, Ok(whole)) => patch::shown::object(table, id, live, &whole),
+            (_, Err(error)) => return error,
         };
         ApiError::invalid("", "", "", vec![FieldError::invalid("patch", shown, error)])
     };
     if kind != Kind::Strategic
-        && let Some(error) = body::other_kind(expected, &whole)
+        && let Some(error) = body::other_kind(expected, &object)
     {
         return Err(bad(&error));
     }
@@ -134,7 +138,7 @@ pub(super) fn patched(
     };
     if let Some(error) = found.errors.first() {
         let strategic =
-            if kind == Kind::Strategic { patch::unstructured::objection(table, id, &whole) } else { None };
+            if kind == Kind::Strategic { patch::unstructured::objection(table, id, &apply()?) } else { None };
         return Err(bad(strategic.as_ref().unwrap_or(error)));
     }
     let mut unknown: Vec<String> = found.messages().collect();

@@ -234,19 +234,13 @@ async fn finish_deletion(
 
 /// Whether two objects are the same but for their resourceVersion.
 fn same(object: &Value, old: &Value) -> bool {
-    let (Some(a), Some(b)) = (object.as_object(), old.as_object()) else { return false };
-    let rest = |o: &serde_json::Map<String, Value>| o.len();
-    if rest(a) != rest(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
-        return false;
+    fn equal(a: Option<&Value>, b: Option<&Value>, but: &str) -> bool {
+        let (a, b) = (a.and_then(Value::as_object), b.and_then(Value::as_object));
+        let others = |(name, _): &(&String, &Value)| *name != but;
+        a.into_iter().flatten().filter(others).eq(b.into_iter().flatten().filter(others))
     }
-    let metadata = |o: &Value| {
-        let mut metadata = o.get("metadata").cloned().unwrap_or_default();
-        if let Some(fields) = metadata.as_object_mut() {
-            fields.remove("resourceVersion");
-        }
-        metadata
-    };
-    metadata(object) == metadata(old)
+    equal(Some(object), Some(old), "metadata")
+        && equal(object.get("metadata"), old.get("metadata"), "resourceVersion")
 }
 
 fn match_name(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {

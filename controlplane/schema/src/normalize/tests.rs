@@ -108,3 +108,27 @@ fn what_was_given_empty_is_known_and_can_be_put_back() {
     emptied.iter().for_each(|one| one.put_back(&mut other));
     assert_eq!(other, json!({"metadata": {"labels": {"a": "b"}}}));
 }
+
+#[test]
+fn fields_stand_in_the_order_of_their_names_each_once() {
+    let table = Table::builtin();
+    for resource in table.resources() {
+        let fields = &table.type_(resource.type_id).fields;
+        assert!(fields.windows(2).all(|two| two[0].json_name < two[1].json_name), "{}", resource.kind);
+    }
+}
+
+proptest! {
+    #[test]
+    fn side_by_side_is_as_if_looked_up(
+        (id, value) in arbitrary::resource(),
+        unknown in proptest::collection::vec("[a-z]{0,9}", 0..4),
+    ) {
+        let mut object = value.as_object().unwrap().clone();
+        object.extend(unknown.into_iter().map(|name| (name, json!(1))));
+        let fields = &Table::builtin().type_(id).fields;
+        let expected: Vec<_> = fields.iter().map(|field| object.get(&*field.json_name).cloned()).collect();
+        let found = super::side_by_side(fields, &mut object).map(|(_, value)| value.cloned());
+        prop_assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+}
