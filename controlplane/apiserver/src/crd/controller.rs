@@ -9,6 +9,7 @@ use base64::Engine as _;
 use pagurus_controlplane_api::conditions;
 use pagurus_controlplane_api::field::{Path, aggregate};
 use pagurus_controlplane_api::key::GroupVersionResource;
+use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::Table;
 use pagurus_controlplane_schema::table::{GroupKind, Resource, Storage, Subresource};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use crate::cache::{Cache, CacheError, Cached};
 use crate::engine::Engine;
 use crate::objects::Objects;
 use crate::registry::{Kind, Rules, Served};
+use crate::request::UserInfo;
 use crate::resources::extensions::{CLEANUP, approval_condition, set_condition, structural_errors};
 use crate::resources::fields::Fields;
 
@@ -29,6 +31,8 @@ pub(super) const GROUP: &str = "apiextensions.k8s.io";
 pub(super) const PLURAL: &str = "customresourcedefinitions";
 /// How long to wait before a definition that could not be served is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a status is written when others keep coming between.
+const ATTEMPTS: usize = 8;
 /// What a custom resource can do, in discovery's order.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
@@ -213,13 +217,10 @@ impl Definitions {
             return true;
         }
         let change = |definition: &mut Value| {
-            if definition.text("metadata.uid") == uid {
-                settle(definition, accepted, violations);
-            }
-            Ok(())
+            definition.text("metadata.uid") == uid && settle(definition, accepted, violations)
         };
-        match self.engine.modify(&resource(), None, name, false, change).await {
-            Ok(_) => true,
+        match write_status(&self.engine, name, change).await {
+            Ok(()) => true,
             // It is gone.
             Err(error) if error.code == 404 => true,
             Err(error) => {
@@ -228,6 +229,28 @@ impl Definitions {
             }
         }
     }
+}
+
+/// Writes the status of a definition as a client of the API would, so that its managers tell who did; again if somebody came between.
+/// `change` says whether there is anything to write.
+pub(super) async fn write_status(
+    engine: &Engine,
+    name: &str,
+    change: impl Fn(&mut Value) -> bool,
+) -> Result<(), ApiError> {
+    let (resource, user) = (resource(), UserInfo::server());
+    for attempt in 1.. {
+        let mut definition = engine.get(&resource, None, name).await?;
+        if !change(&mut definition) {
+            return Ok(());
+        }
+        match engine.update(&resource, None, name, Some("status"), definition, &user).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.code == 409 && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Known {

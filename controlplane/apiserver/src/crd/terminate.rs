@@ -102,11 +102,8 @@ async fn say(
     reason: &str,
     message: &str,
 ) -> Result<(), ApiError> {
-    let change = |definition: &mut Value| {
-        set_condition(definition, "Terminating", holds, reason, message);
-        Ok(())
-    };
-    engine.modify(&controller::resource(), None, name, false, change).await.map(drop)
+    let change = |definition: &mut Value| set_condition(definition, "Terminating", holds, reason, message);
+    controller::write_status(engine, name, change).await
 }
 
 /// Takes the finalizer off, which is the end of the definition unless others hold it.
