@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::key::GroupVersionKind;
 use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::codec::{self, DecodeError, Typed};
@@ -214,7 +215,7 @@ fn decode_custom(
         let error = "json: cannot unmarshal value into Go value of type map[string]interface {}";
         return Err(unrecognized(gvk, format, error, bytes));
     }
-    check_kind(expected, &value)?;
+    check_custom_kind(gvk, &value)?;
     let cannot = |error: &str| cannot_be_handled(gvk, gvk, error);
     if let Some(fields) = value.as_object_mut() {
         fields.insert("apiVersion".to_owned(), gvk.api_version().into());
@@ -232,6 +233,23 @@ fn decode_custom(
         _ => {}
     }
     Ok(value)
+}
+
+/// Whether a custom object says that it is what is expected; one that says nothing is.
+fn check_custom_kind(wanted: &GroupVersionKind, value: &Value) -> Result<(), ApiError> {
+    let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let api_version = wanted.api_version();
+    if let Some(given) = text("apiVersion").filter(|given| *given != api_version) {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if let Some(given) = text("kind").filter(|given| *given != wanted.kind) {
+        let error = FieldError::invalid("kind", given, format!("must be {}", wanted.kind));
+        let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        return Err(ApiError::invalid(&wanted.group, &wanted.kind, name, vec![error]));
+    }
+    Ok(())
 }
 
 /// Decodes the options of a deletion, which may call themselves by any group's version.
