@@ -48,10 +48,12 @@ impl Program {
     fn build(text: &str, variables: &[Variable], bindings: bool) -> Result<Program, Errors> {
         let source = Source::new(text);
         let parsed = syntax::parse(&source, bindings)?;
-        let checked = check::check(&source, parsed, variables)?;
+        let mut checked = check::check(&source, parsed, variables)?;
         let cost = cost::estimate(&checked, variables).cost;
         let result = checked.types[checked.root.id as usize].clone();
         let regexes = regexes(&checked);
+        // Types have done their part.
+        checked.types = Vec::new();
         Ok(Program { checked, result, cost, regexes })
     }
 

@@ -6,6 +6,10 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Source {
     text: String,
+    /// The character each line begins with.
+    lines: Vec<usize>,
+    /// The character that each byte is of.
+    characters: Option<Vec<u32>>,
 }
 
 /// A place: line from 1, column in characters from 0 (-1: before the first, as for an empty text).
@@ -45,11 +49,20 @@ impl std::error::Error for Errors {}
 
 /// More errors than this are only counted.
 const MAX_ERRORS: usize = 100;
+/// Bytes from which on errors come without the line they are in, which may be long.
+const MAX_TEXT: usize = 1 << 20;
 
 impl Source {
     /// The source with that text.
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned() }
+        let starts = text.chars().enumerate().filter(|(_, c)| *c == '\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
+        // Where all characters are of one byte, counting either is the same.
+        let characters = (!text.is_ascii()).then(|| {
+            let sized = text.chars().zip(0_u32..).flat_map(|(c, at)| std::iter::repeat_n(at, c.len_utf8()));
+            sized.chain(std::iter::once(text.chars().count() as u32)).collect()
+        });
+        Self { text: text.to_owned(), lines, characters }
     }
 
     /// The text.
@@ -59,35 +72,44 @@ impl Source {
 
     /// The place of the character with that number, from 0.
     pub fn location(&self, character: usize) -> Location {
-        let (mut line, mut column) = (1, 0);
-        for c in self.text.chars().take(character) {
-            if c == '\n' {
-                line += 1;
-                column = 0;
-            } else {
-                column += 1;
+        let line = self.lines.partition_point(|start| *start <= character);
+        let start = line.checked_sub(1).map_or(0, |at| self.lines[at]);
+        Location { line: line as i64, column: (character - start) as i64 }
+    }
+
+    /// The number of the character that begins at a byte.
+    pub fn character(&self, byte: usize) -> usize {
+        match &self.characters {
+            Some(characters) => {
+                characters.get(byte).or(characters.last()).copied().unwrap_or_default() as usize
             }
+            None => byte,
         }
-        Location { line, column }
     }
 
     /// The errors, sorted by place, with their text.
     pub fn errors(&self, mut errors: Vec<SourceError>) -> Errors {
         errors.sort_by_key(|error| error.location);
-        let mut lines: Vec<String> = errors.iter().take(MAX_ERRORS).map(|error| self.show(error)).collect();
+        let mut size = 0;
+        let mut lines = Vec::new();
+        for error in errors.iter().take(MAX_ERRORS) {
+            let line = self.show(error, size < MAX_TEXT);
+            size += line.len();
+            lines.push(line);
+        }
         if errors.len() > MAX_ERRORS {
             lines.push(format!("{} more errors were truncated", errors.len() - MAX_ERRORS));
         }
         Errors { text: lines.join("\n"), errors }
     }
 
-    fn show(&self, error: &SourceError) -> String {
+    fn show(&self, error: &SourceError, with_line: bool) -> String {
         let Location { line, column } = error.location;
         let mut shown = format!("ERROR: <input>:{line}:{}: {}", column + 1, error.message);
         let Some(snippet) = usize::try_from(line - 1)
             .ok()
             .and_then(|line| self.text.split('\n').nth(line))
-            .filter(|_| !self.text.is_empty())
+            .filter(|_| with_line && !self.text.is_empty())
         else {
             return shown;
         };

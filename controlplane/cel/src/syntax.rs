@@ -215,8 +215,7 @@ pub(crate) struct Converter<'s> {
 impl Converter<'_> {
     fn at(&self, id: u64) -> usize {
         // The parser counts bytes.
-        let start = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
-        self.source.text().char_indices().take_while(|(at, _)| *at < start).count()
+        self.info.offset_for(id).map_or(0, |(start, _)| self.source.character(start as usize))
     }
 
     /// A new part at the place of another.

@@ -153,3 +153,14 @@ fn what_nests_as_deep_as_it_may_runs_on_a_small_stack() {
         assert!(thread.is_ok_and(|thread| thread.join().is_ok()));
     }
 }
+
+#[test]
+fn long_expressions_are_read_in_reasonable_time() {
+    let begun = std::time::Instant::now();
+    let wrong = "nope && ".repeat(12_000) + "'\u{e9}' == ''";
+    let errors = Program::compile(&wrong, &[]).err();
+    let text = errors.map(|errors| errors.text).unwrap_or_default();
+    assert!(text.ends_with("\n11900 more errors were truncated"), "{:.300}", text);
+    // Quadratic reading takes minutes.
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
