@@ -108,13 +108,23 @@ impl Format {
 
 /// The format of an object in a body.
 pub(super) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
-    match media_type(headers) {
+    let whole = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = media_type(headers).to_ascii_lowercase();
+    match &*media {
+        _ if !has_sound_parameters(whole) => Err(ApiError::unsupported_media_type(&ACCEPTED)),
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         "application/cbor" => Ok(Format::Cbor),
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
     }
+}
+
+/// Whether each parameter of a media type has a name and a value (RFC 9110, 8.3.1).
+fn has_sound_parameters(media_type: &str) -> bool {
+    let mut parameters = media_type.split(';').skip(1).map(str::trim).filter(|p| !p.is_empty());
+    parameters
+        .all(|p| p.split_once('=').is_some_and(|(name, value)| !name.trim().is_empty() && !value.is_empty()))
 }
 
 /// The type that an object in a body must be of.

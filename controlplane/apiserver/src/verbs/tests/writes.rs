@@ -104,7 +104,8 @@ async fn bodies_in_other_formats() {
     let yaml = send("application/yaml", "metadata: {name: why}\ndata:\n  a: b\n").await.expect(201);
     assert_eq!(yaml.body["data"], json!({"a": "b"}));
     send("application/json; charset=utf-8", r#"{"metadata":{"name":"c"}}"#).await.expect(201);
-    for kind in ["text/plain", "application/x-www-form-urlencoded"] {
+    send("Application/JSON", r#"{"metadata":{"name":"d"}}"#).await.expect(201);
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset"] {
         let text = send(kind, "{}").await.error(415, "UnsupportedMediaType").to_owned();
         assert!(text.starts_with("the body of the request was in an unknown format"), "{text}");
     }
