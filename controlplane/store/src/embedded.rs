@@ -30,7 +30,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch as latch};
 
 use crate::{
-    Current, Error, Event, History, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult, WatchStream,
+    Current, Error, Event, History, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult,
+    WatchStream,
 };
 use directory::{DataFile, Directory};
 use hub::Hub;

@@ -37,6 +37,9 @@ pub(super) struct Change {
     pub(super) version: Version,
 }
 
+/// A version, and the file its value is in, if it has one.
+pub(super) type FoundVersion = (Version, Option<Arc<File>>);
+
 /// A change, and the file its value is in, if it has one.
 pub(super) type FoundChange = (Change, Option<Arc<File>>);
 
@@ -146,12 +149,7 @@ impl Index {
 
     /// The kept versions of a key before a revision, the newest first, at most `limit`, with their files (deletions have none), and
     /// whether there are more.
-    pub(super) fn history_of(
-        &self,
-        key: &str,
-        before: Revision,
-        limit: usize,
-    ) -> (Vec<(Version, Option<Arc<File>>)>, bool) {
+    pub(super) fn history_of(&self, key: &str, before: Revision, limit: usize) -> (Vec<FoundVersion>, bool) {
         let kept = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
         let older = &kept[..kept.partition_point(|v| v.mod_revision < before)];
         let file = |version: &Version| self.files.get(&version.place.file).filter(|_| version.version > 0);

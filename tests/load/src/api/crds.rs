@@ -81,7 +81,7 @@ async fn established(subject: &Subject, count: u64) -> Result<()> {
             }
             if begun.elapsed() > PATIENCE * (1 + number as u32 / 100) {
                 bail!(
-                    "{path} has no condition Established=True after {PATIENCE:?}: the server does not serve CRDs yet"
+                    "{path} has no condition Established=True after {PATIENCE:?}: the server does not serve it, or is too slow"
                 );
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
