@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -140,6 +140,30 @@ impl Server {
     /// The kubeconfig is unusable.
     pub async fn client(&self) -> Result<kube::Client> {
         Ok(kube::Client::try_from(self.config().await?)?)
+    }
+
+    /// Runs kubectl for the administrator, with our plugin on its path; its output whatever it is.
+    ///
+    /// # Errors
+    /// There is no kubectl.
+    pub fn kubectl(&self, words: &[&str]) -> Result<Output> {
+        let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
+        let path = format!("{binaries}:{}", std::env::var("PATH").unwrap_or_default());
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let mut command = Command::new(&program);
+        command.args(words).env("PATH", path).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        command.output().with_context(|| format!("start {program}"))
+    }
+
+    /// What kubectl prints.
+    ///
+    /// # Errors
+    /// It failed; with what it said.
+    pub fn ok(&self, words: &[&str]) -> Result<String> {
+        let out = self.kubectl(words)?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.success(), "kubectl {}: {}", words.join(" "), said.trim());
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
     /// Its resident memory in bytes.

@@ -6,6 +6,7 @@ mod churn;
 mod clients;
 mod clusters;
 mod cni;
+mod commands;
 mod connections;
 mod crd;
 mod daemonset;
