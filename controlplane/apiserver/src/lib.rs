@@ -30,9 +30,9 @@ pub mod crd;
 
 pub mod engine_objects;
 pub mod proxy;
-pub mod webhook;
 pub mod reply;
 pub mod special;
+pub mod webhook;
 
 pub mod discovery;
 pub mod health;

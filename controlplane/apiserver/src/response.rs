@@ -22,7 +22,7 @@ use crate::cache::Cached;
 use crate::engine::Target;
 use crate::request::{Body, Call, full_body};
 
-pub use accept::{Format, Include, Output, Shape, format, nothing_fits};
+pub use accept::{Format, Include, Offer, Output, Shape, format, nothing_fits};
 pub(crate) use list::{Piece, Selection, list};
 pub use shape::{ListMeta, event, event_bytes, line, list_value, status_event, view};
 pub use stream::streamed;

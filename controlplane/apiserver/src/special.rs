@@ -22,7 +22,7 @@ use crate::objects::Objects;
 use crate::proxy::Proxy;
 use crate::reply;
 use crate::request::{Body, Call, Verb};
-use crate::response::{self, Output};
+use crate::response::{self, Offer, Output};
 use crate::token::Tokens;
 use crate::verbs;
 
@@ -106,7 +106,9 @@ impl Specials {
         call: &Call,
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
-        let output = Output::negotiate(call)?;
+        // What is asked and done is shown as itself only.
+        let views = purpose == Purpose::ComponentStatus;
+        let output = Output::negotiate(call, Offer { messages: true, views })?;
         let (code, answer) = match purpose {
             Purpose::ComponentStatus => (200, component_status::serve(engine, call, &output).await?),
             Purpose::Review(review) => (201, self.review(engine, review, call, body).await?),

@@ -30,7 +30,7 @@ use crate::cache::CacheError;
 use crate::engine::{Engine, Target};
 use crate::reply;
 use crate::request::{Body, Call, UserInfo, Verb, Warnings};
-use crate::response::Output;
+use crate::response::{Offer, Output};
 
 pub use body::read_object;
 pub(crate) use metadata::embedded as embedded_metadata;
@@ -116,7 +116,8 @@ pub(crate) async fn answer(
         call.warnings.add(text);
     }
     let scales = info.subresource.as_deref() == Some("scale");
-    let output = Output::negotiate_for(call, target.kind.strategy.custom().is_none() || scales)?;
+    let messages = target.kind.strategy.custom().is_none() || scales;
+    let output = Output::negotiate(call, Offer { messages, views: true })?;
     if info.subresource.as_deref() == Some("scale") {
         return scale::answer(engine, call, &target, &output, body).await;
     }

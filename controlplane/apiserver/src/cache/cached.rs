@@ -99,7 +99,14 @@ impl Cached {
     }
 
     fn new(index: Arc<Index>, revision: Revision, bytes: Bytes) -> Self {
-        Self { index, revision, bytes, older: false, metadata_end: AtomicU32::new(0), forms: Forms::default() }
+        Self {
+            index,
+            revision,
+            bytes,
+            older: false,
+            metadata_end: AtomicU32::new(0),
+            forms: Forms::default(),
+        }
     }
 
     /// The same object by other rules: in their present form and with their selectable fields.

@@ -70,17 +70,21 @@ struct Clause<'a> {
     quality: f32,
 }
 
+/// How objects can be shown beside as themselves in JSON, YAML and CBOR.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// In protobuf.
+    pub messages: bool,
+    /// As tables and as their metadata alone.
+    pub views: bool,
+}
+
 impl Output {
     /// JSON as it is.
     pub const PLAIN: Output = Output { format: Format::Json, shape: Shape::Object, pretty: false };
 
-    /// What the client wants to see of objects.
-    pub fn negotiate(call: &Call) -> Result<Self, ApiError> {
-        Self::negotiate_for(call, true)
-    }
-
-    /// The same for objects that may have no message in protobuf.
-    pub fn negotiate_for(call: &Call, has_message: bool) -> Result<Self, ApiError> {
+    /// What the client wants to see of objects that can be shown so.
+    pub fn negotiate(call: &Call, offer: Offer) -> Result<Self, ApiError> {
         let header = accept(call);
         let clauses = clauses(&header);
         if !clauses.iter().any(|clause| format(clause.media).is_some()) {
@@ -91,14 +95,15 @@ impl Output {
             match shape(clause) {
                 // Tables have no message.
                 Some(Shape::Table(..)) if format == Format::Protobuf => {}
-                Some(Shape::Object) if format == Format::Protobuf && !has_message => {}
+                Some(Shape::Object) if format == Format::Protobuf && !offer.messages => {}
+                Some(shape) if shape != Shape::Object && !offer.views => {}
                 Some(shape) => {
                     return Self { format, shape, pretty: pretty(call, clause) }.with_include(call);
                 }
                 None => {}
             }
         }
-        Err(ApiError::not_acceptable(if has_message { &ACCEPTED } else { &ACCEPTED[..2] }))
+        Err(ApiError::not_acceptable(if offer.messages { &ACCEPTED } else { &ACCEPTED[..2] }))
     }
 
     /// What an error is written in; never fails.

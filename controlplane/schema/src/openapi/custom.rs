@@ -19,24 +19,24 @@ pub(super) fn name(resource: &Resource, kind: &str) -> String {
 pub(super) fn object(dialect: Dialect, resource: &Resource, given: &Value) -> Value {
     let mut out = given.clone();
     if dialect == Dialect::V2 {
+        if given["x-kubernetes-preserve-unknown-fields"] == true {
+            // Clients of version 2 refuse what is not named as soon as something is.
+            out = json!({"type": "object"});
+            out["x-kubernetes-group-version-kind"] = kinds(resource, &resource.kind);
+            return out;
+        }
         lower(&mut out);
     }
     if out.get("type").is_none() {
         out["type"] = json!("object");
     }
-    // Objects of which nothing is known say nothing of their fields either.
-    if !out["x-kubernetes-preserve-unknown-fields"].as_bool().unwrap_or(false)
-        || out.get("properties").is_some()
-    {
-        let own =
-            out.get_mut("properties").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
-        let mut properties =
-            meta(dialect, OBJECT_META, "Name, labels, annotations and what else every object has.");
-        properties.extend(
-            own.into_iter().filter(|(name, _)| !matches!(&**name, "apiVersion" | "kind" | "metadata")),
-        );
-        out["properties"] = Value::Object(properties);
-    }
+    let own =
+        out.get_mut("properties").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
+    let mut properties =
+        meta(dialect, OBJECT_META, "Name, labels, annotations and what else every object has.");
+    properties
+        .extend(own.into_iter().filter(|(name, _)| !matches!(&**name, "apiVersion" | "kind" | "metadata")));
+    out["properties"] = Value::Object(properties);
     out["x-kubernetes-group-version-kind"] = kinds(resource, &resource.kind);
     out
 }
@@ -67,7 +67,7 @@ fn meta(dialect: Dialect, type_: &str, description: &str) -> Map<String, Value> 
     let mut metadata = reference;
     metadata["description"] = json!(description);
     let text = |description: &str| json!({"description": description, "type": "string"});
-    let version = "Group and version of the schema that this object is written in, such as apps/v1.";
+    let version = "APIVersion defines the group and version of the schema that this object is written in, such as apps/v1.";
     Map::from_iter([
         ("apiVersion".to_owned(), text(version)),
         ("kind".to_owned(), text("Kind of this object, in CamelCase.")),

@@ -286,7 +286,7 @@ fn describe_list(properties: &mut Map<String, Value>, kind: &str) {
     for (field, text) in [
         (
             "apiVersion",
-            "Group and version of the schema that this object is written in, such as apps/v1.".to_owned(),
+            "APIVersion defines the group and version of the schema that this object is written in, such as apps/v1.".to_owned(),
         ),
         ("kind", "Kind of this object, in CamelCase.".to_owned()),
         ("metadata", "The revision of the list, and where the next page begins.".to_owned()),

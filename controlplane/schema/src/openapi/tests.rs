@@ -144,8 +144,16 @@ fn a_custom_resource_is_told_by_its_definition() {
             "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
             "maybe": {"type": "string", "nullable": true, "default": "x"}}}}});
-    let part = Part { table, resource, custom: Some(Cow::Borrowed(&schema)) };
-    let custom = vec![Version { group: "coordination.k8s.io", version: "v1", parts: vec![part] }];
+    let published = |schema: &Value| {
+        let part = Part { table, resource, custom: Some(Cow::Owned(schema.clone())) };
+        vec![Version { group: "coordination.k8s.io", version: "v1", parts: vec![part] }]
+    };
+    let free =
+        json!({"type": "object", "description": "Anything", "x-kubernetes-preserve-unknown-fields": true});
+    let mut all = whole(&published(&free))["definitions"]["io.k8s.coordination.v1.Lease"].clone();
+    assert!(all.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind").is_some());
+    assert_eq!(all, json!({"type": "object"}), "clients of version 2 would refuse what it does not name");
+    let custom = published(&schema);
     let document = whole(&custom);
     let tab = &document["definitions"]["io.k8s.coordination.v1.Lease"];
     assert_eq!(tab["description"], "A tab");
