@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pagurus_controlplane_apiserver::request::{Call, Query, RequestInfo, UserInfo, Warnings};
-use pagurus_controlplane_apiserver::response::Output;
+use pagurus_controlplane_apiserver::response::{Offer, Output};
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
@@ -51,8 +51,10 @@ pub(crate) fn accept(data: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, header);
     let Some(call) = call(&uri, headers) else { return };
-    if let Err(error) = Output::negotiate(&call) {
-        assert!((400..500).contains(&error.code), "{}: it is the client's fault", error.message);
+    for (messages, views) in [(true, true), (true, false), (false, true)] {
+        if let Err(error) = Output::negotiate(&call, Offer { messages, views }) {
+            assert!((400..500).contains(&error.code), "{}: it is the client's fault", error.message);
+        }
     }
 }
 
