@@ -76,11 +76,13 @@ fn is_called(resource: &Value, name: &str) -> bool {
     named || kind || list(&resource["shortNames"]).iter().any(|short| text(short) == name)
 }
 
-fn text(value: &Value) -> &str {
+/// A text; empty if it is none.
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn list(value: &Value) -> &[Value] {
+/// The items of a list; none of anything else.
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 

@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::find::{list, text};
+
 /// How much of a value a line of the wide table shows, in characters.
 const SHORT: usize = 60;
 
@@ -154,14 +156,6 @@ fn aligned(rows: &[[String; 5]]) -> String {
         format!("{}\n", cells.collect::<Vec<_>>().join("   ").trim_end())
     };
     rows.iter().map(line).collect()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 #[cfg(test)]
