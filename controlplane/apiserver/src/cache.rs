@@ -107,7 +107,8 @@ impl Cache {
         Ok((cache, feed))
     }
 
-    /// Indexes objects by other rules from now on, those that are there too: the definition of a custom resource was changed.
+    /// Indexes objects by other rules from now on, those that are there too: the definition of a custom resource was changed. Watches
+    /// end, since they show objects by the old rules.
     pub fn follow(&self, rules: Rules) {
         // The lock keeps changes from coming between.
         let ring = self.ring.write();
@@ -120,6 +121,14 @@ impl Cache {
         }
         self.rules.store(Arc::new(rules));
         drop(ring);
+        self.end_watches();
+    }
+
+    /// Ends all cursors when they have told what happened until now.
+    fn end_watches(&self) {
+        self.ring.write().end_cursors();
+        // Wakes those who wait; nothing else has changed for them.
+        self.revision.send_modify(|_| {});
     }
 
     /// The store key of an object.
@@ -238,9 +247,9 @@ impl Cache {
             None => ring.end(),
             Some(asked) => ring.position_after(asked).ok_or(CacheError::Gone { asked })?,
         };
-        let snapshot = self.snapshot();
+        let (snapshot, era) = (self.snapshot(), ring.era());
         drop(ring);
-        Ok((snapshot, Cursor::new(self.clone(), next, self.revision.subscribe())))
+        Ok((snapshot, Cursor::new(self.clone(), next, era, self.revision.subscribe())))
     }
 
     /// Tells the cache of an object that is about to be written with these very bytes, until the guard is dropped.

@@ -158,23 +158,17 @@ impl Engine {
         self.registry.load_full()
     }
 
-    /// Loads the objects of a custom resource, whose cache then follows the store until `stop` or the engine's end.
+    /// Loads the objects of a custom resource, whose cache then follows the store until the token is cancelled or the engine ends.
     pub async fn start_kind(
         &self,
         resource: Arc<Resource>,
         table: Arc<Table>,
         strategy: Arc<dyn Strategy>,
-        stop: CancellationToken,
-    ) -> Result<Kind, CacheError> {
-        let (ended, feed_stop) = (self.stop.clone(), stop.clone());
-        let ending = async move {
-            tokio::select! {
-                () = ended.cancelled() => feed_stop.cancel(),
-                () = feed_stop.cancelled() => {}
-            }
-        };
-        self.feeds.spawn(ending);
-        start(resource, table, Rules::Custom(strategy), self.store.clone(), stop, &self.feeds).await
+    ) -> Result<(Kind, CancellationToken), CacheError> {
+        let stop = self.stop.child_token();
+        let store = self.store.clone();
+        let kind = start(resource, table, Rules::Custom(strategy), store, stop.clone(), &self.feeds).await?;
+        Ok((kind, stop))
     }
 
     /// Serves a custom resource in these versions from now on, in place of those it was served in; in none, if there are

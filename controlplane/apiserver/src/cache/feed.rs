@@ -84,11 +84,11 @@ impl Cache {
         kvs.into_iter().filter_map(|kv| self.read(&kv).map(|object| (self.key_of(&kv.key), object))).collect()
     }
 
-    /// Follows the store until `cancel`; what it missed after a failure it reads anew.
+    /// Follows the store until `cancel`, with which watches end too; what it missed after a failure it reads anew.
     pub(super) async fn feed(self: Arc<Self>, mut events: WatchStream, cancel: CancellationToken) {
         loop {
             let batch = tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return self.end_watches(),
                 batch = events.next() => batch,
             };
             let failure = match batch {
@@ -106,7 +106,7 @@ impl Cache {
                     Err(error) => warn!(prefix = self.prefix, %error, "the cache cannot read the store"),
                 }
                 tokio::select! {
-                    () = cancel.cancelled() => return,
+                    () = cancel.cancelled() => return self.end_watches(),
                     () = tokio::time::sleep(RETRY) => {}
                 }
             };

@@ -96,6 +96,9 @@ pub(super) struct Ring {
     bytes: usize,
     /// All changes after this revision are here.
     since: Revision,
+    /// How often all cursors were ended, and the number of the first change that those ended last are not told.
+    era: u64,
+    era_began: u64,
 }
 
 impl Ring {
@@ -106,6 +109,16 @@ impl Ring {
         self.changes.clear();
         self.bytes = 0;
         self.since = revision;
+    }
+
+    /// Ends the cursors there are: what has happened until now is the last they tell.
+    pub(super) fn end_cursors(&mut self) {
+        (self.era, self.era_began) = (self.era + 1, self.end());
+    }
+
+    /// What tells the cursors of now from those that were ended.
+    pub(super) fn era(&self) -> u64 {
+        self.era
     }
 
     pub(super) fn push(&mut self, change: Arc<Change>) {
@@ -146,13 +159,17 @@ impl Ring {
         Some(self.first + self.changes.partition_point(|c| c.object.revision <= revision) as u64)
     }
 
-    /// Some changes from a number on; `None` if it is gone.
-    fn take(&self, next: u64) -> Option<Vec<Arc<Change>>> {
-        let skip = usize::try_from(next.checked_sub(self.first)?).ok()?;
-        if skip > self.changes.len() {
-            return None;
+    /// Some changes from a number on, for a cursor of that era.
+    fn take(&self, next: u64, era: u64) -> Result<Vec<Arc<Change>>, CursorError> {
+        let most = if era == self.era { BATCH } else { self.era_began.saturating_sub(next) as usize };
+        if most == 0 {
+            return Err(CursorError::Ended);
         }
-        Some(self.changes.iter().skip(skip).take(BATCH).cloned().collect())
+        let skip = next.checked_sub(self.first).and_then(|skip| usize::try_from(skip).ok());
+        match skip.filter(|skip| *skip <= self.changes.len()) {
+            Some(skip) => Ok(self.changes.iter().skip(skip).take(most.min(BATCH)).cloned().collect()),
+            None => Err(CursorError::Overtaken),
+        }
     }
 }
 
@@ -162,8 +179,8 @@ pub enum CursorError {
     /// The ring has overtaken it.
     #[error("too old resource version")]
     Overtaken,
-    /// The cache has ended.
-    #[error("the server is shutting down")]
+    /// The cache has ended, or shows objects otherwise than before.
+    #[error("the watch is over")]
     Ended,
 }
 
@@ -172,12 +189,13 @@ pub enum CursorError {
 pub struct Cursor {
     cache: Arc<Cache>,
     next: u64,
+    era: u64,
     revisions: watch::Receiver<Revision>,
 }
 
 impl Cursor {
-    pub(super) fn new(cache: Arc<Cache>, next: u64, revisions: watch::Receiver<Revision>) -> Self {
-        Self { cache, next, revisions }
+    pub(super) fn new(cache: Arc<Cache>, next: u64, era: u64, revisions: watch::Receiver<Revision>) -> Self {
+        Self { cache, next, era, revisions }
     }
 
     /// The next changes, as many as are there, at least one. Dropping the future loses nothing.
@@ -194,7 +212,7 @@ impl Cursor {
     /// The next changes that are there already, maybe none.
     pub fn ready(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
         self.revisions.mark_unchanged();
-        let changes = self.cache.ring.read().take(self.next).ok_or(CursorError::Overtaken)?;
+        let changes = self.cache.ring.read().take(self.next, self.era)?;
         self.next += changes.len() as u64;
         Ok(changes)
     }

@@ -112,6 +112,30 @@ async fn slow_cursors_are_overtaken() {
 }
 
 #[tokio::test]
+async fn watches_end_with_what_happened_until_then() {
+    let f = fixture().await;
+    f.put("a", 0).await;
+    f.cache.current().await.unwrap();
+    let (_, mut told) = f.cache.watch(None).unwrap();
+    let (_, mut idle) = f.cache.watch(None).unwrap();
+    f.put("b", 0).await;
+    f.cache.current().await.unwrap();
+    assert_eq!(idle.next().await.unwrap().len(), 1);
+    let waiting = tokio::spawn(async move { idle.next().await.map(drop) });
+    f.cache.follow(Rules::Builtin(&Generic));
+    let (_, mut later) = f.cache.watch(None).unwrap();
+    f.put("c", 0).await;
+    f.cache.current().await.unwrap();
+    assert_eq!(waiting.await.unwrap(), Err(CursorError::Ended));
+    let names = |changes: Vec<Arc<Change>>| {
+        changes.iter().map(|c| c.object.key.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(told.next().await.unwrap()), "b");
+    assert_eq!(told.next().await.map(names), Err(CursorError::Ended));
+    assert_eq!(names(later.next().await.unwrap()), "c");
+}
+
+#[tokio::test]
 async fn changes_are_encoded_once() {
     let f = fixture().await;
     let (_, mut cursor) = f.cache.watch(None).unwrap();

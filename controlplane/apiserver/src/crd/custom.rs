@@ -11,7 +11,7 @@ use serde_json::{Number, Value};
 
 use super::convert::{self, Converter};
 use super::json_path::JsonPath;
-use super::{Scale, Version, controller};
+use super::{Scale, Version, establish};
 use crate::objects::Objects;
 use crate::registry::FieldName;
 use crate::resources::extensions::embedded;
@@ -260,7 +260,7 @@ impl Strategy for Custom {
 
     fn published_schema(&self, version: &str) -> Option<Value> {
         let Looks(objects) = &self.definitions;
-        let definition = objects.get(controller::GROUP, controller::PLURAL, "", &self.name)?.value();
+        let definition = objects.get(establish::GROUP, establish::PLURAL, "", &self.name)?.value();
         let version = definition.items("spec.versions").iter().find(|v| v.text("name") == version)?;
         Some(version.at("schema.openAPIV3Schema").clone())
     }

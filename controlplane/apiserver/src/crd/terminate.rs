@@ -8,7 +8,7 @@ use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::controller;
+use super::establish;
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::request::UserInfo;
@@ -42,7 +42,7 @@ pub(super) async fn run(engine: Arc<Engine>, name: String, uid: String) {
 
 /// Whether there is nothing left to do.
 async fn attempt(engine: &Arc<Engine>, name: &str, uid: &str) -> Result<bool, ApiError> {
-    let definition = match engine.get(&controller::resource(), None, name).await {
+    let definition = match engine.get(&establish::definitions(), None, name).await {
         Ok(definition) => definition,
         Err(error) if error.code == 404 => return Ok(true),
         Err(error) => return Err(error),
@@ -103,12 +103,12 @@ async fn say(
     message: &str,
 ) -> Result<(), ApiError> {
     let change = |definition: &mut Value| set_condition(definition, "Terminating", holds, reason, message);
-    controller::write_status(engine, name, change).await
+    establish::write_status(engine, name, change).await.map(drop)
 }
 
 /// Takes the finalizer off, which is the end of the definition unless others hold it.
 async fn release(engine: &Arc<Engine>, name: &str, uid: &str) -> Result<(), ApiError> {
-    let resource = controller::resource();
+    let resource = establish::definitions();
     say(engine, name, false, "InstanceDeletionCompleted", "removed all instances").await?;
     let mut definition = engine.get(&resource, None, name).await?;
     if definition.text("metadata.uid") != uid {

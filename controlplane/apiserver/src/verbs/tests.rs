@@ -1,6 +1,7 @@
 //! The verbs on a real engine over a store in a temporary directory: requests and what comes back.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod definitions;
 mod deletes;
 mod encodings;
 mod history;

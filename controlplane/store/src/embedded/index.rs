@@ -123,6 +123,12 @@ impl Index {
             .count()
     }
 
+    /// Whether there is a key below `prefix`, or was at a revision that is kept.
+    fn has_keys(&self, prefix: &str) -> bool {
+        let mut from = self.keys.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.next().is_some_and(|(key, _)| key.starts_with(prefix))
+    }
+
     /// The changes below `prefix` from a revision on, at most `limit`, and the revision up to which they are complete.
     pub(super) fn changes(
         &self,
@@ -132,6 +138,10 @@ impl Index {
     ) -> Result<(Vec<FoundChange>, Revision)> {
         if from <= self.compacted {
             return Err(Error::Compacted { requested: from, oldest: self.compacted + 1 });
+        }
+        // Most who ask begin with nothing below their prefix: to know that, not all changes need be looked at.
+        if !self.has_keys(prefix) {
+            return Ok((Vec::new(), self.revision));
         }
         let first = self.changes.partition_point(|c| c.version.mod_revision < from);
         let mut out: Vec<FoundChange> = Vec::new();
@@ -292,5 +302,10 @@ mod tests {
         assert_eq!(got(5, 9), (String::new(), 4));
         assert_eq!(index.revision_leaving(2), Some(2));
         assert_eq!(index.revision_leaving(5), None);
+        let (none, complete) = index.changes("w/", 2, 9).unwrap();
+        assert_eq!((none.len(), complete), (0, 4));
+        // Of what is gone there were changes.
+        put(&mut index, "y", 5, 0);
+        assert_eq!(index.changes("y", 2, 9).unwrap().0.len(), 2);
     }
 }
