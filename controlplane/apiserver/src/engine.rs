@@ -194,6 +194,11 @@ impl Engine {
         &self.allocators
     }
 
+    /// Runs what outlives a request: [`Self::ended`] waits for it. It should end with [`Self::cancelled`].
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.feeds.spawn(task);
+    }
+
     /// Ends when the engine is to end; watches end with it.
     pub fn cancelled(&self) -> CancellationToken {
         self.cancel.clone()

@@ -17,7 +17,7 @@ use pagurus_controlplane_schema::fields::Versions;
 use pagurus_controlplane_schema::table::{Resource, Table, TypeId};
 use serde_json::Value;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Cached};
 use crate::strategy::Strategy;
 
 /// The name of a field that selectors may name.
@@ -112,8 +112,26 @@ impl Target {
 
     /// Whether the request's version is the one objects are stored in.
     pub fn is_storage_version(&self) -> bool {
-        let mixed = self.kind.strategy.custom().is_some_and(|custom| custom.is_mixed());
-        Arc::ptr_eq(&self.resource, &self.kind.resource) && !mixed
+        Arc::ptr_eq(&self.resource, &self.kind.resource) && !self.is_mixed()
+    }
+
+    /// Whether stored objects may have to be converted by somebody else.
+    pub fn is_mixed(&self) -> bool {
+        self.kind.strategy.custom().is_some_and(|custom| custom.is_mixed())
+    }
+
+    /// Converts stored objects beforehand where somebody else must be asked, so that nobody has to wait while showing them.
+    ///
+    /// # Errors
+    /// The webhook's.
+    pub async fn convert_ahead(&self, objects: Vec<Arc<Cached>>) -> Result<(), ApiError> {
+        match self.kind.strategy.custom() {
+            Some(custom) if custom.is_mixed() => {
+                let values = objects.iter().map(|object| object.value()).collect();
+                custom.prepare(values, &self.resource.version).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A stored object in the request's version.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pagurus_controlplane_api::status::ApiError;
@@ -14,8 +15,11 @@ use crate::webhook::{Client, Webhook};
 
 /// How long a conversion may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many converted objects are kept.
+/// How many converted objects are kept, and how many bytes of them.
 const KEPT: usize = 4096;
+const KEPT_BYTES: usize = 32 << 20;
+/// How many requests of the process may hold up a worker each while they wait for a webhook.
+const MOST_WAITING: usize = 32;
 /// The versions of the review that we speak, the best first.
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 
@@ -46,7 +50,8 @@ impl Converter {
         }))
     }
 
-    /// One object in the version asked for. Waits for the webhook where it stands: readers are not all asynchronous.
+    /// One object in the version asked for. What was not prepared waits for the webhook where it stands: those who merge fields are not
+    /// asynchronous. Only so many may wait like that.
     pub(super) fn one(&self, mut object: Value, api_version: &str) -> Result<Value, ApiError> {
         match self {
             Self::None => {
@@ -57,6 +62,10 @@ impl Converter {
                 if let Some(done) = by.find(&object, api_version) {
                     return Ok(done);
                 }
+                let Some(_place) = Place::take() else {
+                    let message = format!("too many requests wait for the conversion webhook of {}", by.kind);
+                    return Err(ApiError::too_many_requests(message, 1));
+                };
                 let waiting =
                     || tokio::runtime::Handle::current().block_on(by.many(vec![object], api_version));
                 let converted = tokio::task::block_in_place(waiting)?;
@@ -66,16 +75,32 @@ impl Converter {
     }
 
     /// Converts objects in one go and keeps them for a while.
-    pub(super) async fn prepare(
-        &self,
-        objects: impl Iterator<Item = Value>,
-        api_version: &str,
-    ) -> Result<(), ApiError> {
+    pub(super) async fn prepare(&self, objects: Vec<Value>, api_version: &str) -> Result<(), ApiError> {
         let Self::Webhook(by) = self else { return Ok(()) };
         let missing: Vec<Value> = objects
+            .into_iter()
             .filter(|o| o.text("apiVersion") != api_version && by.find(o, api_version).is_none())
             .collect();
         if missing.is_empty() { Ok(()) } else { by.many(missing, api_version).await.map(drop) }
+    }
+}
+
+/// One of the places for those who hold up a worker.
+struct Place;
+
+/// How many places are taken.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    fn take() -> Option<Self> {
+        let more = |taken: usize| (taken < MOST_WAITING).then_some(taken + 1);
+        TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -86,8 +111,34 @@ pub(super) struct ByWebhook {
     client: Client,
     review: &'static str,
     kind: String,
-    /// Converted objects by uid, revision and version.
-    done: Mutex<HashMap<[String; 3], Value>>,
+    done: Mutex<Kept>,
+}
+
+/// Converted objects by uid, revision and version.
+#[derive(Debug, Default)]
+struct Kept {
+    objects: HashMap<[String; 3], Conversion>,
+    bytes: usize,
+}
+
+/// An object, and what became of it.
+#[derive(Debug)]
+struct Conversion {
+    of: Value,
+    made: Value,
+}
+
+impl Kept {
+    /// Keeps some, in place of all others if there is no room for both.
+    fn add(&mut self, conversions: Vec<([String; 3], Conversion)>) {
+        let size = |value: &Value| value.to_string().len();
+        let bytes: usize = conversions.iter().map(|(_, c)| size(&c.of) + size(&c.made)).sum();
+        if self.objects.len() + conversions.len() > KEPT || self.bytes + bytes > KEPT_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.objects.extend(conversions);
+    }
 }
 
 impl ByWebhook {
@@ -102,9 +153,9 @@ impl ByWebhook {
 
     fn find(&self, object: &Value, api_version: &str) -> Option<Value> {
         let done = self.done.lock();
-        let found = done.get(&Self::key(object, api_version)?)?;
+        let found = done.objects.get(&Self::key(object, api_version)?)?;
         // A client can send changed content under the revision that it is based on.
-        (found["of"] == *object).then(|| found["made"].clone())
+        (found.of == *object).then(|| found.made.clone())
     }
 
     async fn many(&self, objects: Vec<Value>, api_version: &str) -> Result<Vec<Value>, ApiError> {
@@ -119,15 +170,12 @@ impl ByWebhook {
         });
         let answer = self.client.post(&self.webhook, &review, PATIENCE).await.map_err(failed)?;
         let converted = converted(&answer, &uid, &objects, api_version).map_err(failed)?;
-        let mut done = self.done.lock();
-        if done.len() + converted.len() > KEPT {
-            done.clear();
-        }
-        for (object, made) in objects.iter().zip(&converted) {
-            if let Some(key) = Self::key(object, api_version) {
-                done.insert(key, json!({"of": object, "made": made}));
-            }
-        }
+        let kept = objects.iter().zip(&converted).filter_map(|(object, made)| {
+            let conversion = Conversion { of: object.clone(), made: made.clone() };
+            Self::key(object, api_version).map(|key| (key, conversion))
+        });
+        let kept = kept.collect();
+        self.done.lock().add(kept);
         Ok(converted)
     }
 }
@@ -215,6 +263,24 @@ pub(super) fn go_type(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_and_room_have_an_end() {
+        let places: Vec<Place> = std::iter::from_fn(Place::take).collect();
+        assert_eq!(places.len(), MOST_WAITING);
+        drop(places);
+        assert!(Place::take().is_some());
+        let mut kept = Kept::default();
+        let key = |n: usize| [n.to_string(), String::new(), String::new()];
+        let large = || Conversion { of: Value::Null, made: "x".repeat(KEPT_BYTES / 2).into() };
+        kept.add(vec![(key(0), large())]);
+        kept.add(vec![(key(1), large())]);
+        assert_eq!(kept.objects.keys().collect::<Vec<_>>(), [&key(1)]);
+        kept.add(
+            (2..2 + KEPT).map(|n| (key(n), Conversion { of: Value::Null, made: Value::Null })).collect(),
+        );
+        assert_eq!((kept.objects.len(), kept.bytes), (KEPT, KEPT * 8));
+    }
 
     #[test]
     fn reviews_are_looked_at() {

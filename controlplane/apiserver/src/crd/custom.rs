@@ -107,11 +107,7 @@ impl Custom {
     }
 
     /// Converts many objects beforehand, so that [`Self::convert`] finds them done.
-    pub(crate) async fn prepare(
-        &self,
-        objects: impl Iterator<Item = Value>,
-        version: &str,
-    ) -> Result<(), ApiError> {
+    pub(crate) async fn prepare(&self, objects: Vec<Value>, version: &str) -> Result<(), ApiError> {
         self.converter.prepare(objects, &format!("{}/{version}", self.group)).await
     }
 

@@ -113,6 +113,7 @@ async fn insert(
                 return Ok(unstored(target, &object, 0));
             }
             if let Some(stored) = put_reserved(engine, target, &key, 0, &object, reservation).await? {
+                target.convert_ahead(vec![stored.clone()]).await?;
                 return Ok(stored);
             }
         }

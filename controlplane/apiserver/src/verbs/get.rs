@@ -28,6 +28,7 @@ pub(super) async fn answer(
         Some(_) => list::snapshot(target, &Page::read(call)?).await?.get(namespace, name).cloned(),
     };
     let found = found.ok_or_else(|| not_found(target, name))?;
+    target.convert_ahead(vec![found.clone()]).await?;
     response::object(call, output, target, 200, &found)
 }
 
@@ -44,5 +45,6 @@ pub(super) async fn newest(
 /// The same as a value in the request's version.
 pub(crate) async fn object(target: &Target, namespace: Option<&str>, name: &str) -> Result<Value, ApiError> {
     let found = newest(target, namespace, name).await?.ok_or_else(|| not_found(target, name))?;
+    target.convert_ahead(vec![found.clone()]).await?;
     target.to_request_version(found.value())
 }

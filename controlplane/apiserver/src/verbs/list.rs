@@ -52,8 +52,8 @@ pub(super) async fn answer(
         .map(|(_, object)| object)
         .filter(|object| select.matches(object));
     let shown: Vec<_> = shown.collect();
-    if let Some(custom) = target.kind.strategy.custom() {
-        custom.prepare(shown.iter().map(|object| object.value()), &target.resource.version).await?;
+    if target.is_mixed() {
+        target.convert_ahead(shown.iter().copied().cloned().collect()).await?;
     }
     let list = response::list_value(output, target, &cut.meta, shown.into_iter())?;
     Ok(response::value(call, output, 200, &list))

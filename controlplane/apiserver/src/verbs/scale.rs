@@ -33,6 +33,7 @@ pub(super) async fn answer(
         Verb::Get => {
             let namespace = call.info.namespace.as_deref();
             let found = get::newest(target, namespace, name).await?.ok_or_else(|| not_found(target, name))?;
+            target.convert_ahead(vec![found.clone()]).await?;
             scale_of(target, &target.to_request_version(found.value())?)?
         }
         Verb::Update => update(engine, call, target.clone(), content).await?,

@@ -100,9 +100,11 @@ pub(super) async fn change(
             let created = create::store(engine, request, proposal.given, !proposal.owned).await?;
             return Ok(Done { object: created, created: true });
         };
+        target.convert_ahead(vec![current.clone()]).await?;
         let old = current.value();
         let proposal = propose(Some(&old))?;
         if let Some(object) = attempt(engine, request, &current, &old, proposal).await? {
+            target.convert_ahead(vec![object.clone()]).await?;
             return Ok(Done { object, created: false });
         }
     }

@@ -33,6 +33,8 @@ const LEAST_LIFE: u64 = 1800;
 const CHUNK: usize = 64 << 10;
 /// How many lines wait to be handed on one by one.
 const FEW: usize = 16;
+/// How many objects of the state are converted at a time where a webhook does that.
+const AHEAD: usize = 256;
 
 pub(super) async fn answer(
     engine: &Arc<Engine>,
@@ -63,7 +65,7 @@ pub(super) async fn answer(
             let error =
                 ApiError::expired(format!("too old resource version: {asked} ({})", cache.revision()));
             let event = response::status_event(output, &error);
-            return send(call, output, stream_type, stream::iter([event]));
+            return send(engine, call, output, stream_type, stream::iter([event]));
         }
         Err(error) => return Err(error.into()),
     };
@@ -92,11 +94,12 @@ pub(super) async fn answer(
         let chunk = lines.next_chunk().await?;
         Some((chunk, lines))
     });
-    send(call, output, stream_type, lines)
+    send(engine, call, output, stream_type, lines)
 }
 
 /// Sends lines as they come: as the body of the answer, or over a WebSocket.
 fn send(
+    engine: &Engine,
     call: &Call,
     output: &Output,
     stream_type: &'static str,
@@ -109,7 +112,7 @@ fn send(
         Format::Protobuf => Framing::Binary { skip: 4 },
         Format::Cbor => Framing::Binary { skip: 0 },
     };
-    socket::answer(call, upgrade, framing, lines)
+    socket::answer(engine, call, upgrade, framing, lines)
 }
 
 /// What the query says of the watch.
@@ -227,6 +230,7 @@ impl Lines {
             if self.ended {
                 return None;
             }
+            self.convert_ahead().await;
             if let Some(lines) = self.initial_lines() {
                 // The lines that wait one by one are before these.
                 match (lines.is_empty(), self.ready.pop_front()) {
@@ -253,6 +257,26 @@ impl Lines {
             self.ready.clear();
             response::status_event(&self.output, &error)
         })
+    }
+
+    /// Has the next objects of the state converted, where somebody else does that.
+    async fn convert_ahead(&mut self) {
+        let Some((snapshot, after)) = self.initial.as_ref().filter(|_| self.target.is_mixed()) else {
+            return;
+        };
+        let next = snapshot.below(self.select.namespace.as_deref(), after.as_deref());
+        let next = next.map(|(_, object)| object).filter(|object| self.select.matches(object));
+        let next = next.take(AHEAD).cloned().collect();
+        if let Err(error) = self.target.convert_ahead(next).await {
+            self.break_off(&error);
+        }
+    }
+
+    /// Ends the watch with what went wrong.
+    fn break_off(&mut self, error: &ApiError) {
+        self.ready.push_back(Ready::Line(response::status_event(&self.output, error)));
+        self.initial = None;
+        self.ended = true;
     }
 
     /// Some of the state; `None` when there is none left.
@@ -300,7 +324,7 @@ impl Lines {
         };
         tokio::select! {
             changes = self.cursor.next() => match changes {
-                Ok(changes) => self.tell(&changes),
+                Ok(changes) => self.told(&changes).await,
                 Err(error) => self.fail(error),
             },
             () = tick => self.mark().await,
@@ -311,6 +335,22 @@ impl Lines {
                 self.ended = true;
             }
             () = self.cancel.cancelled() => self.ended = true,
+        }
+    }
+
+    /// Tells changes, converted all at once where somebody else does that.
+    async fn told(&mut self, changes: &[Arc<Change>]) {
+        self.tell(changes);
+        if !self.target.is_mixed() {
+            return;
+        }
+        let objects = self.ready.iter().filter_map(|ready| match ready {
+            Ready::Change(change, _) => Some(change.object.clone()),
+            Ready::Line(_) => None,
+        });
+        if let Err(error) = self.target.convert_ahead(objects.collect()).await {
+            self.ready.clear();
+            self.break_off(&error);
         }
     }
 
@@ -346,7 +386,7 @@ impl Lines {
                     self.marked = current.revision;
                 }
             }
-            Ok(changes) => self.tell(&changes),
+            Ok(changes) => self.told(&changes).await,
             Err(error) => self.fail(error),
         }
     }

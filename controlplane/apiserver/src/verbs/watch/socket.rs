@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use tracing::{Instrument as _, debug};
 
 use crate::authn::SOCKET_TOKEN;
+use crate::engine::Engine;
 use crate::request::{Body, Call, empty_body};
 
 /// Clients have nothing to say; whatever they send is at most so long.
@@ -46,8 +47,9 @@ pub(super) fn wanted(call: &Call) -> Option<OnUpgrade> {
     is_socket.then(|| call.extensions.get::<OnUpgrade>().cloned()).flatten()
 }
 
-/// Agrees to the client's handshake and then sends the events.
+/// Agrees to the client's handshake and then sends the events, as a task of the engine.
 pub(super) fn answer(
+    engine: &Engine,
     call: &Call,
     upgrade: OnUpgrade,
     framing: Framing,
@@ -55,14 +57,19 @@ pub(super) fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let mut response = agreed(&call.headers)?;
     *response.body_mut() = empty_body();
+    let cancelled = engine.cancelled();
     let work = async move {
-        match upgrade.await {
+        let connection = tokio::select! {
+            () = cancelled.cancelled_owned() => return,
+            connection = upgrade => connection,
+        };
+        match connection {
+            // It ends with its watch, which ends with the server, or with its client.
             Ok(connection) => send(connection, framing, events).await,
             Err(error) => debug!(%error, "a connection did not become a WebSocket"),
         }
     };
-    // It ends with its watch, which ends with the server, or with its client.
-    tokio::spawn(work.instrument(tracing::debug_span!("watch over a WebSocket", path = %call.info.path)));
+    engine.spawn(work.instrument(tracing::debug_span!("watch over a WebSocket", path = %call.info.path)));
     Ok(response)
 }
 
