@@ -20,7 +20,8 @@ use crate::request::UserInfo;
 /// What a strategy may know of the request beside the objects.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The resource written to, in its storage version.
+    /// The resource written to, in its storage version; a custom one in that of the request, since what it has beside its objects
+    /// is told for each.
     pub resource: &'a Resource,
     /// Who asks.
     pub user: &'a UserInfo,
@@ -95,6 +96,11 @@ pub trait Strategy: Send + Sync + 'static {
         &[]
     }
 
+    /// Those of them that requests for a version may name. Generic: all.
+    fn selectable_in(&self, _version: &str) -> &[FieldName] {
+        self.selectable_fields()
+    }
+
     /// The value of a selectable field; `None` counts as empty.
     fn field(&self, _object: &Value, _name: &str) -> Option<String> {
         None
@@ -123,7 +129,7 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Whether the change from `old` to `object` is one that `metadata.generation` counts. Generic: anything outside
     /// metadata and status.
-    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+    fn generation_changes(&self, _resource: &Resource, object: &Value, old: &Value) -> bool {
         differs_outside(object, old, &["metadata", "status", "apiVersion", "kind"])
     }
 

@@ -231,6 +231,10 @@ impl Strategy for Custom {
         &self.selectable
     }
 
+    fn selectable_in(&self, version: &str) -> &[FieldName] {
+        &self.version(version).selectable
+    }
+
     fn field(&self, object: &Value, name: &str) -> Option<String> {
         match object.at(name) {
             Value::String(text) => Some(text.clone()),
@@ -265,11 +269,12 @@ impl Strategy for Custom {
         true
     }
 
-    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+    fn generation_changes(&self, resource: &Resource, object: &Value, old: &Value) -> bool {
+        let status_alone = resource.subresource("status").is_some();
         let counted = |fields: &Value| {
             let mut fields = fields.as_object().cloned().unwrap_or_default();
             fields.remove("metadata");
-            if self.storage().has_status {
+            if status_alone {
                 fields.remove("status");
             }
             fields
@@ -277,10 +282,10 @@ impl Strategy for Custom {
         counted(object) != counted(old)
     }
 
-    fn reset_fields(&self, _resource: &Resource, sub: &str) -> &'static [&'static str] {
+    fn reset_fields(&self, resource: &Resource, sub: &str) -> &'static [&'static str] {
         match sub {
             "status" => &["spec", "metadata"],
-            "" if self.storage().has_status => &["status"],
+            "" if resource.subresource("status").is_some() => &["status"],
             _ => &[],
         }
     }

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions and APIServices.
 
+mod ca_bundle;
 mod definition;
 pub(crate) mod embedded;
 mod hoist;

@@ -110,7 +110,7 @@ impl Strategy for Plain {
         }
     }
 
-    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+    fn generation_changes(&self, _resource: &Resource, object: &Value, old: &Value) -> bool {
         differs_outside(object, old, &["metadata", "status", "apiVersion", "kind"])
             || (self.metadata_generations && !same(object.at("metadata.labels"), old.at("metadata.labels")))
     }

@@ -161,7 +161,7 @@ fn run(resource: &Resource, make: &mut Maker) {
     normalize(table, resource.type_id, &mut new);
     rules.validate_update(&new, &old);
     rules.warnings(&new, Some(&old));
-    rules.generation_changes(&new, &old);
+    rules.generation_changes(resource, &new, &old);
     rules.mark_deleted(&mut new);
 }
 

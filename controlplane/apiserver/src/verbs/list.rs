@@ -28,6 +28,7 @@ pub(super) async fn answer(
         }
         (found, _) => select.narrow(found?, target),
     };
+    select.convert_ahead(&snapshot).await?;
     let cut = cut(&snapshot, &select, &page);
     if cut.meta.next.is_some() {
         target.kind.cache.keep(&snapshot);
@@ -261,6 +262,7 @@ pub(super) async fn chosen(
     page: &Page,
 ) -> Result<(ListMeta, Vec<std::sync::Arc<crate::cache::Cached>>), ApiError> {
     let snapshot = select.narrow(snapshot(target, page).await?, target);
+    select.convert_ahead(&snapshot).await?;
     let cut = cut(&snapshot, select, page);
     let objects = snapshot
         .below(select.namespace.as_deref(), page.after.as_deref())

@@ -189,7 +189,7 @@ fn prepare(request: &Request<'_>, object: &mut Value, old: &Value) {
         None => strategy.prepare_update(&context, object, old),
     }
     metadata::carry_over(object, old);
-    if strategy.counts_generations() && strategy.generation_changes(object, old) {
+    if strategy.counts_generations() && strategy.generation_changes(context.resource, object, old) {
         let generation = metadata::number(old, "generation").unwrap_or(0) + 1;
         metadata::of(object).insert("generation".to_owned(), generation.into());
     }

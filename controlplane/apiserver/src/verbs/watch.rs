@@ -72,6 +72,9 @@ pub(super) async fn answer(
     let since = from.unwrap_or_default();
     let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    if let Some(snapshot) = &state {
+        select.convert_ahead(snapshot).await?;
+    }
     let initial = state.map(|snapshot| (select.narrow(snapshot, target), None));
     let lines = Lines {
         target: target.clone(),
@@ -340,18 +343,14 @@ impl Lines {
 
     /// Tells changes, converted all at once where somebody else does that.
     async fn told(&mut self, changes: &[Arc<Change>]) {
+        if self.target.is_mixed() {
+            let before = changes.iter().filter_map(|change| change.previous.clone());
+            let objects = changes.iter().map(|change| change.object.clone()).chain(before).collect();
+            if let Err(error) = self.target.convert_ahead(objects).await {
+                return self.break_off(&error);
+            }
+        }
         self.tell(changes);
-        if !self.target.is_mixed() {
-            return;
-        }
-        let objects = self.ready.iter().filter_map(|ready| match ready {
-            Ready::Change(change, _) => Some(change.object.clone()),
-            Ready::Line(_) => None,
-        });
-        if let Err(error) = self.target.convert_ahead(objects.collect()).await {
-            self.ready.clear();
-            self.break_off(&error);
-        }
     }
 
     fn tell(&mut self, changes: &[Arc<Change>]) {

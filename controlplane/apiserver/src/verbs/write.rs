@@ -8,6 +8,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_api::time;
 use pagurus_controlplane_schema::fields::{self, Form, Set, Writer};
 use pagurus_controlplane_schema::normalize::{Emptied, normalize};
+use pagurus_controlplane_schema::table::Resource;
 use pagurus_controlplane_store::{Store, Txn};
 use serde_json::Value;
 
@@ -28,7 +29,12 @@ const MOST_BYTES: usize = 6 << 20;
 
 /// What strategies may know of a request.
 pub(super) fn context<'a>(request: &'a Request<'_>) -> Context<'a> {
-    Context { resource: &request.target.kind.resource, user: request.user, now: time::now() }
+    Context { resource: told_of(&request.target), user: request.user, now: time::now() }
+}
+
+/// The resource that strategies are told of: the stored one; a custom one has its subresources for each version.
+pub(super) fn told_of(target: &Target) -> &Resource {
+    if target.kind.strategy.custom().is_some() { &target.resource } else { &target.kind.resource }
 }
 
 /// 422, named as the stored kind is.
@@ -174,8 +180,9 @@ pub(super) fn writer<'a>(request: &'a Request<'_>, api_version: &'a str, now: &'
 
 /// The fields the request cannot set.
 pub(super) fn reset(request: &Request<'_>) -> Set {
-    let kind = &request.target.kind;
-    Set::of_fields(kind.strategy.reset_fields(&kind.resource, request.sub.unwrap_or_default()))
+    let target = &request.target;
+    let sub = request.sub.unwrap_or_default();
+    Set::of_fields(target.kind.strategy.reset_fields(told_of(target), sub))
 }
 
 /// An object that will not be stored, as the answer to a dry run.

@@ -95,7 +95,7 @@ impl Strategy for Deployments {
         }
     }
 
-    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+    fn generation_changes(&self, _resource: &Resource, object: &Value, old: &Value) -> bool {
         ["spec", "metadata.annotations"].iter().any(|part| !same(object.at(part), old.at(part)))
     }
 

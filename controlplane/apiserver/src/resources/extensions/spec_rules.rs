@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::hoist::Hoisted;
 use super::schema_rules::{self, Required};
-use super::{names, shown, structural_rules};
+use super::{ca_bundle, names, shown, structural_rules};
 use crate::resources::admission_registration::webhooks;
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, immutable, required_one_of};
@@ -190,7 +190,13 @@ fn spec(errors: &mut Errors, path: &Path, spec: &Value, old: Option<&Value>, req
         let had: Vec<&str> = old.texts("conversion.webhook.conversionReviewVersions").collect();
         had.is_empty() || had.iter().any(|version| REVIEW_VERSIONS.contains(version))
     });
-    conversion(errors, &path.child("conversion"), spec.at("conversion"), always);
+    let conversion_path = path.child("conversion");
+    conversion(errors, &conversion_path, spec.at("conversion"), always);
+    let bundle = |spec: &Value| spec.text("conversion.webhook.clientConfig.caBundle").to_owned();
+    let kept = old.is_some_and(|old| ca_bundle::problem(&bundle(old)).is_some());
+    if spec.text("conversion.strategy") == "Webhook" && !kept {
+        ca_bundle::check(errors, &conversion_path.child("webhookClientConfig"), &bundle(spec));
+    }
 }
 
 fn has_status(version: &Value) -> bool {

@@ -112,3 +112,61 @@ async fn many_at_once_and_after_a_restart() {
     f.cancel.cancel();
     work.await.unwrap();
 }
+
+/// What stands beside a version's schema is that version's alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_have_subresources_and_selectable_fields_of_their_own() {
+    let f = fixture().await;
+    let work = follow(&f).await;
+    let mut wanted = definition("as", "A");
+    let text = json!({"type": "string"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"color": text, "size": text}},
+        "status": {"type": "object", "properties": {"phase": text}}}}});
+    wanted["spec"]["versions"] = json!([
+        {"name": "v1", "served": true, "storage": true, "schema": schema, "selectableFields": [{"jsonPath": ".spec.color"}]},
+        {"name": "v2", "served": true, "storage": false, "schema": schema, "subresources": {"status": {}},
+            "selectableFields": [{"jsonPath": ".spec.size"}]},
+    ]);
+    assert_eq!(f.post(DEFINITIONS, wanted).await.code, 201);
+    when(&f, "as", "Established", "True").await;
+    let address = |version: &str| format!("/apis/example.org/{version}/namespaces/n/as");
+    let object = |version: &str, name: &str, phase: &str| {
+        json!({"apiVersion": format!("example.org/{version}"), "kind": "A", "metadata": {"name": name},
+            "spec": {"color": "red", "size": name}, "status": {"phase": phase}})
+    };
+    for (version, query, expected) in [
+        ("v1", "spec.color=red", Ok(2)),
+        ("v1", "spec.size=x", Err("field label not supported: spec.size")),
+        ("v2", "spec.size=x", Ok(1)),
+        ("v2", "spec.color=red", Err("field label not supported: spec.color")),
+    ] {
+        for (name, of) in [("x", "v1"), ("y", "v2")] {
+            f.post(&address(of), object(of, name, "new")).await;
+        }
+        let answer = f.get(&format!("{}?fieldSelector={query}", address(version))).await;
+        let found = answer.body["items"].as_array().map(Vec::len);
+        assert_eq!(
+            found.ok_or(answer.body["message"].as_str().unwrap_or_default()),
+            expected,
+            "{version} {query}"
+        );
+    }
+    // Through v1 the status is a field like any other, through v2 it has a path of its own.
+    let phase = |answer: &Answer| answer.body["status"]["phase"].as_str().map(str::to_owned);
+    assert_eq!(phase(&f.get(&format!("{}/x", address("v1"))).await).as_deref(), Some("new"));
+    assert_eq!(phase(&f.get(&format!("{}/y", address("v1"))).await), None);
+    let status = json!({"status": {"phase": "next"}});
+    let changed = f.merge(&format!("{}/x", address("v1")), status.clone()).await;
+    assert_eq!(
+        (phase(&changed).as_deref(), &changed.body["metadata"]["generation"]),
+        (Some("next"), &json!(2))
+    );
+    let kept = f.merge(&format!("{}/x", address("v2")), json!({"status": {"phase": "other"}})).await;
+    assert_eq!((phase(&kept).as_deref(), &kept.body["metadata"]["generation"]), (Some("next"), &json!(2)));
+    assert_eq!(f.merge(&format!("{}/x/status", address("v1")), status.clone()).await.code, 404);
+    let own = f.merge(&format!("{}/y/status", address("v2")), status).await;
+    assert_eq!((phase(&own).as_deref(), &own.body["metadata"]["generation"]), (Some("next"), &json!(1)));
+    f.cancel.cancel();
+    work.await.unwrap();
+}
