@@ -86,8 +86,8 @@ pub async fn start(
 ) -> Result<Running> {
     let Prepared { config, data_dir, listeners, port, pki } = prepared;
     let path = data_dir.path().join("store");
-    let opened =
-        tokio::task::spawn_blocking(move || embedded::Store::open(path, embedded::Options::default()));
+    let kept = store_options(config.history, config.history_changes);
+    let opened = tokio::task::spawn_blocking(move || embedded::Store::open(path, kept));
     let store = Arc::new(opened.await.context("opening the store was interrupted")??);
     tasks.spawn(watch_over(store.clone(), cancel.clone(), faults.clone()));
     let store: Arc<dyn Store> = store;
@@ -148,6 +148,14 @@ pub async fn start(
     tasks.spawn(bootstrap.run(cancel.clone()));
     tasks.spawn(flow::keep_statuses(server.clone(), engine.clone(), cancel.clone()));
     Ok(Running { server, ca: pki.ca, ca_key: pki.ca_key, roles, engine, data_dir })
+}
+
+/// What is kept for so long, at most so many changes.
+fn store_options(history: Option<Duration>, max_history: usize) -> embedded::Options {
+    let usual = embedded::Options::default();
+    // Old history is looked for often enough that little is kept beyond its time.
+    let tick = history.map_or(usual.tick, |history| usual.tick.min(history / 4));
+    embedded::Options { history, max_history, tick, ..usual }
 }
 
 /// A store that can no longer write ends the process: after a new start memory and disk agree again.

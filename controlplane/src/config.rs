@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
@@ -28,6 +29,10 @@ pub struct Config {
 pub struct ApiserverConfig {
     /// The directory of the store, keys and certificates.
     pub data_dir: PathBuf,
+    /// For how long overwritten and deleted states are kept; none: until there are too many changes.
+    pub history: Option<Duration>,
+    /// How many changes are kept at most.
+    pub history_changes: usize,
     /// The socket to listen on.
     pub bind: SocketAddr,
     /// The address cluster members are told.
@@ -60,6 +65,8 @@ impl Config {
             secure_port,
             advertise_address,
             store: StoreKind::Embedded,
+            etcd_compaction_interval,
+            history_changes,
             components,
             service_cluster_ip_range,
             service_node_port_range,
@@ -82,6 +89,11 @@ impl Config {
             );
             Some(ApiserverConfig {
                 data_dir: data_dir.context("--data-dir is required")?,
+                history: parse_history(&etcd_compaction_interval)?,
+                history_changes: {
+                    ensure!(history_changes > 0, "--history-changes: at least one change must be kept");
+                    history_changes
+                },
                 bind: SocketAddr::new(bind_address, secure_port),
                 advertise: {
                     let advertise = advertise_address.unwrap_or_else(|| default_advertise(bind_address));
@@ -195,6 +207,23 @@ fn check_masks(ranges: &[IpNet], v4: u8, v6: u8) -> Result<()> {
     Ok(())
 }
 
+/// A duration as Go writes them; none for zero.
+fn parse_history(text: &str) -> Result<Option<Duration>> {
+    let flag = "--etcd-compaction-interval";
+    if text.trim() == "0" {
+        return Ok(None);
+    }
+    let parsed: Option<jiff::SignedDuration> = text.trim().parse().ok();
+    let Some(duration) = parsed.and_then(|parsed| Duration::try_from(parsed).ok()) else {
+        bail!("{flag}: \"{text}\" is not a duration; write it like 5m0s or 2h");
+    };
+    ensure!(
+        duration.is_zero() || duration >= Duration::from_secs(1),
+        "{flag}: {text} is too short; it must be a second at least, or 0"
+    );
+    Ok(Some(duration).filter(|duration| !duration.is_zero()))
+}
+
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>> {
     let parsed = text
         .split_once('-')
@@ -243,12 +272,27 @@ mod tests {
         assert_eq!(apiserver.advertise.to_string(), "127.0.0.1");
         assert_eq!(apiserver.service_addresses(), ["10.96.0.1".parse::<IpAddr>().expect("ip")]);
         assert!(config.scheduler && config.controllers.is_some());
+        assert_eq!((apiserver.history, apiserver.history_changes), (Some(Duration::from_secs(300)), 250_000));
+    }
+
+    #[test]
+    fn how_long_history_is_kept() {
+        for (typed, seconds) in
+            [("0", None), ("0s", None), ("1s", Some(1)), ("1h30m", Some(5400)), ("10m0s", Some(600))]
+        {
+            let config = config(&format!("--data-dir /d --etcd-compaction-interval {typed}")).expect(typed);
+            assert_eq!(config.apiserver.expect("on").history, seconds.map(Duration::from_secs), "{typed}");
+        }
     }
 
     #[test]
     fn mistakes_are_named() {
         let rows = [
             ("", "--data-dir is required"),
+            ("--data-dir /d --etcd-compaction-interval soon", "is not a duration; write it like 5m0s"),
+            ("--data-dir /d --etcd-compaction-interval=-5m", "is not a duration"),
+            ("--data-dir /d --etcd-compaction-interval 10ms", "a second at least"),
+            ("--data-dir /d --history-changes 0", "at least one change"),
             ("--data-dir /d --service-cluster-ip-range 10.96.0.0", "is not a CIDR"),
             ("--data-dir /d --service-cluster-ip-range 10.96.0.1/16", "did you mean 10.96.0.0/16?"),
             ("--data-dir /d --service-cluster-ip-range 10.96.0.0/16,10.97.0.0/16", "same family"),

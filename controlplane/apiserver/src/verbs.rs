@@ -33,6 +33,7 @@ use crate::request::{Body, Call, UserInfo, Verb, Warnings};
 use crate::response::{Offer, Output};
 
 pub use body::read_object;
+pub(crate) use history::note_of_server;
 pub(crate) use metadata::embedded as embedded_metadata;
 pub use options::{FieldValidation, WriteOptions};
 

@@ -121,9 +121,10 @@ fn time(item: &Value) -> &str {
 fn managers(item: &Value) -> String {
     let shown = list(&item["managers"]).iter().map(|manager| {
         let (name, operation) = (text(&manager["manager"]), text(&manager["operation"]));
-        match manager["subresource"].as_str() {
-            Some(sub) => format!("{name} ({operation} of {sub})"),
-            None => format!("{name} ({operation})"),
+        match (manager["subresource"].as_str(), manager["user"].as_str()) {
+            (Some(sub), _) => format!("{name} ({operation} of {sub})"),
+            (None, Some(user)) => format!("{name} ({operation} as {user})"),
+            (None, None) => format!("{name} ({operation})"),
         }
     });
     or_none(&shown.collect::<Vec<_>>().join(",")).to_owned()

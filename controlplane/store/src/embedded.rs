@@ -30,12 +30,13 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch as latch};
 
 use crate::{
-    Current, Error, Event, History, KeyValue, Range, RangeResult, Result, Revision, Txn, TxnResult,
+    Current, Error, Event, History, KeyValue, Past, Range, RangeResult, Result, Revision, Txn, TxnResult,
     WatchStream,
 };
 use directory::{DataFile, Directory};
 use hub::Hub;
-use index::{FileId, Index, Version};
+use index::{FileId, FoundVersion, Index, Version};
+use record::WRITE_HEAD;
 use recover::OpenLog;
 use writer::{Request, Writer};
 
@@ -47,8 +48,8 @@ const CHUNK: usize = 1024;
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// For how long overwritten values can still be read and watches can still start.
-    pub history: Duration,
+    /// For how long overwritten values can still be read and watches can still start; none: until there are too many.
+    pub history: Option<Duration>,
     /// How many changes are kept at most, however young.
     pub max_history: usize,
     /// How often old history is looked for.
@@ -62,7 +63,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            history: Duration::from_secs(300),
+            history: Some(Duration::from_secs(300)),
             max_history: 250_000,
             tick: Duration::from_secs(30),
             log_size: 16 << 20,
@@ -226,12 +227,9 @@ impl crate::Store for Store {
             (versions, more, index.compacted)
         };
         let (shared, key) = (self.shared.clone(), key.to_owned());
-        let read = move |(version, file): (Version, Option<Arc<File>>)| match file {
-            Some(file) => shared.read(&key, version, &file).map(Event::Put),
-            None => Ok(Event::Delete { key: key.clone(), mod_revision: version.mod_revision }),
-        };
-        let events = blocking(move || versions.into_iter().map(read).collect::<Result<Vec<_>>>()).await?;
-        Ok(History { events, more, compacted })
+        let read = move |found| shared.read_past(&key, found);
+        let writes = blocking(move || versions.into_iter().map(read).collect::<Result<Vec<_>>>()).await?;
+        Ok(History { writes, more, compacted })
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult> {
@@ -285,6 +283,28 @@ impl Shared {
             mod_revision: version.mod_revision,
             version: version.version,
         })
+    }
+
+    /// Reads a write with its note, which its head tells of: memory does not know of notes.
+    fn read_past(&self, key: &str, (version, file): FoundVersion) -> Result<Past> {
+        let event = match version.version {
+            0 => Event::Delete { key: key.to_owned(), mod_revision: version.mod_revision },
+            _ => Event::Put(self.read(key, version, &file)?),
+        };
+        let read = |bytes: &mut [u8], at| {
+            let error = |e| Error::io("read a note below", self.directory.path(), e);
+            file.read_exact_at(bytes, at).map_err(error)
+        };
+        let mut head = [0; WRITE_HEAD];
+        read(&mut head, version.place.offset - (key.len() + WRITE_HEAD) as u64)?;
+        let mut note = Vec::new();
+        if record::is_noted(&head) {
+            let (mut length, at) = ([0; 4], version.place.offset + u64::from(version.place.length));
+            read(&mut length, at)?;
+            note.resize(u32::from_le_bytes(length) as usize, 0);
+            read(&mut note, at + 4)?;
+        }
+        Ok(Past { event, note: note.into() })
     }
 
     fn read_newest(&self, key: &str) -> Result<Option<KeyValue>> {

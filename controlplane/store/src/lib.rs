@@ -10,8 +10,8 @@ pub mod embedded;
 
 pub use error::{Error, Result};
 pub use revision::{
-    Batch, Compare, Current, Event, History, KeyValue, Op, Range, RangeResult, Revision, Txn, TxnResult,
-    WatchStream,
+    Batch, Compare, Current, Event, History, KeyValue, Op, Past, Range, RangeResult, Revision, Txn,
+    TxnResult, WatchStream,
 };
 
 use async_trait::async_trait;

@@ -102,6 +102,8 @@ pub struct Txn {
     pub ops: Vec<Op>,
     /// Keys to read when they do not.
     pub otherwise: Vec<String>,
+    /// What the writer has to say of its writes. Only [`crate::Store::history`] tells it, for as long as it knows them.
+    pub note: Bytes,
 }
 
 impl Txn {
@@ -112,6 +114,7 @@ impl Txn {
             compares: vec![Compare { key: key.clone(), mod_revision }],
             otherwise: vec![key.clone()],
             ops: vec![Op::Put { key, value }],
+            note: Bytes::new(),
         }
     }
 
@@ -122,7 +125,13 @@ impl Txn {
             compares: vec![Compare { key: key.clone(), mod_revision }],
             otherwise: vec![key.clone()],
             ops: vec![Op::Delete { key }],
+            note: Bytes::new(),
         }
+    }
+
+    /// The same with a note.
+    pub fn noted(self, note: impl Into<Bytes>) -> Self {
+        Self { note: note.into(), ..self }
     }
 }
 
@@ -190,11 +199,20 @@ pub struct Current {
     pub prefix: Revision,
 }
 
+/// A write as the history knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// The write.
+    pub event: Event,
+    /// What its writer said of it, see [`Txn::note`]; empty if nothing.
+    pub note: Bytes,
+}
+
 /// What is kept of the writes of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The writes, the newest first.
-    pub events: Vec<Event>,
+    pub writes: Vec<Past>,
     /// Whether there are older ones that the limit cut off.
     pub more: bool,
     /// What was overwritten or deleted up to this revision is forgotten.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Engine, Kind};
+use crate::verbs;
 
 /// How often old objects are looked for.
 const TICK: Duration = Duration::from_secs(60);
@@ -49,7 +50,8 @@ pub(super) async fn expire(engine: &Arc<Engine>, kind: &Kind, before: Revision) 
     let snapshot = kind.cache.snapshot();
     let mut deleted = 0;
     for object in snapshot.objects.values().filter(|o| o.revision <= before) {
-        let txn = Txn::delete_if(kind.cache.store_key(&object.key), object.revision);
+        let key = kind.cache.store_key(&object.key);
+        let txn = Txn::delete_if(key, object.revision).noted(verbs::note_of_server("Expire"));
         match engine.store().txn(txn).await {
             Ok(_) => deleted += 1,
             Err(error) => {

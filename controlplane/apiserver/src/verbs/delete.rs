@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::options::{DeleteOptions, Propagation};
 use super::selection::Select;
 use super::update::is_released;
-use super::write::{admit, allow, put, remove, unstored};
+use super::write::{admit, allow, mark, remove, unstored};
 use super::{Request, WriteOptions, body, get, list, metadata};
 use crate::admission::Operation;
 use crate::cache::Cached;
@@ -92,8 +92,8 @@ pub(crate) async fn object(
 }
 
 fn request<'a>(call: &'a Call, target: Arc<Target>, options: &DeleteOptions) -> Request<'a> {
-    let write =
-        WriteOptions { dry_run: options.dry_run, object: options.object.clone(), ..WriteOptions::default() };
+    let (dry_run, object, manager) = (options.dry_run, options.object.clone(), call.field_manager());
+    let write = WriteOptions { dry_run, object, manager, ..WriteOptions::default() };
     Request::of(call, target, write)
 }
 
@@ -138,7 +138,7 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
                 if options.dry_run {
                     return Ok(Done { object: unstored(target, &last, current.revision), gone: true });
                 }
-                if let Some(revision) = remove(engine, target, &current).await? {
+                if let Some(revision) = remove(engine, request, "Delete", &current).await? {
                     return Ok(Done { object: unstored(target, &last, revision), gone: true });
                 }
             }
@@ -146,7 +146,7 @@ async fn delete(engine: &Engine, request: &Request<'_>, options: &DeleteOptions)
                 if options.dry_run {
                     return Ok(Done { object: unstored(target, &object, current.revision), gone: false });
                 }
-                if let Some(object) = put(engine, target, &current.key, current.revision, &object).await? {
+                if let Some(object) = mark(engine, request, &current, &object).await? {
                     return Ok(Done { object, gone: false });
                 }
             }

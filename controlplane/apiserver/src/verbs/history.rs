@@ -2,12 +2,13 @@
 //!
 //! It must not know how two states are compared ([`told`]), nor any kind.
 
+mod author;
 mod told;
 
 use http::Response;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::{ApiError, Reason};
-use pagurus_controlplane_store::{Event, Revision};
+use pagurus_controlplane_store::{Event, Past, Revision};
 use serde_json::Value;
 
 use super::list::revision;
@@ -17,6 +18,8 @@ use crate::cache::CacheError;
 use crate::engine::Target;
 use crate::request::{Body, Call};
 use crate::response::{self, Output, Shape};
+pub(super) use author::Author;
+pub(crate) use author::note_of_server;
 use told::{History, State};
 
 /// How many writes are told if nobody asks for a number, and how many at most.
@@ -103,12 +106,12 @@ async fn read(
         let want = READ.min(limit + 1 - history.states.len());
         let found = target.kind.cache.history(key, before, want).await?;
         history.compacted = found.compacted;
-        before = found.events.last().map(Event::revision);
-        for event in found.events {
-            if let Event::Put(kv) = &event {
+        before = found.writes.last().map(|past| past.event.revision());
+        for past in found.writes {
+            if let Event::Put(kv) = &past.event {
                 bytes += kv.value.len();
             }
-            history.states.push(state(target, event)?);
+            history.states.push(state(target, past)?);
         }
         history.more = found.more;
         let enough = history.states.len() > limit || (bytes > MOST_BYTES && history.states.len() > 1);
@@ -119,15 +122,16 @@ async fn read(
 }
 
 /// One stored state, in the request's version.
-fn state(target: &Target, event: Event) -> Result<State, ApiError> {
-    match event {
+fn state(target: &Target, past: Past) -> Result<State, ApiError> {
+    let author = Author::read(&past.note);
+    match past.event {
         Event::Delete { mod_revision, .. } => {
-            Ok(State { revision: mod_revision, version: 0, object: Value::Null })
+            Ok(State { revision: mod_revision, version: 0, object: Value::Null, author })
         }
         Event::Put(kv) => {
             let object = serde_json::from_slice(&kv.value).map_err(ApiError::internal)?;
             let object = target.to_request_version(object)?;
-            Ok(State { revision: kv.mod_revision, version: kv.version, object })
+            Ok(State { revision: kv.mod_revision, version: kv.version, object, author })
         }
     }
 }

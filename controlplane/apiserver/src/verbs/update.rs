@@ -231,7 +231,7 @@ async fn finish_deletion(
     if request.options.dry_run {
         return Ok(last(current.revision));
     }
-    Ok(remove(engine, &request.target, current).await?.and_then(last))
+    Ok(remove(engine, request, "Update", current).await?.and_then(last))
 }
 
 /// Whether two objects are the same but for their resourceVersion.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_api::status::ApiError;
@@ -12,6 +13,7 @@ use pagurus_controlplane_schema::table::Resource;
 use pagurus_controlplane_store::{Store, Txn};
 use serde_json::Value;
 
+use super::history::Author;
 use super::{Request, metadata, store_error};
 use crate::admission::{Attributes, Operation};
 use crate::allocate::Reservation;
@@ -200,7 +202,19 @@ pub(super) async fn put(
     object: &Value,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
     let kind = &target.kind;
-    put_as(engine.store().as_ref(), kind, kind.cache.store_key(key), expected, object).await
+    put_as(engine.store().as_ref(), kind, kind.cache.store_key(key), expected, object, Bytes::new()).await
+}
+
+/// The same for an object that is marked as deleted, which nothing in it tells by whom.
+pub(super) async fn mark(
+    engine: &Engine,
+    request: &Request<'_>,
+    current: &Cached,
+    object: &Value,
+) -> Result<Option<Arc<Cached>>, ApiError> {
+    let (kind, note) = (&request.target.kind, Author::of(request, "Delete").to_note());
+    let key = kind.cache.store_key(&current.key);
+    put_as(engine.store().as_ref(), kind, key, current.revision, object, note).await
 }
 
 async fn put_as(
@@ -209,6 +223,7 @@ async fn put_as(
     key: String,
     expected: u64,
     object: &Value,
+    note: Bytes,
 ) -> Result<Option<Arc<Cached>>, ApiError> {
     if is_deeper_than(object, MOST_DEPTH) {
         let text = format!("the object nests more than {MOST_DEPTH} levels deep and cannot be stored");
@@ -223,7 +238,7 @@ async fn put_as(
     }
     let cached = Arc::new(Cached::index(object, &bytes, &*kind.strategy));
     let guard = kind.cache.expect(cached.clone());
-    let result = store.txn(Txn::put_if(key, expected, bytes)).await;
+    let result = store.txn(Txn::put_if(key, expected, bytes).noted(note)).await;
     drop(guard);
     let result = result.map_err(|e| store_error(&e))?;
     Ok(result.committed.then(|| Arc::new(cached.at_revision(result.revision))))
@@ -254,7 +269,7 @@ pub(super) async fn put_reserved(
     let (store, kind, object) = (engine.store().clone(), target.kind.clone(), object.clone());
     let key = kind.cache.store_key(key);
     unbroken(async move {
-        let stored = put_as(store.as_ref(), &kind, key, expected, &object).await?;
+        let stored = put_as(store.as_ref(), &kind, key, expected, &object, Bytes::new()).await?;
         if stored.is_some() {
             reservation.commit();
         }
@@ -263,14 +278,18 @@ pub(super) async fn put_reserved(
     .await
 }
 
-/// Removes the object if the stored one is still that of `expected`; the revision of the removal.
+/// Removes the object if the stored one is still that of `expected`; the revision of the removal. `operation` is what the request
+/// does: `Delete`, or `Update` where it takes away the last thing that held a deletion.
 pub(super) async fn remove(
     engine: &Engine,
-    target: &Target,
+    request: &Request<'_>,
+    operation: &str,
     current: &Arc<Cached>,
 ) -> Result<Option<u64>, ApiError> {
+    let target = &request.target;
     let key = target.kind.cache.store_key(&current.key);
-    let txn = Txn::delete_if(key, current.revision);
+    let note = Author::of(request, operation).to_note();
+    let txn = Txn::delete_if(key, current.revision).noted(note);
     let strategy = target.kind.strategy.clone();
     if !strategy.reserves() {
         let result = engine.store().txn(txn).await.map_err(|e| store_error(&e))?;

@@ -37,8 +37,8 @@ pub(super) struct Change {
     pub(super) version: Version,
 }
 
-/// A version, and the file its value is in, if it has one.
-pub(super) type FoundVersion = (Version, Option<Arc<File>>);
+/// A version, and the file it is written in.
+pub(super) type FoundVersion = (Version, Arc<File>);
 
 /// A change, and the file its value is in, if it has one.
 pub(super) type FoundChange = (Change, Option<Arc<File>>);
@@ -157,14 +157,13 @@ impl Index {
         Ok((out, self.revision))
     }
 
-    /// The kept versions of a key before a revision, the newest first, at most `limit`, with their files (deletions have none), and
-    /// whether there are more.
+    /// The kept versions of a key before a revision, deletions too, the newest first, at most `limit`, with their files, and whether
+    /// there are more.
     pub(super) fn history_of(&self, key: &str, before: Revision, limit: usize) -> (Vec<FoundVersion>, bool) {
         let kept = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
         let older = &kept[..kept.partition_point(|v| v.mod_revision < before)];
-        let file = |version: &Version| self.files.get(&version.place.file).filter(|_| version.version > 0);
-        let found = older.iter().rev().take(limit).map(|version| (*version, file(version).cloned()));
-        (found.collect(), older.len() > limit)
+        let file = |version: &Version| Some((*version, self.files.get(&version.place.file)?.clone()));
+        (older.iter().rev().take(limit).filter_map(file).collect(), older.len() > limit)
     }
 
     /// Adds a key from a snapshot.
@@ -275,7 +274,7 @@ mod tests {
         assert_eq!((seen(&index, "b", 4), seen(&index, "b", 5)), (Some(Some(3)), Some(None)));
         let history = |key: &str, before, limit| {
             let (found, more) = index.history_of(key, before, limit);
-            (found.iter().map(|(v, file)| (v.mod_revision, file.is_some())).collect::<Vec<_>>(), more)
+            (found.iter().map(|(v, _)| (v.mod_revision, v.version > 0)).collect::<Vec<_>>(), more)
         };
         assert_eq!(history("a", Revision::MAX, 9), (vec![(6, true), (4, true)], false));
         assert_eq!(history("a", Revision::MAX, 1), (vec![(6, true)], true));

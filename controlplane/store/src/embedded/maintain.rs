@@ -30,7 +30,9 @@ pub(super) fn run(shared: &Arc<Shared>, requests: &mpsc::WeakSender<Request>) {
     while shared.pause() {
         let revision = shared.index.read().revision;
         let now = Instant::now();
-        marks.push_back((now, revision));
+        if marks.back().is_none_or(|(_, marked)| *marked < revision) {
+            marks.push_back((now, revision));
+        }
         if let Err(error) = forget(shared, requests, &mut marks, now) {
             tracing::error!(%error, "the store cannot forget old history");
         }
@@ -48,13 +50,14 @@ fn forget(
     now: Instant,
 ) -> Result<()> {
     let mut target = None;
-    while let Some((since, revision)) = marks.front().copied()
-        && now.duration_since(since) >= shared.options.history
+    while let (Some((since, revision)), Some(history)) = (marks.front().copied(), shared.options.history)
+        && now.duration_since(since) >= history
     {
         target = Some(revision);
         marks.pop_front();
     }
     let index = shared.index.read();
+    marks.retain(|(_, revision)| *revision > index.compacted);
     let excess = (index.history() > shared.options.max_history)
         .then(|| index.revision_leaving(shared.options.max_history / 2))
         .flatten();
@@ -164,7 +167,7 @@ fn write_keys(shared: &Shared, revision: Revision, file: &File) -> Result<(Place
             source.read_exact_at(&mut value, version.place.offset)?;
             frame.key();
             let (created, changed) = (version.create_revision, version.mod_revision);
-            let at = frame.write(key, created, changed, version.version, &value);
+            let at = frame.write(key, created, changed, version.version, &value, b"");
             let place = Place { file: 0, length: version.place.length, offset: offset + at as u64 };
             places.push((key.clone(), changed, place));
             if frame.len() >= FRAME {

@@ -12,6 +12,10 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) const HEADER: usize = 36;
 /// Length of what comes before a frame's payload.
 pub(super) const FRAME_HEAD: usize = 12;
+/// Length of what comes before the key of a write.
+pub(super) const WRITE_HEAD: usize = 32;
+/// The bit of a written version that says that a note follows the value.
+const NOTED: u64 = 1 << 63;
 /// No frame is longer than this; a length beyond it is damage.
 pub(super) const MAX_FRAME: usize = 1 << 30;
 
@@ -151,7 +155,7 @@ impl FrameBuilder {
         self.tag(KEY);
     }
 
-    /// One write; returns where its value begins in the frame.
+    /// One write, with a note if that is not empty; returns where its value begins in the frame.
     pub(super) fn write(
         &mut self,
         key: &str,
@@ -159,15 +163,20 @@ impl FrameBuilder {
         mod_revision: Revision,
         version: u64,
         value: &[u8],
+        note: &[u8],
     ) -> usize {
         self.u64(create_revision);
         self.u64(mod_revision);
-        self.u64(version);
+        self.u64(if note.is_empty() { version } else { version | NOTED });
         self.u32(key.len() as u32);
         self.u32(value.len() as u32);
         self.bytes.extend_from_slice(key.as_bytes());
         let at = self.bytes.len();
         self.bytes.extend_from_slice(value);
+        if !note.is_empty() {
+            self.u32(note.len() as u32);
+            self.bytes.extend_from_slice(note);
+        }
         at
     }
 
@@ -232,6 +241,11 @@ pub(super) fn find_frame(bytes: &[u8]) -> Option<usize> {
     })
 }
 
+/// Whether a note follows the value of the write that begins with this head.
+pub(super) fn is_noted(head: &[u8; WRITE_HEAD]) -> bool {
+    u64_at(head, 16) & NOTED != 0
+}
+
 /// The records of a whole frame; `None` if they do not fit together.
 pub(super) fn records(frame: &[u8]) -> Option<Vec<Record>> {
     let mut reader = Reader { frame, at: FRAME_HEAD };
@@ -283,6 +297,11 @@ impl Reader<'_> {
         let key = String::from_utf8(self.take(key)?.to_vec()).ok()?;
         let at = self.at;
         self.take(value)?;
+        if version & NOTED != 0 {
+            let note = self.u32()? as usize;
+            self.take(note)?;
+        }
+        let version = version & !NOTED;
         Some(Written { key, create_revision, mod_revision, version, value: (at, value) })
     }
 }
@@ -310,12 +329,15 @@ mod tests {
         let mut frame = FrameBuilder::default();
         assert!(frame.is_empty());
         frame.txn(7, 2);
-        let at = frame.write("/a", 3, 7, 2, b"value");
-        frame.write("/b", 0, 7, 0, b"");
+        let at = frame.write("/a", 3, 7, 2, b"value", b"");
+        let noted = frame.write("/b", 0, 7, 0, b"", b"gone");
         frame.compacted(5);
         let frame = frame.finish();
         assert!(is_frame(&frame));
         assert_eq!(&frame[at..at + 5], b"value");
+        let head = |at: usize| frame[at - 2 - WRITE_HEAD..at - 2].try_into().unwrap();
+        assert_eq!((is_noted(&head(at)), is_noted(&head(noted))), (false, true));
+        assert_eq!(&frame[noted + 4..noted + 8], b"gone");
         let got = records(&frame).unwrap();
         let Record::Txn(7, writes) = &got[0] else { panic!("{got:?}") };
         assert_eq!((writes[0].key.as_str(), writes[0].value, writes[1].version), ("/a", (at, 5), 0));

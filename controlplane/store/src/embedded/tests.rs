@@ -17,7 +17,7 @@ use crate::{Op, Store as _, Txn, TxnResult};
 /// Small files, and no maintenance but when a test asks for it.
 fn options() -> Options {
     Options {
-        history: Duration::from_secs(3600),
+        history: Some(Duration::from_secs(3600)),
         max_history: 1_000_000,
         tick: Duration::from_secs(3600),
         log_size: 512,
@@ -70,6 +70,41 @@ async fn compare_and_swap() {
     assert_eq!((nothing.committed, nothing.revision), (true, 4));
     let twice = store.txn(Txn { ops: vec![put("/a", "1"), put("/a", "2")], ..Txn::default() }).await;
     assert_eq!(twice.unwrap_err().to_string(), "invalid transaction: /a is written twice");
+}
+
+#[tokio::test]
+async fn notes_are_kept_as_long_as_the_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.txn(Txn::put_if("/a", 0, "1".into()).noted("made")).await.unwrap();
+    store.txn(Txn::put_if("/a", 2, "2".into())).await.unwrap();
+    store.txn(Txn::delete_if("/a", 3).noted("gone")).await.unwrap();
+    let again = Txn { ops: vec![put("/a", "3"), put("/b", "b")], note: "both".into(), ..Txn::default() };
+    store.txn(again).await.unwrap();
+    for _ in 0..2 {
+        let found = store.history("/a", None, 9).await.unwrap();
+        let notes: Vec<_> = found.writes.iter().map(|w| (w.event.revision(), &*w.note)).collect();
+        assert_eq!(notes, [(5, &b"both"[..]), (4, b"gone"), (3, b""), (2, b"made")]);
+        assert!(matches!(&found.writes[1].event, crate::Event::Delete { key, .. } if key == "/a"));
+        assert_eq!(&*store.history("/b", None, 9).await.unwrap().writes[0].note, b"both");
+        assert_eq!(&*store.get("/a", None).await.unwrap().unwrap().value, b"3", "readers do not see it");
+        drop(store);
+        store = open(dir.path());
+    }
+    // A snapshot holds states, not who made them.
+    for _ in 0..20 {
+        write(&store, vec![put("/c", vec![b'x'; 100])]).await;
+    }
+    let all = store.revision().await.unwrap();
+    store.compact(all).await.unwrap();
+    super::maintain::shrink(&store.shared).unwrap();
+    let left = store.history("/a", None, 9).await.unwrap();
+    assert_eq!(
+        left.writes.iter().map(|w| (w.event.revision(), &*w.note)).collect::<Vec<_>>(),
+        [(5, &b""[..])]
+    );
+    let long = Txn::put_if("/d", 0, "1".into()).noted(vec![0; 1 << 17]);
+    assert!(store.txn(long).await.is_err());
 }
 
 #[tokio::test]

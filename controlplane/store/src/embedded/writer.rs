@@ -149,7 +149,7 @@ impl Writer {
                 }
                 Op::Delete { .. } => (0, 0, bytes::Bytes::new()),
             };
-            let at = group.frame.write(key, created, revision, version, &value);
+            let at = group.frame.write(key, created, revision, version, &value, &txn.note);
             let key: Arc<str> = Arc::from(key);
             group.newest.insert(key.clone(), (created, revision, version));
             let write =
@@ -297,6 +297,9 @@ fn event(write: &NewValue) -> Event {
 
 fn check(txn: &Txn) -> Result<()> {
     let invalid = |what: String| Err(Error::InvalidTxn(what));
+    if txn.note.len() > 1 << 16 {
+        return invalid(format!("a note of {} bytes", txn.note.len()));
+    }
     for (at, op) in txn.ops.iter().enumerate() {
         let key = op.key();
         if key.is_empty() || key.len() > 1 << 16 {

@@ -6,6 +6,7 @@ use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_store::Txn;
 use serde_json::{Value, json};
 
+use super::super::history::Author;
 use super::super::options::IGNORE_READ_ERROR;
 use super::super::write::{admit, allow};
 use super::super::{Request, get, store_error};
@@ -27,7 +28,8 @@ pub(super) async fn delete(engine: &Engine, request: &Request<'_>) -> Result<Val
     let stored = stored.ok_or_else(|| request.not_found())?;
     admit(engine, request, Operation::Delete, None, None).await?;
     allow(engine, request, Operation::Delete, None, None).await?;
-    let done = engine.store().txn(Txn::delete_if(key, stored.mod_revision)).await;
+    let note = Author::of(request, "Delete").to_note();
+    let done = engine.store().txn(Txn::delete_if(key, stored.mod_revision).noted(note)).await;
     if !done.map_err(|e| store_error(&e))?.committed {
         return Err(ApiError::modified(&resource.group, &resource.plural, name));
     }

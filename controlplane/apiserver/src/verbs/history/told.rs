@@ -2,6 +2,7 @@
 //!
 //! Pure. The form is `ObjectHistory` of `pagurus.io/v1alpha1`, see ARCHITECTURE.md.
 
+use super::Author;
 use pagurus_controlplane_api::key::ObjectKey;
 use pagurus_controlplane_schema::fields::{self, Managed};
 use pagurus_controlplane_schema::table::{Table, TypeId};
@@ -22,6 +23,8 @@ pub(super) struct State {
     pub version: u64,
     /// The object; null after a deletion.
     pub object: Value,
+    /// Who wrote it, where the object does not tell it.
+    pub author: Option<Author>,
 }
 
 /// States in a row, the newest first.
@@ -58,9 +61,11 @@ struct Item {
 #[derive(Debug)]
 struct Manager {
     name: String,
-    operation: &'static str,
+    operation: String,
     api_version: String,
     subresource: String,
+    /// The user's name, of the author of a deletion.
+    user: String,
 }
 
 #[derive(Debug)]
@@ -112,7 +117,9 @@ fn item(table: &Table, id: TypeId, state: &State, older: Option<&State>) -> Item
     };
     let now = managed(object);
     let wrote = before.map_or_else(Vec::new, |before| fields::writers(&managed(before), &now, &found));
-    let time = wrote.iter().filter_map(|entry| entry.time.clone()).max();
+    let author = state.author.as_ref();
+    let time =
+        wrote.iter().filter_map(|entry| entry.time.clone()).chain(author.map(|a| a.time.clone())).max();
     Item {
         revision: state.revision,
         kind,
@@ -120,18 +127,7 @@ fn item(table: &Table, id: TypeId, state: &State, older: Option<&State>) -> Item
         uid: text("/metadata/uid")
             .or_else(|| older?.object.pointer("/metadata/uid")?.as_str().map(str::to_owned))
             .unwrap_or_default(),
-        managers: wrote
-            .into_iter()
-            .map(|entry| Manager {
-                name: entry.manager.clone(),
-                operation: match entry.operation {
-                    fields::Operation::Apply => "Apply",
-                    fields::Operation::Update => "Update",
-                },
-                api_version: entry.api_version.clone(),
-                subresource: entry.subresource.clone(),
-            })
-            .collect(),
+        managers: wrote.into_iter().map(Manager::of_fields).chain(author.map(Manager::of_author)).collect(),
         changes: found
             .into_iter()
             .map(|c| Changed { place: c.place(), old: c.old.cloned(), new: c.new.cloned() })
@@ -189,7 +185,12 @@ impl Told {
                 0,
                 "Created, Modified, Deleted, or Retained: the state before it is forgotten.",
             ),
-            column("By", "string", 0, "The field managers that wrote, as managedFields tell it."),
+            column(
+                "By",
+                "string",
+                0,
+                "The field managers that wrote, as managedFields tell it, and who deleted.",
+            ),
             column("Fields", "string", 0, "Which fields came, changed or went."),
             column("Changes", "string", 1, "The fields with their values before and after."),
         ];
@@ -251,19 +252,47 @@ impl Kind {
 }
 
 impl Manager {
+    fn of_fields(entry: &fields::Entry) -> Self {
+        let operation = match entry.operation {
+            fields::Operation::Apply => "Apply",
+            fields::Operation::Update => "Update",
+        };
+        Self {
+            name: entry.manager.clone(),
+            operation: operation.to_owned(),
+            api_version: entry.api_version.clone(),
+            subresource: entry.subresource.clone(),
+            user: String::new(),
+        }
+    }
+
+    fn of_author(author: &Author) -> Self {
+        Self {
+            name: author.manager.clone(),
+            operation: author.operation.clone(),
+            api_version: String::new(),
+            subresource: String::new(),
+            user: author.user.clone(),
+        }
+    }
+
     fn to_json(&self) -> Value {
-        let mut out =
-            json!({"manager": self.name, "operation": self.operation, "apiVersion": self.api_version});
-        if !self.subresource.is_empty() {
-            out["subresource"] = self.subresource.as_str().into();
+        let mut out = json!({"manager": self.name, "operation": self.operation});
+        let more =
+            [("apiVersion", &self.api_version), ("subresource", &self.subresource), ("user", &self.user)];
+        for (name, value) in more {
+            if !value.is_empty() {
+                out[name] = value.as_str().into();
+            }
         }
         out
     }
 
     fn shown(&self) -> String {
-        match self.subresource.as_str() {
-            "" => format!("{} ({})", self.name, self.operation),
-            sub => format!("{} ({} of {sub})", self.name, self.operation),
+        match (self.subresource.as_str(), self.user.as_str()) {
+            ("", "") => format!("{} ({})", self.name, self.operation),
+            ("", user) => format!("{} ({} as {user})", self.name, self.operation),
+            (sub, _) => format!("{} ({} of {sub})", self.name, self.operation),
         }
     }
 }

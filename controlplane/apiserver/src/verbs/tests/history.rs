@@ -28,11 +28,11 @@ async fn an_object_is_made_changed_deleted_and_made_again() {
     f.patch("application/apply-patch+yaml", &apply, body(json!({"a": "2", "b": "1"}))).await.expect(200);
     let merge = format!("{one}?fieldManager=merger");
     let third = f.patch("application/merge-patch+json", &merge, json!({"data": {"b": "2"}})).await.revision();
-    f.delete(&one, Value::Null).await.expect(200);
+    f.delete(&format!("{one}?fieldManager=deleter"), Value::Null).await.expect(200);
     // The history of what is not there any more.
     let all = f.get(&format!("{one}?view=history")).await.expect(200);
     let four = [
-        ("Deleted", "", ""),
+        ("Deleted", "deleter", ""),
         ("Modified", "merger", ".data.b"),
         ("Modified", "applier", ".data.a .data.b"),
         ("Created", "maker", ".data"),
@@ -83,6 +83,70 @@ async fn what_is_compacted_is_forgotten() {
         (&left.body["forgottenWrites"], &left.body["compactedResourceVersion"]),
         (&json!(3), &json!(upto.to_string()))
     );
+}
+
+/// A deletion is told with its author: who marked the object, and who took away what held it; also after a restart.
+#[tokio::test]
+async fn deletions_have_authors() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/c");
+    let held = json!({"metadata": {"name": "c", "finalizers": ["a.test/b"]}});
+    f.post(CONFIG_MAPS, held).await.expect(201);
+    f.with("DELETE", &one, &[("user-agent", "someone/v1 (x)")], "").await.expect(200);
+    f.merge(&format!("{one}?fieldManager=finalizer"), json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
+    f.get(&one).await.error(404, "NotFound");
+    let f = f.restart().await;
+    let all = f.get(&format!("{one}?view=history")).await.expect(200);
+    assert_eq!(told(&all)[0], ("Deleted".to_owned(), "finalizer".to_owned(), String::new()));
+    assert_eq!(told(&all)[1].1, "someone");
+    let user = all.body["items"][1]["managers"][0]["user"].as_str().unwrap_or_default().to_owned();
+    assert!(!user.is_empty());
+    for (at, operation) in [(0, "Update"), (1, "Delete")] {
+        let item = &all.body["items"][at];
+        assert_eq!(
+            item["managers"],
+            json!([{"manager": item["managers"][0]["manager"], "operation": operation, "user": user}])
+        );
+        assert!(item["time"].is_string(), "{item}");
+    }
+}
+
+/// Any state that the store has not forgotten can be read, alone and in lists, whatever became of it; what is forgotten is gone.
+#[tokio::test]
+async fn every_kept_revision_can_be_read() {
+    let f = fixture().await;
+    let one = format!("{CONFIG_MAPS}/c");
+    let first = json!({"metadata": {"name": "c"}, "data": {"a": "0"}});
+    let mut states = vec![f.post(CONFIG_MAPS, first).await.expect(201).revision()];
+    for at in 1..5 {
+        states.push(f.merge(&one, json!({"data": {"a": at.to_string()}})).await.expect(200).revision());
+    }
+    f.config_map("d", json!({})).await;
+    f.delete(&one, Value::Null).await.expect(200);
+    let f = f.restart().await;
+    let exact = |path: &str, at: u64| format!("{path}?resourceVersionMatch=Exact&resourceVersion={at}");
+    for (at, revision) in states.iter().enumerate() {
+        let object = f.get(&exact(&one, *revision)).await.expect(200);
+        assert_eq!((&object.body["data"]["a"], object.revision()), (&json!(at.to_string()), *revision));
+        let list = f.get(&exact(CONFIG_MAPS, *revision)).await.expect(200);
+        assert_eq!(list.body["metadata"]["resourceVersion"], json!(revision.to_string()));
+        assert_eq!(list.body["items"].as_array().map(Vec::len), Some(1), "the other came later");
+        assert_eq!(list.body["items"][0]["data"]["a"], json!(at.to_string()));
+        let none = f.get(&format!("{}&fieldSelector=metadata.name%3Dd", exact(CONFIG_MAPS, *revision))).await;
+        assert_eq!(none.expect(200).body["items"], json!([]));
+    }
+    let now = f.get(CONFIG_MAPS).await.revision();
+    f.get(&exact(&one, now)).await.error(404, "NotFound");
+    f.engine.store().compact(states[3]).await.unwrap();
+    for path in [one.as_str(), CONFIG_MAPS] {
+        let old = f.get(&exact(path, states[2])).await;
+        let said = old.error(410, "Expired");
+        assert!(said.contains("The resourceVersion for the provided list is too old."), "{path}: {said}");
+        f.get(&exact(path, states[3])).await.expect(200);
+        f.get(&exact(path, now + 1)).await.error(504, "Timeout");
+    }
 }
 
 #[tokio::test]

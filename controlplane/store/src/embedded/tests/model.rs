@@ -89,7 +89,7 @@ fn txn(model: &Model, writes: &[(u8, Option<u8>)], compare: Option<(u8, u64)>) -
         let known = model.states.last().unwrap().get(&key).map_or(0, |v| v.2);
         Compare { key, mod_revision: if back == 0 { 0 } else { (known + 1).saturating_sub(back) } }
     });
-    Txn { compares: compares.into_iter().collect(), ops, otherwise: Vec::new() }
+    Txn { compares: compares.into_iter().collect(), ops, ..Txn::default() }
 }
 
 async fn compare_all(store: &super::Store, model: &Model) {

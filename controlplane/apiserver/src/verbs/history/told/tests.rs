@@ -14,11 +14,17 @@ fn state(revision: u64, version: u64, data: Value, managers: &[(&str, u8, Value)
         .collect();
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {"name": "c", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": managed}});
-    State { revision, version, object }
+    State { revision, version, object, author: None }
 }
 
 fn deleted(revision: u64) -> State {
-    State { revision, version: 0, object: Value::Null }
+    State { revision, version: 0, object: Value::Null, author: by("d", "Delete") }
+}
+
+fn by(manager: &str, operation: &str) -> Option<Author> {
+    let text = |text: &str| text.to_owned();
+    let time = text("2026-01-01T00:00:07Z");
+    Some(Author { manager: text(manager), user: text("me"), operation: text(operation), time })
 }
 
 fn story(states: Vec<State>, more: bool, limit: usize) -> Told {
@@ -57,7 +63,8 @@ fn each_write_is_told() {
         json!([
             {"resourceVersion": "9", "event": "Created", "time": "2026-01-01T00:00:00Z", "uid": "u", "managers": [],
                 "changes": [{"path": ".data", "new": {}}]},
-            {"resourceVersion": "8", "event": "Deleted", "uid": "u", "managers": [], "changes": []},
+            {"resourceVersion": "8", "event": "Deleted", "time": "2026-01-01T00:00:07Z", "uid": "u",
+                "managers": [{"manager": "d", "operation": "Delete", "user": "me"}], "changes": []},
             {"resourceVersion": "6", "event": "Modified", "time": "2026-01-01T00:00:05Z", "uid": "u",
                 "managers": [update("second")], "changes": [{"path": ".data.a", "old": "1", "new": "2"}]},
             {"resourceVersion": "5", "event": "Created", "time": "2026-01-01T00:00:00Z", "uid": "u",
@@ -77,7 +84,27 @@ fn each_write_is_told() {
             ".data.a: \"1\" -> \"2\""
         ])
     );
-    assert_eq!(table["rows"][1]["cells"], json!(["8", "<unknown>", "Deleted", "<none>", "<none>", "<none>"]));
+    let gone = ["8", "2026-01-01T00:00:07Z", "Deleted", "d (Delete as me)", "<none>", "<none>"];
+    assert_eq!(table["rows"][1]["cells"], json!(gone));
+}
+
+#[test]
+fn who_marked_it_is_told_beside_who_wrote() {
+    let mut marked = state(6, 2, json!({"a": "2"}), &[("second", 5, a())]);
+    marked.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:07Z");
+    marked.author = by("d", "Delete");
+    let unsaid = State { author: None, ..deleted(8) };
+    let told = story(vec![unsaid, marked, state(5, 1, json!({"a": "1"}), &[])], false, 9);
+    let json = told.to_json("v1", "ConfigMap", &ObjectKey::namespaced("n", "c"));
+    assert_eq!(
+        json["items"][1]["managers"],
+        json!([
+            {"manager": "second", "operation": "Update", "apiVersion": "v1"},
+            {"manager": "d", "operation": "Delete", "user": "me"},
+        ])
+    );
+    assert_eq!(json["items"][1]["time"], "2026-01-01T00:00:07Z");
+    assert_eq!((&json["items"][0]["managers"], json["items"][0].get("time")), (&json!([]), None));
 }
 
 #[test]
