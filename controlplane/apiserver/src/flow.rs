@@ -1,5 +1,8 @@
 //! Flow control's bookkeeping: every FlowSchema says whether the priority level it names exists.
 //!
+//! kube-apiserver writes this condition a moment after the FlowSchema, and clients read the object again for it. Here whoever writes a
+//! FlowSchema is answered when its condition is written: the answer is the object as it was stored, the next read has the condition.
+//!
 //! The plan is pure; it is applied through the server like any client's server-side apply. It must not know how
 //! requests are queued.
 
@@ -10,32 +13,79 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use pagurus_controlplane_api::time;
+use pagurus_controlplane_store::Revision;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::authn::Peer;
 use crate::cache::Cache;
 use crate::engine::Engine;
-use crate::request::{UserInfo, full_body};
+use crate::request::{RequestInfo, UserInfo, full_body};
 use crate::server::Server;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
 const RETRY: Duration = Duration::from_secs(1);
+/// For how long the writer of a FlowSchema waits for its condition at most.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SCHEMAS: &str = "flowschemas";
+
+/// How far the conditions have been written.
+#[derive(Debug)]
+pub struct Progress {
+    /// The FlowSchemas up to this revision have theirs; the largest while nobody writes any.
+    settled: watch::Sender<Revision>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { settled: watch::Sender::new(Revision::MAX) }
+    }
+}
+
+impl Progress {
+    /// Waits until the FlowSchemas that are there now have their conditions. A write that takes longer is not held up.
+    pub(crate) async fn settle(&self, engine: &Engine) {
+        let Some(schemas) = engine.cache(GROUP, SCHEMAS) else { return };
+        let settled = async {
+            // The cache must have come to the caller's own write before its revision says anything.
+            if schemas.current().await.is_ok() {
+                let goal = schemas.revision();
+                drop(self.settled.subscribe().wait_for(|settled| *settled >= goal).await);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, settled).await.is_err() {
+            warn!("the condition of a FlowSchema takes long to be written");
+        }
+    }
+}
+
+/// Whether a request writes FlowSchemas themselves, not only their status.
+pub(crate) fn is_written_by(info: &RequestInfo) -> bool {
+    info.is_resource
+        && info.group == GROUP
+        && info.resource == SCHEMAS
+        && info.subresource.is_none()
+        && !info.verb.is_read_only()
+}
 
 /// Keeps the conditions of all FlowSchemas right until `cancel`.
 pub async fn keep_statuses(server: Arc<Server>, engine: Arc<Engine>, cancel: CancellationToken) {
-    let caches = engine.cache(GROUP, "flowschemas").zip(engine.cache(GROUP, "prioritylevelconfigurations"));
+    let caches = engine.cache(GROUP, SCHEMAS).zip(engine.cache(GROUP, "prioritylevelconfigurations"));
     let Some((schemas, levels)) = caches else { return };
-    let work = keep(&server, &schemas, &levels);
+    let settled = &server.flow().settled;
+    settled.send_replace(0);
+    let work = keep(&server, &schemas, &levels, settled);
     tokio::select! {
         () = cancel.cancelled() => {}
         () = Box::pin(work) => {}
     }
+    settled.send_replace(Revision::MAX);
 }
 
-async fn keep(server: &Arc<Server>, schemas: &Cache, levels: &Cache) {
+async fn keep(server: &Arc<Server>, schemas: &Cache, levels: &Cache, settled: &watch::Sender<Revision>) {
     let peer = Peer::Local(Arc::new(UserInfo::server()));
     loop {
         let seen = (schemas.revision(), levels.revision());
@@ -46,6 +96,9 @@ async fn keep(server: &Arc<Server>, schemas: &Cache, levels: &Cache) {
             if let Some(condition) = plan(&value, exists, &time::now_text()) {
                 failed |= !apply(server, &peer, &schema.key.name, &condition).await;
             }
+        }
+        if !failed {
+            settled.send_replace(seen.0);
         }
         tokio::select! {
             _ = schemas.changed(seen.0) => {}

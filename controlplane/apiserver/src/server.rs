@@ -20,6 +20,7 @@ use tracing::{debug, error};
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{Attributes, Authorizer};
 use crate::engine::Engine;
+use crate::flow::{self, Progress};
 use crate::health::Health;
 use crate::metrics::{Metrics, Running};
 use crate::paths::Paths;
@@ -54,6 +55,7 @@ pub struct Server {
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
     paths: Paths,
+    flow: Progress,
 }
 
 impl Server {
@@ -67,7 +69,13 @@ impl Server {
             engine,
             authorizer,
             metrics,
+            flow: Progress::default(),
         })
+    }
+
+    /// How far flow control's bookkeeping is.
+    pub(crate) fn flow(&self) -> &Progress {
+        &self.flow
     }
 
     /// Answers a request.
@@ -131,7 +139,13 @@ impl Server {
             return reply::error(&error);
         }
         let call = call.proved(user);
-        if call.info.is_resource {
+        if flow::is_written_by(&call.info) {
+            let response = self.engine.serve(call, body).await;
+            if response.status().is_success() {
+                self.flow.settle(&self.engine).await;
+            }
+            response
+        } else if call.info.is_resource {
             self.engine.serve(call, body).await
         } else {
             self.paths.serve(&call).await
