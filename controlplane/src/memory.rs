@@ -1,23 +1,20 @@
-//! The process's memory: few arenas, and what large answers left behind goes back to the system.
+//! The process's memory: what large answers left behind goes back to the system.
 //!
-//! OpenAPI documents and long lists are built, sent and forgotten; the allocator would keep their pages for good.
+//! OpenAPI documents and long lists are built, sent and forgotten. The allocator (mimalloc) gives free pages back when threads come by
+//! that allocate, so an idle server would keep them for good.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-const EVERY: Duration = Duration::from_secs(30);
-/// Arenas of the allocator; with one per thread, what one thread frees another cannot use.
-#[cfg(target_env = "gnu")]
-const ARENAS: libc::c_int = 2;
+// Links the allocator, also where the library is tested without the binary.
+use mimalloc as _;
 
-/// Sets the allocator up; to be called before other threads run.
-pub fn limit_arenas() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt sets a number inside the allocator and has no other effect.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
-    }
+const EVERY: Duration = Duration::from_secs(30);
+
+unsafe extern "C" {
+    /// mimalloc's: collects what this thread has free and, with `force`, gives back the free pages of the whole process.
+    safe fn mi_collect(force: bool);
 }
 
 /// Gives free pages back now and then, until `cancel`.
@@ -27,15 +24,7 @@ pub async fn give_back(cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            _ = ticks.tick() => trim(),
+            _ = ticks.tick() => mi_collect(true),
         }
-    }
-}
-
-fn trim() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only gives pages back that no allocation uses; it may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

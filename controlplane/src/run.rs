@@ -35,7 +35,6 @@ pub fn main(args: Args) -> Result<()> {
     }
     let config = Config::new(args.serve)?;
     logging::start();
-    memory::limit_arenas();
     let prepared = config.apiserver.clone().map(apiserver::prepare).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
