@@ -1,7 +1,9 @@
 //! What the server counts, under upstream's names where they exist: `/metrics`.
 
+mod labelled;
+
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,9 +17,10 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Registry as Kinds};
 use crate::reply;
 use crate::request::{Body, Query, RequestInfo, Verb};
+use labelled::Labelled;
 
 const SECONDS: [f64; 19] =
     [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 8.0, 15.0, 30.0, 60.0];
@@ -55,16 +58,16 @@ struct LongRunningLabels {
     resource: Arc<str>,
 }
 
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
-
 /// The counters of requests, and the registry everything is in.
 pub struct Metrics {
     engine: Weak<Engine>,
     registry: Registry,
-    requests: Family<CountLabels, Counter>,
-    durations: Histograms<RequestLabels>,
+    requests: Labelled<CountLabels, Counter>,
+    durations: Labelled<RequestLabels, Histogram>,
     inflight: Family<InflightLabels, Gauge>,
-    long_running: Family<LongRunningLabels, Gauge>,
+    long_running: Labelled<LongRunningLabels, Gauge>,
+    /// What was served when labels were last let go of.
+    known: AtomicU64,
     read_only: AtomicI64,
     mutating: AtomicI64,
 }
@@ -73,10 +76,10 @@ impl Metrics {
     /// Metrics of a server on that engine.
     pub fn new(engine: &Arc<Engine>) -> Self {
         let mut registry = Registry::default();
-        let requests = Family::default();
-        let durations: Histograms<RequestLabels> = Family::new_with_constructor(|| Histogram::new(SECONDS));
+        let requests = Labelled::new(Counter::default);
+        let durations = Labelled::new(|| Histogram::new(SECONDS));
         let inflight = Family::default();
-        let long_running = Family::default();
+        let long_running = Labelled::new(Gauge::default);
         registry.register(
             "apiserver_request",
             "Requests by verb, resource, scope and answer code",
@@ -106,6 +109,7 @@ impl Metrics {
             durations,
             inflight,
             long_running,
+            known: AtomicU64::new(0),
             read_only: AtomicI64::new(0),
             mutating: AtomicI64::new(0),
         }
@@ -128,9 +132,11 @@ impl Metrics {
         let dry_run = if query.get("dryRun") == Some("All") { "All" } else { "" };
         let request = RequestLabels { dry_run, ..running.info.clone() };
         if let Some(taken) = taken {
-            self.durations.get_or_create(&request).observe(taken.as_secs_f64());
+            self.durations.with(&request, |times| times.observe(taken.as_secs_f64()));
         }
-        self.requests.get_or_create(&CountLabels { request, code: code.as_u16().into() }).inc();
+        self.requests.with(&CountLabels { request, code: code.as_u16().into() }, |count| {
+            count.inc();
+        });
     }
 
     /// Answers `/metrics`.
@@ -150,9 +156,28 @@ impl Metrics {
 }
 
 impl Metrics {
+    /// Lets go of what is told of resources that are not served any more: definitions may come and go for ever.
+    fn tidy(&self, kinds: &Kinds) {
+        if self.known.swap(kinds.generation(), Ordering::Relaxed) == kinds.generation() {
+            return;
+        }
+        let served = |group: &str, version: &str, resource: &str| {
+            resource.is_empty() || kinds.resource(group, version, resource).is_some()
+        };
+        let asked = |of: &RequestLabels| served(&of.group, &of.version, &of.resource);
+        self.requests.retain(|labels, _| asked(&labels.request));
+        self.durations.retain(|labels, _| asked(labels));
+        // What still runs counts itself off at its end.
+        self.long_running
+            .retain(|of, count| count.get() != 0 || served(&of.group, &of.version, &of.resource));
+    }
+
     /// Only what the server serves has labels of its own, or strangers could make as many as they like.
     fn labels(&self, info: &RequestInfo) -> RequestLabels {
         let registry = self.engine.upgrade().filter(|_| info.is_resource).map(|engine| engine.registry());
+        if let Some(registry) = &registry {
+            self.tidy(registry);
+        }
         let served = registry.as_ref().and_then(|r| r.resource(&info.group, &info.version, &info.resource));
         let resource = served.map(|served| &served.resource);
         let subresource = info.subresource.as_deref().and_then(|wanted| resource?.subresource(wanted));
@@ -223,7 +248,9 @@ impl Running {
         if self.long_running {
             let RequestLabels { verb, group, version, resource, .. } = self.info.clone();
             let labels = LongRunningLabels { verb, group, version, resource };
-            self.metrics.long_running.get_or_create(&labels).inc_by(step);
+            self.metrics.long_running.with(&labels, |count| {
+                count.inc_by(step);
+            });
         } else if self.read_only {
             self.metrics.read_only.fetch_add(step, Ordering::Relaxed);
         } else {

@@ -61,6 +61,7 @@ impl Zones {
             return (true, None);
         }
         let Some(pace) = pace(node, nodes) else { return (false, Some(LOOK_AGAIN)) };
+        self.next.retain(|_, next| *next > now);
         let next = self.next.entry(zone(node).to_owned()).or_insert(now);
         if *next > now {
             return (false, Some(*next - now));

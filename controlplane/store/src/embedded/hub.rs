@@ -34,6 +34,10 @@ impl Hub {
     /// All batches from now on that concern `prefix`. `current` is the store's revision.
     pub(super) fn subscribe(&mut self, prefix: &str, current: Revision) -> mpsc::Receiver<Batch> {
         let (batches, receiver) = mpsc::channel(BACKLOG);
+        if !self.prefixes.contains_key(prefix) {
+            // Prefixes come and go; of those that nobody watches any more nothing need be known.
+            self.prefixes.retain(|_, watched| watched.watchers.iter().any(|watcher| !watcher.is_closed()));
+        }
         let new = || Watched { watchers: Vec::new(), touched: current, events: Vec::new() };
         let watched = self.prefixes.entry(prefix.to_owned()).or_insert_with(new);
         watched.watchers.retain(|watcher| !watcher.is_closed());
@@ -165,6 +169,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn prefixes_that_nobody_watches_are_forgotten() {
+        let mut hub = Hub::default();
+        let kept = hub.subscribe("kept", 1);
+        for round in 0..100 {
+            drop(hub.subscribe(&format!("gone-{round}"), 1));
+        }
+        assert_eq!((hub.prefixes.len(), hub.touched("kept"), kept.is_closed()), (2, Some(1), false));
     }
 
     #[test]
