@@ -4,6 +4,8 @@
 //! Pure. Each write writes a value that nobody else writes, so that everything seen can be traced to its writer. It must not know how
 //! clients talk to the server.
 
+mod selection;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a write was about to do to its object.
@@ -94,6 +96,8 @@ pub struct Watch {
     pub after: u64,
     /// and up to this one, as far as it is known to have come.
     pub reached: u64,
+    /// Only of objects whose value ends with this, if anything: a watch with a selector.
+    pub selects: Option<String>,
     /// What it told, in its order.
     pub events: Vec<Event>,
 }
@@ -125,7 +129,10 @@ pub fn check(history: &History) -> Vec<String> {
     let states = States::replay(&history.start, &log, &mut wrong);
     expectations_held(&history.writes, &log, &states, &mut wrong);
     for watch in &history.watches {
-        watch_is_whole(watch, &log, &states, &mut wrong);
+        match &watch.selects {
+            None => watch_is_whole(watch, &log, &states, &mut wrong),
+            Some(end) => selection::is_exact(watch, end, &log, &states, &mut wrong),
+        }
     }
     let known = acknowledged(&history.writes, &log);
     for list in &history.lists {
@@ -145,7 +152,8 @@ fn entry(event: &Event) -> Entry {
 /// What all watches together tell; two that tell different things of one revision cannot both be right.
 fn log(history: &History, wrong: &mut Vec<String>) -> Log {
     let mut log = Log::new();
-    for watch in &history.watches {
+    // Where an object leaves a selection, a watch tells of a deletion that was none.
+    for watch in history.watches.iter().filter(|watch| watch.selects.is_none()) {
         for event in &watch.events {
             let told = entry(event);
             let known = log.entry(event.object.revision).or_insert_with(|| told.clone());

@@ -1,9 +1,11 @@
 //! Fixtures of the suites that need root, a kernel or a cluster. Each cleans up what it made, also when a test fails.
 
 pub mod bpf;
+pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod dataplane;
+pub mod disk;
 pub mod eventually;
 pub mod history;
 pub mod load;

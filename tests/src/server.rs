@@ -28,6 +28,8 @@ pub struct Server {
     data: PathBuf,
     port: u16,
     components: &'static str,
+    environment: Vec<(String, PathBuf)>,
+    flags: Vec<String>,
 }
 
 impl Server {
@@ -44,13 +46,27 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub fn start_with(components: &'static str, data: Option<&Path>) -> Result<Option<Self>> {
+        Self::start_as(components, data, Vec::new(), &[])
+    }
+
+    /// The same with more in its environment, and with these flags.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_as(
+        components: &'static str,
+        data: Option<&Path>,
+        environment: Vec<(String, PathBuf)>,
+        flags: &[&str],
+    ) -> Result<Option<Self>> {
         if let Err(reason) = program("pagurus-controlplane") {
             println!("SKIPPED: {reason} (`cargo xtask test` does it)");
             return Ok(None);
         }
         let home = tempfile::tempdir().context("make a directory for the API server")?;
         let data = data.map_or_else(|| home.path().join("data"), Path::to_path_buf);
-        let mut server = Self { child: None, home, data, port: free_port()?, components };
+        let (port, flags) = (free_port()?, flags.iter().map(|flag| (*flag).to_owned()).collect());
+        let mut server = Self { child: None, home, data, port, components, environment, flags };
         server.restart()?;
         Ok(Some(server))
     }
@@ -86,6 +102,7 @@ impl Server {
         command.arg("--data-dir").arg(&self.data).args(["--bind-address", "127.0.0.1"]);
         command.args(["--advertise-address", "127.0.0.1", "--secure-port", &self.port.to_string()]);
         command.args(["--components", self.components, "--service-cluster-ip-range", "10.96.0.0/16"]);
+        command.args(&self.flags).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("start {}", program.display()))?);
         Ok(())

@@ -45,6 +45,25 @@ fn kubectl_tells_what_happened() -> Result<()> {
         json["items"][0]["event"] == "Deleted" && json["items"].as_array().map(Vec::len) == Some(2),
         "{json}"
     );
+    let author = &json["items"][0]["managers"][0];
+    ensure!(author["manager"] == "kubectl" && author["operation"] == "Delete", "{json}");
+    let told = server.ok(&["pagurus", "history", "deploy/web"])?;
+    let user = author["user"].as_str().unwrap_or_default();
+    ensure!(!user.is_empty() && told.contains(&format!("kubectl (Delete as {user})")), "{told}");
+    ensure!(json["items"][0]["time"].is_string(), "{json}");
+    // Every state that was is there to be read, as ordinary requests have it.
+    for (line, replicas) in [(&lines[1], "3"), (&lines[2], "3"), (&lines[3], "1")] {
+        let path = format!(
+            "/apis/apps/v1/namespaces/default/deployments/web?resourceVersionMatch=Exact&resourceVersion={}",
+            line[0]
+        );
+        let then: Value = serde_json::from_str(&server.ok(&["get", "--raw", &path])?)?;
+        ensure!(
+            then["spec"]["replicas"].to_string() == replicas
+                && then["metadata"]["resourceVersion"] == line[0],
+            "{then}"
+        );
+    }
     for (words, said) in [
         (&["pagurus", "history", "deploy", "nobody"][..], "deployments.apps \"nobody\" not found"),
         (&["pagurus", "history", "nothing", "x"], "the server doesn't have a resource type \"nothing\""),

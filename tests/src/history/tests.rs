@@ -38,7 +38,35 @@ fn good() -> History {
         name: name.to_owned(),
         after,
         reached: 15,
+        selects: None,
         events: events.to_vec(),
+    };
+    // Of the values that end with a two: "a" is in it from 13 to 15, "b" comes in at 14.
+    let of_twos = Watch {
+        selects: Some("2".to_owned()),
+        ..watch(
+            "twos",
+            10,
+            &[
+                event(Told::Added, "a", "a2", 13),
+                event(Told::Added, "b", "b2", 14),
+                event(Told::Deleted, "a", "a2", 15),
+            ],
+        )
+    };
+    // Of those that end with a one, which all leave it again.
+    let of_ones = Watch {
+        selects: Some("1".to_owned()),
+        ..watch(
+            "ones",
+            10,
+            &[
+                event(Told::Added, "a", "a1", 11),
+                event(Told::Added, "b", "b1", 12),
+                event(Told::Deleted, "a", "a1", 13),
+                event(Told::Deleted, "b", "b1", 14),
+            ],
+        )
     };
     History {
         start: list(10, &[], None),
@@ -55,7 +83,7 @@ fn good() -> History {
             list(15, &[("b", "b2", 14)], Some(61)),
             list(11, &[("a", "a1", 11)], None),
         ],
-        watches: vec![watch("first", 10, &events), watch("second", 12, &events[2..])],
+        watches: vec![watch("first", 10, &events), watch("second", 12, &events[2..]), of_twos, of_ones],
     }
 }
 
@@ -139,6 +167,31 @@ fn every_kind_of_wrong_is_found() {
             "a list is stale",
             |h| h.lists[2].fresh_since = Some(31),
             "13 was acknowledged before it was asked for",
+        ),
+        (
+            "an object comes into a selection and is told as changed",
+            |h| h.watches[2].events[0].told = Told::Modified,
+            "twos: (Modified, \"a\", \"a2\") at 13, seen from its selection it is Some((Added",
+        ),
+        (
+            "an object leaves a selection in silence",
+            |h| drop(h.watches[3].events.pop()),
+            "ones: left out (Deleted, \"b\", \"b1\") at 14",
+        ),
+        (
+            "an object that leaves is shown as it is now",
+            |h| h.watches[3].events[2].object.value = "a2".to_owned(),
+            "ones: (Deleted, \"a\", \"a2\") at 13, seen from its selection",
+        ),
+        (
+            "a selection tells of others",
+            |h| h.watches[2].events.insert(0, event(Told::Added, "b", "b1", 12)),
+            "twos: (Added, \"b\", \"b1\") at 12, seen from its selection it is None",
+        ),
+        (
+            "a selection repeats itself",
+            |h| h.watches[2].events.insert(1, event(Told::Added, "a", "a2", 13)),
+            "twos: Added a at 13 after 13",
         ),
         ("revisions run backwards", |h| h.writes[2].time = (2, 3), "was begun after 13 was acknowledged"),
         ("a precondition is passed over", |h| h.writes[2].expected = Some(10), "expected 10"),
