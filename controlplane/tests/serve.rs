@@ -100,6 +100,40 @@ async fn tokens_live_as_long_as_their_account() {
     process::eventually(async || matches!(whoami(&robot).await, Err(e) if code(&e) == 401)).await;
 }
 
+/// Whoever has written a FlowSchema reads its condition, however busy the server is.
+#[tokio::test]
+async fn flow_schemas_have_their_condition_when_they_are_read() {
+    const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let plane = ControlPlane::start().await;
+    let admin = plane.admin().await;
+    let ask = async |request: http::request::Builder, body: Value| {
+        let request = request.header("content-type", "application/json").body(body.to_string().into_bytes());
+        admin.request::<Value>(request.unwrap()).await.unwrap()
+    };
+    let one = async |at: usize| {
+        let name = format!("s{at}");
+        let (level, dangling) = if at % 2 == 0 { ("global-default", "False") } else { ("nobody", "True") };
+        let mut schema = json!({"metadata": {"name": name}, "spec": {"matchingPrecedence": 900, "priorityLevelConfiguration": {"name": level}}});
+        let made = ask(http::Request::post(SCHEMAS), schema.clone()).await;
+        assert_eq!(made["status"], json!({}), "the answer is the object as it was stored");
+        let path = format!("{SCHEMAS}/{name}");
+        let read = async || serde_json::from_str::<Value>(&get(&admin, &path).await.unwrap()).unwrap();
+        let now = read().await;
+        let condition = &now["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["type"], &condition["status"]),
+            (&json!("Dangling"), &json!(dangling)),
+            "{now}"
+        );
+        schema["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+        schema["spec"]["priorityLevelConfiguration"]["name"] = json!("another");
+        ask(http::Request::put(&path), schema).await;
+        let said = read().await["status"]["conditions"][0]["message"].to_string();
+        assert!(said.contains("another"), "{said}");
+    };
+    futures::future::join_all((0..12).map(one)).await;
+}
+
 #[tokio::test]
 async fn admission_of_pods() {
     let plane = ControlPlane::start().await;
