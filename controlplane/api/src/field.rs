@@ -1,6 +1,7 @@
 //! Errors about one field of an object, and the paths that name fields. Texts are those of kube-apiserver, since
 //! clients show them and scripts match them. Knows nothing of HTTP or of any kind's rules.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -221,14 +222,10 @@ impl std::error::Error for FieldError {}
 
 /// All errors in one line: one as it is, several in brackets, each text once.
 pub fn aggregate(errors: &[FieldError]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for error in errors {
-        let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
-    if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
+    let texts: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+    let mut told = HashSet::with_capacity(texts.len());
+    let once: Vec<&str> = texts.iter().map(String::as_str).filter(|text| told.insert(*text)).collect();
+    if let [only] = once[..] { only.to_owned() } else { format!("[{}]", once.join(", ")) }
 }
 
 /// A field's path, such as `spec.containers[0].name` or `metadata.labels[app]`.

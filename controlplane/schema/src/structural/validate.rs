@@ -1,6 +1,8 @@
 //! What is wrong with an object's values, in the words that custom resources' clients know (those of go-openapi, and of the API
 //! server where that says it otherwise). It must not know lists' keys (`lists`) nor rules.
 
+use std::collections::HashSet;
+
 use pagurus_controlplane_api::field::{BadValue, FieldError, Path};
 use pagurus_controlplane_api::go;
 use serde_json::{Map, Number, Value};
@@ -20,13 +22,10 @@ pub fn validate(base: &Path, value: &Value, schema: &Schema) -> Vec<FieldError> 
 /// can still be changed elsewhere.
 pub fn validate_change(base: &Path, value: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut outcome = check(base, "", value, old, schema);
-    let mut told: Vec<FieldError> = Vec::with_capacity(outcome.errors.len());
-    for error in outcome.errors.drain(..) {
-        if !told.contains(&error) {
-            told.push(error);
-        }
-    }
-    told
+    // A list can be wrong in a hundred thousand places: each text is looked up, not compared with all.
+    let mut told = HashSet::with_capacity(outcome.errors.len());
+    outcome.errors.retain(|error| told.insert(error.to_string()));
+    outcome.errors
 }
 
 /// What a check came to.
