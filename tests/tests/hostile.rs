@@ -1,5 +1,8 @@
 //! What no well-behaved client sends: each gets the right Status or a closed connection, and the server stays as big as it was.
 
+mod definitions;
+mod protocol;
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::Method;
@@ -157,7 +160,13 @@ fn bodies_that_are_no_objects() -> Result<()> {
         ("nested CBOR", CBOR, times(b"\x81", 100_000), 400, ""),
         ("nested CBOR maps", CBOR, times(b"\xa1\x41a", 100_000), 400, ""),
         ("CBOR with a key twice", CBOR, b"\xa2\x41a\x01\x41a\x01".to_vec(), 400, "duplicate"),
-        ("CBOR that promises more than there is", CBOR, b"\xbb\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(), 400, ""),
+        (
+            "CBOR that promises more than there is",
+            CBOR,
+            b"\xbb\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+            400,
+            "",
+        ),
         ("CBOR without end", CBOR, b"\xbf".to_vec(), 400, ""),
         ("CBOR text that is none", CBOR, b"\xa1\x44kind\x62\xff\xfe".to_vec(), 400, ""),
         ("an unknown type", "text/html", b"x".to_vec(), 415, ""),
@@ -281,6 +290,35 @@ fn patches_without_bound() -> Result<()> {
             "maximum operations",
         ),
         ("no list", PATCH, "{}".to_owned(), 400, "cannot unmarshal object"),
+        (
+            "a pointer without end",
+            PATCH,
+            json!([{"op": "add", "path": "/a".repeat(200_000), "value": 1}]).to_string(),
+            422,
+            "",
+        ),
+        (
+            "a place that there cannot be",
+            PATCH,
+            json!([{"op": "add", "path": "/metadata/finalizers/99999999999999999999", "value": "a"}])
+                .to_string(),
+            422,
+            "",
+        ),
+        (
+            "a value into itself",
+            PATCH,
+            json!([{"op": "move", "from": "/data", "path": "/data/a/b"}]).to_string(),
+            422,
+            "",
+        ),
+        (
+            "an escape that is none",
+            PATCH,
+            json!([{"op": "test", "path": "/data/~2", "value": 1}]).to_string(),
+            422,
+            "",
+        ),
         ("no JSON", MERGE, "{".to_owned(), 400, ""),
         ("no object", MERGE, "[1]".to_owned(), 400, "cannot unmarshal array"),
         ("nested", MERGE, nested.clone(), 400, ""),

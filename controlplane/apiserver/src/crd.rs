@@ -8,7 +8,7 @@ mod controller;
 mod convert;
 mod custom;
 mod establish;
-mod json_path;
+pub mod json_path;
 mod resource;
 pub(crate) mod rules;
 mod terminate;

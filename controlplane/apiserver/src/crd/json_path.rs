@@ -3,9 +3,14 @@
 
 use serde_json::Value;
 
+/// Filters within filters go so deep, and no deeper.
+const DEEPEST: usize = 8;
+/// So many values are found at most, at any step: `..` and lists of subscripts can find a value many times.
+pub const MOST_FOUND: usize = 10_000;
+
 /// A path that was read.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct JsonPath {
+pub struct JsonPath {
     steps: Vec<Step>,
 }
 
@@ -44,7 +49,15 @@ enum Operand {
 
 impl JsonPath {
     /// Reads a path; `None` if it is none, which finds nothing.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_at(text, 0)
+    }
+
+    /// Reads a path within so many filters.
+    fn parse_at(text: &str, depth: usize) -> Option<Self> {
+        if depth > DEEPEST {
+            return None;
+        }
         let mut rest = text.strip_prefix('$').unwrap_or(text);
         let mut steps = Vec::new();
         while !rest.is_empty() {
@@ -60,7 +73,7 @@ impl JsonPath {
                     if after.starts_with('[') || after.is_empty() { after } else { name(after, &mut steps)? };
             } else if rest.starts_with('[') {
                 let end = closing(rest)?;
-                steps.push(subscript(&rest[1..end])?);
+                steps.push(subscript(&rest[1..end], depth)?);
                 rest = &rest[end + 1..];
             } else if steps.is_empty() {
                 rest = name(rest, &mut steps)?;
@@ -72,12 +85,16 @@ impl JsonPath {
     }
 
     /// What is found, in order.
-    pub(crate) fn find<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
+    pub fn find<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
         let mut found = vec![value];
         for step in &self.steps {
             let mut next = Vec::new();
             for value in found {
                 step.take(value, &mut next);
+                if next.len() >= MOST_FOUND {
+                    next.truncate(MOST_FOUND);
+                    break;
+                }
             }
             found = next;
         }
@@ -135,16 +152,20 @@ fn quoted(text: &str) -> Option<&str> {
     inside('\'').or_else(|| inside('"'))
 }
 
-fn subscript(text: &str) -> Option<Step> {
+fn subscript(text: &str, depth: usize) -> Option<Step> {
     let text = text.trim();
     if text == "*" {
         return Some(Step::All);
     }
     if let Some(filter) = text.strip_prefix("?(").and_then(|t| t.strip_suffix(')')) {
-        return self::filter(filter);
+        return self::filter(filter, depth);
     }
     if text.contains(',') {
-        return text.split(',').map(subscript).collect::<Option<Vec<_>>>().map(Step::Union);
+        return text
+            .split(',')
+            .map(|part| subscript(part, depth))
+            .collect::<Option<Vec<_>>>()
+            .map(Step::Union);
     }
     if let Some(name) = quoted(text) {
         return Some(Step::Field(name.replace("\\.", ".")));
@@ -160,7 +181,7 @@ fn subscript(text: &str) -> Option<Step> {
     text.parse().ok().map(Step::Item)
 }
 
-fn filter(text: &str) -> Option<Step> {
+fn filter(text: &str, depth: usize) -> Option<Step> {
     const SIGNS: [(&str, Comparison); 6] = [
         ("==", Comparison::Equal),
         ("!=", Comparison::Unequal),
@@ -171,15 +192,15 @@ fn filter(text: &str) -> Option<Step> {
     ];
     let found = SIGNS.iter().find_map(|(sign, comparison)| Some((text.split_once(sign)?, *comparison)));
     let Some(((left, right), comparison)) = found else {
-        return JsonPath::parse(text.trim().strip_prefix('@')?).map(Step::Exists);
+        return JsonPath::parse_at(text.trim().strip_prefix('@')?, depth + 1).map(Step::Exists);
     };
-    Some(Step::Filter(operand(left)?, comparison, operand(right)?))
+    Some(Step::Filter(operand(left, depth)?, comparison, operand(right, depth)?))
 }
 
-fn operand(text: &str) -> Option<Operand> {
+fn operand(text: &str, depth: usize) -> Option<Operand> {
     let text = text.trim();
     if let Some(path) = text.strip_prefix('@') {
-        return JsonPath::parse(path).map(Operand::Path);
+        return JsonPath::parse_at(path, depth + 1).map(Operand::Path);
     }
     if let Some(text) = quoted(text) {
         return Some(Operand::Literal(text.into()));
@@ -205,7 +226,14 @@ impl Step {
                 let by = usize::try_from(*by).unwrap_or(1).max(1);
                 found.extend(items.get(from..to).unwrap_or_default().iter().step_by(by));
             }
-            (Step::Union(steps), value) => steps.iter().for_each(|step| step.take(value, found)),
+            (Step::Union(steps), value) => {
+                for step in steps {
+                    if found.len() >= MOST_FOUND {
+                        return;
+                    }
+                    step.take(value, found);
+                }
+            }
             (Step::Filter(left, comparison, right), Value::Array(items)) => {
                 found.extend(items.iter().filter(|item| comparison.holds(left.of(item), right.of(item))));
             }
@@ -286,5 +314,18 @@ mod tests {
             assert_eq!(Value::Array(found), expected, "{path}");
         }
         assert_eq!(JsonPath::parse(".a[").map(|_| ()), None);
+    }
+
+    #[test]
+    fn paths_without_end() {
+        let nested = |levels: usize| format!("{}.a{}", "[?(@".repeat(levels), ")]".repeat(levels));
+        assert!(JsonPath::parse(&nested(8)).is_some());
+        assert_eq!(JsonPath::parse(&nested(9)), None);
+        assert_eq!(JsonPath::parse(&nested(500)), None);
+        let deep = (0..60).fold(json!(1), |inner, _| json!({"a": [inner, 1]}));
+        for path in ["..*..*..*..*..*..*", "[*,*].a[*,*].a[*,*].a[*,*]..*..*..*"] {
+            let found = JsonPath::parse(path).map(|path| path.find(&deep).len());
+            assert!(found.is_some_and(|found| found <= MOST_FOUND), "{path}: {found:?}");
+        }
     }
 }
