@@ -6,12 +6,15 @@
 
 mod codecs;
 mod expressions;
+mod grammars;
+mod kinds;
 mod log;
 mod ownership;
 mod patches;
 mod requests;
 mod same;
 mod sample;
+mod schemas;
 mod words;
 
 use std::path::Path;
@@ -45,6 +48,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "request", run: requests::request, seeds: requests::request_seeds },
     Target { name: "accept", run: requests::accept, seeds: requests::accept_seeds },
     Target { name: "store_log", run: log::store_log, seeds: log::store_log_seeds },
+    Target { name: "regexp", run: grammars::regexp, seeds: grammars::regexp_seeds },
+    Target { name: "json_path", run: grammars::json_path, seeds: grammars::json_path_seeds },
+    Target { name: "continue_token", run: grammars::continue_token, seeds: grammars::continue_token_seeds },
+    Target { name: "bearer_token", run: grammars::bearer_token, seeds: grammars::bearer_token_seeds },
+    Target { name: "schema", run: schemas::schema, seeds: schemas::schema_seeds },
+    Target { name: "definition", run: schemas::definition, seeds: schemas::definition_seeds },
+    Target { name: "kind", run: kinds::kind, seeds: kinds::kind_seeds },
+    Target { name: "schedule", run: kinds::schedule, seeds: kinds::schedule_seeds },
     Target { name: "expression", run: expressions::expression, seeds: expressions::expression_seeds },
 ];
 

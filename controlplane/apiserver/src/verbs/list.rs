@@ -172,7 +172,7 @@ fn too_old(after: &str) -> Value {
     )
     .to_status();
     let place = Place { revision: None, after: after.to_owned(), left: None };
-    status["metadata"]["continue"] = encode(&place).into();
+    status["metadata"]["continue"] = place.to_token().into();
     status
 }
 
@@ -203,7 +203,7 @@ fn cut(snapshot: &Snapshot, select: &Select, page: &Page) -> Cut {
         meta.remaining = select.is_everything().then(|| count().saturating_sub(page.limit));
         let place =
             Place { revision: Some(snapshot.revision), after: last.to_string(), left: meta.remaining };
-        meta.next = Some(encode(&place));
+        meta.next = Some(place.to_token());
         return Cut { meta, last: Some(last.clone()) };
     }
     Cut { meta, last: None }
@@ -211,7 +211,7 @@ fn cut(snapshot: &Snapshot, select: &Select, page: &Page) -> Cut {
 
 /// Where a list goes on: what a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+pub struct Place {
     /// The revision of the list; none: whatever is there then.
     revision: Option<u64>,
     /// The key after which it goes on.
@@ -220,13 +220,29 @@ struct Place {
     left: Option<usize>,
 }
 
-fn encode(place: &Place) -> String {
-    let revision = place.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
-    let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", place.after)});
-    if let Some(left) = place.left {
-        token["left"] = left.into();
+impl Place {
+    /// What a client's token stands for.
+    ///
+    /// # Errors
+    /// 400, it is not one of ours.
+    pub fn read(token: &str) -> Result<Self, ApiError> {
+        decode(token)
     }
-    URL_SAFE_NO_PAD.encode(token.to_string())
+
+    /// As a client gets it.
+    pub fn to_token(&self) -> String {
+        let revision = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
+        let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.after)});
+        if let Some(left) = self.left {
+            token["left"] = left.into();
+        }
+        Self::wrapped(&token.to_string())
+    }
+
+    /// A text in the letters of a token.
+    pub fn wrapped(text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(text)
+    }
 }
 
 fn decode(token: &str) -> Result<Place, ApiError> {
@@ -281,7 +297,7 @@ mod tests {
     fn tokens_round_trip() {
         for (revision, left) in [(Some(7), Some(3)), (Some(7), None), (None, None)] {
             let place = Place { revision, after: "ns/n\u{e4}me".to_owned(), left };
-            let token = encode(&place);
+            let token = place.to_token();
             assert!(token.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)));
             assert_eq!(decode(&token).unwrap(), place);
         }

@@ -1,0 +1,4 @@
+//! Fuzzes bearer_tokens (CEL): see `controlplane/invariants`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: pagurus_fuzz::begin("bearer_token"), |data: &[u8]| pagurus_fuzz::run(data));

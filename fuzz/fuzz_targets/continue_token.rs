@@ -1,0 +1,4 @@
+//! Fuzzes continue_tokens (CEL): see `controlplane/invariants`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: pagurus_fuzz::begin("continue_token"), |data: &[u8]| pagurus_fuzz::run(data));
