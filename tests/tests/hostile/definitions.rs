@@ -90,8 +90,14 @@ fn definitions_without_bound() -> Result<()> {
             )
             .to_string(),
         ),
-        ("filters in filters".to_owned(), with_column("e", &around("[?(@", ".a", ")]", 100_000)).to_string()),
-        ("brackets in brackets".to_owned(), with_column("f", &around("[", "0", "]", 20_000)).to_string()),
+        (
+            "filters in filters".to_owned(),
+            with_column("e", &format!(".x{}", around("[?(@", ".a", ")]", 100_000))).to_string(),
+        ),
+        (
+            "brackets in brackets".to_owned(),
+            with_column("f", &format!(".x{}", around("[", "0", "]", 20_000))).to_string(),
+        ),
     ];
     let rules = [
         ("brackets", around("(", "true", ")", 50_000)),
