@@ -12,7 +12,7 @@ use pagurus_controlplane_schema::codec::json as json_codec;
 use pagurus_controlplane_schema::fields::{Form, OneVersion, Writer, update};
 use pagurus_controlplane_schema::openapi::{Format, NoDescriptions, Part, Version, v2, v3};
 use pagurus_controlplane_schema::structural::{self, Schema};
-use pagurus_controlplane_schema::table::Resource;
+use pagurus_controlplane_schema::table::{Resource, Storage};
 use pagurus_controlplane_schema::{Table, defaults, normalize};
 use serde_json::{Value, json};
 
@@ -53,14 +53,24 @@ fn judge(schema: &Schema, mut object: Value) {
 
 /// The documents that clients read, and the table that ownership goes by.
 fn publish(group: &str, version: &str, plural: &str, kind: &str, given: &Value, schema: &Schema) {
-    let like = &Table::builtin().resources()[0];
     let resource = Resource {
         group: group.into(),
         version: version.into(),
         plural: plural.into(),
+        singular: "".into(),
         kind: kind.into(),
         list_kind: format!("{kind}List").into(),
-        ..Resource::clone(like)
+        namespaced: true,
+        verbs: ["create", "get", "list", "update"].map(Into::into).to_vec(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        subresources: Vec::new(),
+        storage: Storage { group: group.into(), version: version.into(), plural: plural.into() },
+        storage_version: version.into(),
+        storage_version_hash: "".into(),
+        // The table sets it.
+        type_id: Table::builtin().resources()[0].type_id,
+        columns: Vec::new(),
     };
     let table = Table::overlay(Table::builtin(), vec![(resource, schema)]);
     let resource = &table.resources()[0];
