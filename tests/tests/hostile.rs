@@ -123,6 +123,7 @@ fn bodies_that_are_no_objects() -> Result<()> {
     let rows: Vec<(&str, &str, Vec<u8>, u16, &str)> = vec![
         ("over 3 MiB", JSON, huge.clone(), 413, "limit is 3145728"),
         ("over 3 MiB of YAML", YAML, huge.clone(), 413, "limit is 3145728"),
+        ("over 3 MiB of CBOR", CBOR, huge.clone(), 413, "limit is 3145728"),
         ("over 3 MiB of protobuf", PROTOBUF, huge, 413, "limit is 3145728"),
         ("nothing", JSON, Vec::new(), 400, ""),
         (

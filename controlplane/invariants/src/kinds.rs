@@ -55,7 +55,7 @@ fn judge(resource: &Resource, strategy: &dyn Strategy, mut new: Value, old: &Val
     strategy.prepare_update(&context, &mut new, old);
     strategy.validate_update(&new, old);
     strategy.warnings(&new, Some(old));
-    strategy.generation_changes(&new, old);
+    strategy.generation_changes(resource, &new, old);
     strategy.mark_deleted(&mut new);
 }
 
