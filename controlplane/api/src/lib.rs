@@ -7,6 +7,7 @@
 pub mod ages;
 pub mod conditions;
 pub mod field;
+pub mod formats;
 pub mod go;
 pub mod key;
 pub mod labels;

@@ -438,7 +438,7 @@ pub(crate) fn each<'n>(node: &'n Node, look: &mut dyn FnMut(&'n Node)) {
 }
 
 /// The parts directly below one.
-fn parts(node: &Node) -> Vec<&Node> {
+pub(crate) fn parts(node: &Node) -> Vec<&Node> {
     match &node.kind {
         Kind::Literal(_) | Kind::Ident(_) => Vec::new(),
         Kind::Select(select) => vec![&select.operand],

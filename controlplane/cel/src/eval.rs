@@ -456,7 +456,7 @@ fn is_path(node: &Node) -> bool {
 }
 
 /// Whether the part is the same whatever the variables are, as far as that is reckoned with beforehand.
-fn constant(node: &Node) -> bool {
+pub(crate) fn constant(node: &Node) -> bool {
     match &node.kind {
         Kind::Literal(_) => true,
         Kind::List { elements, optional } => optional.is_empty() && elements.iter().all(constant),
@@ -470,8 +470,9 @@ fn constant(node: &Node) -> bool {
     }
 }
 
-fn is_conversion(call: &Call) -> bool {
-    const CONVERSIONS: [&str; 7] = ["bytes", "double", "duration", "int", "string", "timestamp", "uint"];
+pub(crate) fn is_conversion(call: &Call) -> bool {
+    const CONVERSIONS: [&str; 8] =
+        ["bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"];
     call.target.is_none() && call.args.len() == 1 && CONVERSIONS.contains(&call.function.as_str())
 }
 

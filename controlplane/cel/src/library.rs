@@ -1,6 +1,7 @@
 //! The functions expressions may call, library by library: each a table of overloads with types, cost rule and body. New libraries
 //! (authorizer, JSON patch) are a further module with a further table.
 
+mod addresses;
 mod authorizer;
 pub(crate) mod format;
 pub(crate) mod formats;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::check::{self, Checked, Variable};
 use crate::cost::{self, Range};
-use crate::eval::{EvalError, Machine};
+use crate::eval::{self, EvalError, Machine};
 use crate::library::Overload;
 use crate::source::{Errors, Source};
-use crate::syntax::{self, Kind, Literal};
+use crate::syntax::{self, Kind, Literal, Node};
 use crate::types::Type;
 use crate::value::Value;
 use pagurus_controlplane_api::regexp;
@@ -23,6 +23,7 @@ pub struct Program {
     result: Type,
     cost: Range,
     regexes: HashMap<String, Arc<regex::Regex>>,
+    fault: Option<String>,
 }
 
 /// What an expression came to.
@@ -54,7 +55,14 @@ impl Program {
         let regexes = regexes(&checked);
         // Types have done their part.
         checked.types = Vec::new();
-        Ok(Program { checked, result, cost, regexes })
+        let mut program = Program { checked, result, cost, regexes, fault: None };
+        program.fault = fault(&program, &program.checked.root);
+        Ok(program)
+    }
+
+    /// Why it can never run, though its types are right: a pattern that is none, a constant that cannot be converted.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// The type of its value.
@@ -105,4 +113,24 @@ fn regexes(checked: &Checked) -> HashMap<String, Arc<regex::Regex>> {
         }
     });
     regexes
+}
+
+/// What cel-go finds wrong when it makes constants of what is constant, inner parts first.
+fn fault(program: &Program, node: &Node) -> Option<String> {
+    if let Some(fault) = check::parts(node).into_iter().find_map(|part| fault(program, part)) {
+        return Some(fault);
+    }
+    let Kind::Call(call) = &node.kind else { return None };
+    if let ("find" | "findAll", Some(Kind::Literal(Literal::String(pattern)))) =
+        (call.function.as_str(), call.args.first().map(|arg| &arg.kind))
+    {
+        return regexp::compile(pattern).err();
+    }
+    if !(eval::is_conversion(call) && call.args.iter().all(eval::constant)) {
+        return None;
+    }
+    match Machine::new(program, &[], u64::MAX).node(node) {
+        Err(EvalError::Failed(why)) => Some(why),
+        _ => None,
+    }
 }

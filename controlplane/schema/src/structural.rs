@@ -6,7 +6,6 @@
 //! (`x-kubernetes-validations`) are carried along as plain data.
 
 mod default;
-pub mod formats;
 mod lists;
 mod number;
 mod parse;

@@ -36,23 +36,28 @@ fn compile(
     wanted: &Type,
     failed: &str,
     wrong: &str,
+    instantiation: &str,
 ) -> Result<Program, String> {
     let program =
         Program::compile(text, variables).map_err(|errors: Errors| format!("{failed}: {errors}"))?;
     if program.result() != wanted {
         return Err(wrong.to_owned());
     }
-    Ok(program)
+    match program.fault() {
+        Some(fault) => Err(format!("{instantiation} failed: {fault}")),
+        None => Ok(program),
+    }
 }
 
 /// Compiles the expression of a rule.
 fn compile_rule(text: &str, variables: &[Variable]) -> Result<Program, String> {
-    compile(text, variables, &Type::Bool, "compilation failed", "cel expression must evaluate to a bool")
+    let (failed, wrong) = ("compilation failed", "cel expression must evaluate to a bool");
+    compile(text, variables, &Type::Bool, failed, wrong, "program instantiation")
 }
 
 /// Compiles the expression of a rule's message.
 fn compile_message(text: &str, variables: &[Variable]) -> Result<Program, String> {
     let (failed, wrong) =
         ("messageExpression compilation failed", "messageExpression must evaluate to a string");
-    compile(text, variables, &Type::String, failed, wrong)
+    compile(text, variables, &Type::String, failed, wrong, "messageExpression instantiation")
 }

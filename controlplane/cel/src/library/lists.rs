@@ -21,17 +21,16 @@ pub(super) static ROWS: &[Row] = &[
         Costing::Scan,
         is_sorted,
     ),
-    (
-        "sum",
-        &[
-            "list_int_sum_int: list(int).() -> int",
-            "list_uint_sum_uint: list(uint).() -> uint",
-            "list_double_sum_double: list(double).() -> double",
-            "list_duration_sum_duration: list(duration).() -> duration",
-        ],
-        Costing::Scan,
-        sum,
-    ),
+    ("sum", &["list_int_sum_int: list(int).() -> int"], Costing::Scan, |_, args| sum(args, Value::Int(0))),
+    ("sum", &["list_uint_sum_uint: list(uint).() -> uint"], Costing::Scan, |_, args| {
+        sum(args, Value::Uint(0))
+    }),
+    ("sum", &["list_double_sum_double: list(double).() -> double"], Costing::Scan, |_, args| {
+        sum(args, Value::Double(0.0))
+    }),
+    ("sum", &["list_duration_sum_duration: list(duration).() -> duration"], Costing::Scan, |_, args| {
+        sum(args, Value::Duration(0))
+    }),
     ("min", MIN, Costing::Scan, |_, args| extreme(args, Ordering::Less, "min")),
     ("max", MAX, Costing::Scan, |_, args| extreme(args, Ordering::Greater, "max")),
     ("indexOf", &["list_a_index_of_int: list(A).(A) -> int"], Costing::Scan, |_, args| place(args, false)),
@@ -121,27 +120,26 @@ fn is_sorted<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     Ok(Value::Bool(true))
 }
 
-fn sum<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
-    let list = list(args)?;
-    let mut sum: Option<Value<'a>> = None;
-    for item in list.iter() {
-        sum = Some(match (sum, item) {
-            (None, item) => item,
-            (Some(Value::Int(a)), Value::Int(b)) => {
-                a.checked_add(b).map_or_else(|| failed("integer overflow"), |sum| Ok(Value::Int(sum)))?
+/// The sum, which is `zero` of nothing.
+fn sum<'a>(args: &[Value<'a>], zero: Value<'a>) -> Outcome<'a> {
+    let overflow = |what: &str| failed(format!("{what} overflow"));
+    let mut sum = zero;
+    for item in list(args)?.iter() {
+        sum = match (sum, item) {
+            (Value::Int(a), Value::Int(b)) => {
+                a.checked_add(b).map_or_else(|| overflow("integer"), |sum| Ok(Value::Int(sum)))?
             }
-            (Some(Value::Uint(a)), Value::Uint(b)) => a
-                .checked_add(b)
-                .map_or_else(|| failed("unsigned integer overflow"), |sum| Ok(Value::Uint(sum)))?,
-            (Some(Value::Double(a)), Value::Double(b)) => Value::Double(a + b),
-            (Some(Value::Duration(a)), Value::Duration(b)) => {
-                a.checked_add(b).map_or_else(|| failed("integer overflow"), |sum| Ok(Value::Duration(sum)))?
+            (Value::Uint(a), Value::Uint(b)) => {
+                a.checked_add(b).map_or_else(|| overflow("unsigned integer"), |sum| Ok(Value::Uint(sum)))?
+            }
+            (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
+            (Value::Duration(a), Value::Duration(b)) => {
+                a.checked_add(b).map_or_else(|| overflow("integer"), |sum| Ok(Value::Duration(sum)))?
             }
             _ => return failed("no such overload"),
-        });
+        };
     }
-    let _ = machine;
-    Ok(sum.unwrap_or(Value::Int(0)))
+    Ok(sum)
 }
 
 fn extreme<'a>(args: &[Value<'a>], wanted: Ordering, name: &str) -> Outcome<'a> {

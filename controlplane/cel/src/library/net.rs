@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Opaque, Row};
+use pagurus_controlplane_api::go::quote;
+
+use super::{Opaque, Row, addresses};
 use crate::cost::Costing;
-use crate::eval::{Outcome, failed};
+use crate::eval::{EvalError, Outcome, failed};
 use crate::value::Value;
 
 /// A block of addresses as written: the address need not be the first of it.
@@ -63,10 +65,7 @@ pub(super) static ROWS: &[Row] = &[
         ip(args, |ip| Value::Bool(global(ip)))
     }),
     ("cidr", &["string_to_cidr: (string) -> net.CIDR"], Costing::Parse, |_, args| {
-        text(args, |text| match parse_cidr(text) {
-            Ok(cidr) => Ok(Value::opaque(Opaque::Cidr(cidr))),
-            Err(error) => failed(error),
-        })
+        text(args, |text| parse_cidr(text).map_or_else(no_cidr, |cidr| Ok(Value::opaque(Opaque::Cidr(cidr)))))
     }),
     ("isCIDR", &["is_cidr: (string) -> bool"], Costing::Parse, |_, args| {
         text(args, |text| Ok(Value::Bool(parse_cidr(text).is_ok())))
@@ -131,49 +130,49 @@ fn cidr<'a>(args: &[Value<'a>], make: fn(Cidr) -> Value<'a>) -> Outcome<'a> {
 
 /// An address: no zone, no IPv4 address within an IPv6 one, no leading zeros.
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    let quoted = pagurus_controlplane_api::go::quote(text);
-    if text.contains('%') {
-        return Err(format!("IP address {quoted} with zone value is not allowed"));
+    let (address, zone) = addresses::parse(text).map_err(|error| {
+        format!("IP Address {} parse error during conversion from string: {error}", quote(text))
+    })?;
+    if !zone.is_empty() {
+        return Err(format!("IP address {} with zone value is not allowed", quote(text)));
     }
-    match text.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
-            Err(format!("IPv4-mapped IPv6 address {quoted} is not allowed"))
-        }
-        Ok(ip) => Ok(ip),
-        Err(_) => Err(format!(
-            "IP Address {quoted} parse error during conversion from string: ParseAddr({quoted}): unable to parse IP"
-        )),
+    if is_mapped(address) {
+        return Err(format!("IPv4-mapped IPv6 address {} is not allowed", quote(text)));
     }
+    Ok(address)
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
 }
 
 fn parse_cidr(text: &str) -> Result<Cidr, String> {
-    let quoted = pagurus_controlplane_api::go::quote(text);
-    let error = || {
+    let (address, bits) = prefix(text).map_err(|what| {
         format!(
-            "network address parse error during conversion from string: netip.ParsePrefix({quoted}): no '/'"
+            "network address parse error during conversion from string: netip.ParsePrefix({}): {what}",
+            quote(text)
         )
-    };
-    let (address, bits) = text.rsplit_once('/').ok_or_else(error)?;
-    let wrong = |what: &str| {
-        format!(
-            "network address parse error during conversion from string: netip.ParsePrefix({quoted}): {what}"
-        )
-    };
-    let address: IpAddr = address.parse().map_err(|_| {
-        wrong(&format!("ParseAddr({}): unable to parse IP", pagurus_controlplane_api::go::quote(address)))
     })?;
-    if let IpAddr::V6(ip) = address
-        && ip.to_ipv4_mapped().is_some()
-    {
-        return Err(format!("IPv4-mapped IPv6 address {quoted} is not allowed"));
+    if is_mapped(address) {
+        return Err(format!("IPv4-mapped IPv6 address {} is not allowed", quote(text)));
     }
-    let plain = !bits.is_empty()
-        && bits.bytes().all(|byte| byte.is_ascii_digit())
-        && !(bits.len() > 1 && bits.starts_with('0'));
-    match bits.parse::<u8>() {
-        Ok(bits) if plain && usize::from(bits) <= bytes(address) * 8 => Ok(Cidr { address, bits }),
-        Ok(_) if plain => Err(wrong("prefix length out of range")),
-        _ => Err(wrong(&format!("bad bits after slash: {}", pagurus_controlplane_api::go::quote(bits)))),
+    Ok(Cidr { address, bits })
+}
+
+/// An address and how many of its bits count.
+fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, bits) = text.rsplit_once('/').ok_or("no '/'")?;
+    let (address, zone) = addresses::parse(address)?;
+    if !zone.is_empty() {
+        return Err("IPv6 zones cannot be present in a prefix".to_owned());
+    }
+    let plain = bits.bytes().all(|byte| byte.is_ascii_digit()) && !(bits.len() > 1 && bits.starts_with('0'));
+    match bits.parse::<u32>() {
+        Ok(number) if plain => match u8::try_from(number) {
+            Ok(number) if usize::from(number) <= bytes(address) * 8 => Ok((address, number)),
+            _ => Err("prefix length out of range".to_owned()),
+        },
+        _ => Err(format!("bad bits after slash: {}", quote(bits))),
     }
 }
 
@@ -200,10 +199,16 @@ fn block(args: &[Value<'_>]) -> Option<Cidr> {
     }
 }
 
+/// The error of a text that is no block.
+fn no_cidr<T>(why: String) -> Result<T, EvalError> {
+    failed(format!("network address parse error during conversion from string: {why}"))
+}
+
 fn contains<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let (Some(block), Some(other)) = (block(args), args.get(1)) else { return failed("no such overload") };
     let ip = match other {
-        Value::String(text) => parse_ip(text).or_else(failed)?,
+        // What is wrong with the text is not told.
+        Value::String(text) => parse_ip(text).or_else(|_| failed("no such overload"))?,
         Value::Opaque(opaque) if let Opaque::Ip(ip) = opaque.as_ref() => *ip,
         _ => return failed("no such overload"),
     };
@@ -213,7 +218,7 @@ fn contains<'a>(args: &[Value<'a>]) -> Outcome<'a> {
 fn contains_block<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     let (Some(block), Some(other)) = (block(args), args.get(1)) else { return failed("no such overload") };
     let other = match other {
-        Value::String(text) => parse_cidr(text).or_else(failed)?,
+        Value::String(text) => parse_cidr(text).or_else(no_cidr)?,
         Value::Opaque(opaque) if let Opaque::Cidr(cidr) = opaque.as_ref() => *cidr,
         _ => return failed("no such overload"),
     };

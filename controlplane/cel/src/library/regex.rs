@@ -2,7 +2,7 @@
 
 use super::Row;
 use crate::cost::Costing;
-use crate::eval::{Machine, Outcome, failed};
+use crate::eval::{EvalError, Machine, Outcome, failed};
 use crate::value::Value;
 
 pub(super) static ROWS: &[Row] = &[
@@ -33,10 +33,18 @@ fn matches<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     }
 }
 
+/// Kubernetes' own functions say it so; `matches` is the language's.
+fn illegal(error: EvalError) -> EvalError {
+    match error {
+        EvalError::Failed(why) => EvalError::Failed(format!("Illegal regex: {why}")),
+        other => other,
+    }
+}
+
 fn find<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [Value::String(text), Value::String(pattern)] => {
-            let regex = machine.regex(pattern)?;
+            let regex = machine.regex(pattern).map_err(illegal)?;
             Ok(Value::text(regex.find(text).map_or("", |found| found.as_str())))
         }
         _ => failed("no such overload"),
@@ -51,7 +59,7 @@ fn find_all<'a>(machine: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
         }
         _ => return failed("no such overload"),
     };
-    let regex = machine.regex(pattern)?;
+    let regex = machine.regex(pattern).map_err(illegal)?;
     let mut found = Vec::new();
     for part in regex.find_iter(text).take(most) {
         machine.make_items(1)?;

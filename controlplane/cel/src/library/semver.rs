@@ -122,59 +122,46 @@ fn two<'a>(args: &[Value<'a>], make: fn(Ordering) -> Value<'a>) -> Outcome<'a> {
 
 /// Reads a version. `normal`: a `v` before it, leading zeros and missing parts are put right first.
 pub(crate) fn parse(text: &str, normal: bool) -> Result<Version, String> {
-    let normalized = if normal { normalize(text) } else { text.to_owned() };
+    let normalized = if normal { normalize(text)? } else { text.to_owned() };
     let text = normalized.as_str();
     if text.is_empty() {
         return Err("Version string empty".to_owned());
     }
-    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
-    let (release, before) =
-        rest.split_once('-').map_or((rest, None), |(release, before)| (release, Some(before)));
-    let numbers: Vec<&str> = release.splitn(3, '.').collect();
-    let [major, minor, patch] = numbers.as_slice() else {
+    let numbers: Vec<&str> = text.splitn(3, '.').collect();
+    let [major, minor, rest] = numbers.as_slice() else {
         return Err("No Major.Minor.Patch elements found".to_owned());
     };
+    let (major, minor) = (number(major, "major")?, number(minor, "minor")?);
+    let (rest, build) = rest.split_once('+').map_or((*rest, None), |(rest, build)| (rest, Some(build)));
+    let (patch, before) = rest.split_once('-').map_or((rest, None), |(patch, before)| (patch, Some(before)));
+    let patch = number(patch, "patch")?;
     let before = before.map_or(Ok(Vec::new()), |before| before.split('.').map(part_before).collect())?;
     for part in build.into_iter().flat_map(|build| build.split('.')) {
         if part.is_empty() {
             return Err("Build meta data is empty".to_owned());
         }
         if !part.bytes().all(identifier) {
-            return Err(format!(
-                "Invalid character(s) found in build meta data {}",
-                pagurus_controlplane_api::go::quote(part)
-            ));
+            let quoted = pagurus_controlplane_api::go::quote(part);
+            return Err(format!("Invalid character(s) found in build meta data {quoted}"));
         }
     }
-    Ok(Version {
-        major: number(major, "major")?,
-        minor: number(minor, "minor")?,
-        patch: number(patch, "patch")?,
-        before,
-    })
+    Ok(Version { major, minor, patch, before })
 }
 
-fn normalize(text: &str) -> String {
+/// The text with three numbers, none of which begins with zeros; what follows them stays as it is.
+fn normalize(text: &str) -> Result<String, String> {
     let text = text.strip_prefix('v').unwrap_or(text);
-    let end = text.find(['-', '+']).unwrap_or(text.len());
-    let (release, rest) = text.split_at(end);
-    let mut parts: Vec<String> = release
-        .splitn(3, '.')
-        .map(|part| {
-            let cut = part.trim_start_matches('0');
-            if cut.is_empty() || !cut.starts_with(|c: char| c.is_ascii_digit()) {
-                format!("0{cut}")
-            } else {
-                cut.to_owned()
-            }
-        })
-        .collect();
-    if rest.is_empty() {
-        while parts.len() < 3 {
-            parts.push("0".to_owned());
-        }
+    let without_zeros = |part: &str| match part.trim_start_matches('0') {
+        _ if part.len() < 2 => part.to_owned(),
+        cut if cut.starts_with(|c: char| c.is_ascii_digit()) => cut.to_owned(),
+        cut => format!("0{cut}"),
+    };
+    let mut parts: Vec<String> = text.splitn(3, '.').map(without_zeros).collect();
+    if parts.len() < 3 && parts.last().is_some_and(|last| last.contains(['+', '-'])) {
+        return Err("short version cannot contain PreRelease/Build meta data".to_owned());
     }
-    parts.join(".") + rest
+    parts.resize(3, "0".to_owned());
+    Ok(parts.join("."))
 }
 
 fn identifier(byte: u8) -> bool {

@@ -132,7 +132,7 @@ fn to_bool<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
         [Value::String(text)] => match &**text {
             "true" | "True" | "TRUE" | "t" | "1" => Ok(Value::Bool(true)),
             "false" | "False" | "FALSE" | "f" | "0" => Ok(Value::Bool(false)),
-            _ => failed("Type conversion error from 'string' to 'bool'"),
+            _ => no_conversion("bool"),
         },
         _ => failed("no such overload"),
     }
@@ -154,26 +154,24 @@ fn to_double<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
         [Value::Double(value)] => Ok(Value::Double(*value)),
         [Value::Int(value)] => Ok(Value::Double(*value as f64)),
         [Value::Uint(value)] => Ok(Value::Double(*value as f64)),
-        [Value::String(text)] => text.parse().map_or_else(
-            |_| failed(format!("strconv.ParseFloat: parsing {}: invalid syntax", quoted(text))),
-            |value| Ok(Value::Double(value)),
-        ),
+        [Value::String(text)] => {
+            text.parse().map_or_else(|_| no_conversion("double"), |value| Ok(Value::Double(value)))
+        }
         _ => failed("no such overload"),
     }
 }
 
-fn quoted(text: &str) -> String {
-    pagurus_controlplane_api::go::quote(text)
+/// The error of a text that is no value of a type.
+fn no_conversion<'a>(to: &str) -> Outcome<'a> {
+    failed(format!("type conversion error from 'string' to '{to}'"))
 }
 
 fn to_duration<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [Value::Duration(value)] => Ok(Value::Duration(*value)),
         [Value::Int(seconds)] => Ok(Value::Duration(*seconds)),
-        [Value::String(text)] => time::parse_duration(text).map_or_else(
-            || failed(format!("time: invalid duration {}", quoted(text))),
-            |value| Ok(Value::Duration(value)),
-        ),
+        [Value::String(text)] => time::parse_duration(text)
+            .map_or_else(|| no_conversion("google.protobuf.Duration"), |value| Ok(Value::Duration(value))),
         _ => failed("no such overload"),
     }
 }
@@ -192,22 +190,11 @@ fn to_int<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
         [Value::Double(_)] => failed(RANGE),
         [Value::Duration(value)] => Ok(Value::Int(*value)),
         [Value::Timestamp(time)] => Ok(Value::Int(time.as_second())),
-        [Value::String(text)] => text.parse().map_or_else(
-            |error| failed(number_error("ParseInt", text, &error)),
-            |value| Ok(Value::Int(value)),
-        ),
+        [Value::String(text)] => {
+            text.parse().map_or_else(|_| no_conversion("int"), |value| Ok(Value::Int(value)))
+        }
         _ => failed("no such overload"),
     }
-}
-
-fn number_error(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
-    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-    let what = if matches!(error.kind(), NegOverflow | PosOverflow) {
-        "value out of range"
-    } else {
-        "invalid syntax"
-    };
-    format!("strconv.{function}: parsing {}: {what}", quoted(text))
 }
 
 fn to_uint<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
@@ -221,10 +208,11 @@ fn to_uint<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
             Ok(Value::Uint(*value as u64))
         }
         [Value::Double(_)] => failed(RANGE),
-        [Value::String(text)] => text.parse().map_or_else(
-            |error| failed(number_error("ParseUint", text, &error)),
-            |value| Ok(Value::Uint(value)),
-        ),
+        // A number without a sign is none of those with one.
+        [Value::String(text)] if text.starts_with('+') => no_conversion("uint"),
+        [Value::String(text)] => {
+            text.parse().map_or_else(|_| no_conversion("uint"), |value| Ok(Value::Uint(value)))
+        }
         _ => failed("no such overload"),
     }
 }
@@ -267,7 +255,7 @@ fn to_timestamp<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
         [Value::String(text)] => match time::parse_timestamp(text) {
             Some(time) if super::times::in_range(&time) => Ok(Value::Timestamp(time)),
             Some(_) => failed("timestamp overflow"),
-            None => failed(format!("parsing time {}: cannot parse as RFC 3339", quoted(text))),
+            None => no_conversion("google.protobuf.Timestamp"),
         },
         _ => failed("no such overload"),
     }

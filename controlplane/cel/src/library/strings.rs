@@ -109,8 +109,11 @@ fn index_of<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     if part.is_empty() {
         return Ok(Value::Int(from));
     }
-    if from < 0 || from > text.chars().count() as i64 {
+    if from < 0 {
         return failed(format!("index out of range: {from}"));
+    }
+    if from >= text.chars().count() as i64 {
+        return Ok(Value::Int(-1));
     }
     let start = byte(text, from as usize);
     Ok(Value::Int(text[start..].find(&**part).map_or(-1, |at| character(text, start + at))))
@@ -126,8 +129,12 @@ fn last_index_of<'a>(_: &mut Machine<'a>, args: &[Value<'a>]) -> Outcome<'a> {
     if part.is_empty() {
         return Ok(Value::Int(from.unwrap_or(length)));
     }
-    if let Some(from) = from.filter(|from| *from < 0 || *from > length) {
+    if let Some(from) = from.filter(|from| *from < 0) {
         return failed(format!("index out of range: {from}"));
+    }
+    // Nothing is found behind the end, not even what ends there.
+    if from.is_some_and(|from| from >= length) {
+        return Ok(Value::Int(-1));
     }
     // The last place a match may begin.
     let end = from.map_or(text.len(), |from| (byte(text, from as usize) + part.len()).min(text.len()));

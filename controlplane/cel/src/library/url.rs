@@ -67,7 +67,9 @@ pub(crate) fn parse(text: &str) -> Result<Url, String> {
         Ok((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
         Err(what) => return problem(what),
     };
+    // Whether it is a URL is judged as if a fragment were part of what is before it.
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
     if !rest.starts_with('/') {
         // Something like `mailto:x` has no path to speak of, and is a URL if it has a scheme.
         if scheme.is_empty() {
@@ -95,6 +97,7 @@ pub(crate) fn parse(text: &str) -> Result<Url, String> {
     if let Some(bad) = bad_escape(path) {
         return problem(&format!("invalid URL escape {}", pagurus_controlplane_api::go::quote(bad)));
     }
+    let path = path.split_once('#').map_or(path, |(path, _)| path);
     let path: String = path.chars().map(escaped).collect();
     Ok(Url { scheme, host: host.to_owned(), path, query: query.to_owned(), text: text.to_owned() })
 }

@@ -109,7 +109,12 @@ fn optionals() {
 fn conversions_and_times() {
     check(&[
         ("int('42') + int(2.9) + int(3u)", "47"),
-        ("int('x')", "error: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("int(self.a)", "error: type conversion error from 'string' to 'int'"),
+        ("uint('+1' + self.a)", "error: type conversion error from 'string' to 'uint'"),
+        ("double(self.a)", "error: type conversion error from 'string' to 'double'"),
+        ("bool(self.a)", "error: type conversion error from 'string' to 'bool'"),
+        ("duration(self.a)", "error: type conversion error from 'string' to 'google.protobuf.Duration'"),
+        ("timestamp(self.a)", "error: type conversion error from 'string' to 'google.protobuf.Timestamp'"),
         ("uint(-1)", "error: unsigned integer overflow"),
         ("double('1.5')", "1.5"),
         ("string(1.0) + string(true) + string(b'x')", "'1truex'"),
@@ -149,6 +154,9 @@ fn strings() {
         ("'hello mellow'.lastIndexOf('ello')", "7"),
         ("'hello mellow'.lastIndexOf('ello', 6)", "1"),
         ("'hello mellow'.lastIndexOf('')", "12"),
+        ("'hello'.indexOf('l', 5) == -1 && 'hello'.lastIndexOf('l', 9) == -1", "true"),
+        ("'hello'.indexOf('l', -1)", "error: index out of range: -1"),
+        ("'hello'.lastIndexOf('l', -1)", "error: index out of range: -1"),
         ("'TacoCÆt'.lowerAscii()", "'tacocÆt'"),
         ("'TacoCÆt'.upperAscii()", "'TACOCÆT'"),
         ("'hello hello'.replace('he', 'we')", "'wello wello'"),
@@ -189,6 +197,9 @@ fn formats() {
         ("format.named('other')", "none"),
         ("format.dns1123LabelPrefix().validate('a-')", "none"),
         ("!format.date().validate('2021-13-01').hasValue()", "false"),
+        ("format.byte().validate('YW=j')", "some(['invalid base64'])"),
+        ("format.datetime().validate('yesterday')", "some(['invalid datetime'])"),
+        ("format.uuid().validate('a987fbc9-4bed-3078-cf07-9141ba07c9f3')", "none"),
     ]);
 }
 
@@ -197,6 +208,9 @@ fn lists_and_sets() {
     check(&[
         ("[1, 2, 3].isSorted() && !['b', 'a'].isSorted()", "true"),
         ("[1, 2, 3].sum() == 6 && [1.5, 2.5].sum() == 4.0", "true"),
+        ("[1u].filter(x, x > 1u).sum()", "0u"),
+        ("[1.5].filter(x, x > 2.0).sum()", "0.0"),
+        ("[duration('1s')].filter(x, x > duration('1h')).sum() < duration('1s')", "true"),
         ("[3, 1, 2].min() == 1 && [3, 1, 2].max() == 3", "true"),
         ("self.items.map(i, i.port).filter(p, p > 9).min()", "error: min called on empty list"),
         ("[1, 2, 2].indexOf(2) == 1 && [1, 2, 2].lastIndexOf(2) == 2 && [1].indexOf(5) == -1", "true"),
@@ -221,6 +235,29 @@ fn addresses_urls_and_patterns() {
         ("'abc 123'.find('[0-9]+') + 'abc'.find('[0-9]')", "'123'"),
         ("'1 22 333'.findAll('[0-9]+')", "['1', '22', '333']"),
         ("'1 22 333'.findAll('[0-9]+', 2)", "['1', '22']"),
+        ("'1 22 333'.findAll('[0-9]+', 0) == [] && '1 22'.findAll('[0-9]+', -1).size() == 2", "true"),
+        ("'x'.find('(' + self.a)", "error: Illegal regex: error parsing regexp: missing closing ): `(hello`"),
+        ("'x'.matches('(' + self.a)", "error: error parsing regexp: missing closing ): `(hello`"),
+        (
+            "ip(self.a)",
+            "error: IP Address \"hello\" parse error during conversion from string: ParseAddr(\"hello\"): unable to parse IP",
+        ),
+        ("ip('fe80::1%eth0')", "error: IP address \"fe80::1%eth0\" with zone value is not allowed"),
+        ("ip('::ffff:1.2.3.4')", "error: IPv4-mapped IPv6 address \"::ffff:1.2.3.4\" is not allowed"),
+        (
+            "cidr('10.0.0.0/33')",
+            "error: network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix(\"10.0.0.0/33\"): prefix length out of range",
+        ),
+        (
+            "cidr('::ffff:1.2.3.4/100')",
+            "error: network address parse error during conversion from string: IPv4-mapped IPv6 address \"::ffff:1.2.3.4/100\" is not allowed",
+        ),
+        ("cidr('10.0.0.0/8').containsIP(self.a)", "error: no such overload"),
+        (
+            "cidr('10.0.0.0/8').containsCIDR(self.a)",
+            "error: network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix(\"hello\"): no '/'",
+        ),
+        ("url('https://x/a#b').getEscapedPath() + url('https://x/?q=1#b').getQuery()['q'][0]", "'/a1'"),
         ("url('https://user@example.com:80/a%20b?x=1&y=2&x=3').getHost()", "'example.com:80'"),
         (
             "url('https://example.com:80/').getHostname() + url('https://[::1]:80/').getHostname()",
@@ -292,6 +329,12 @@ fn quantities_and_versions() {
         ("isSemver('v1.0', true) && semver('v1', true) == semver('1.0.0')", "true"),
         ("semver('1.0.0-alpha.1').compareTo(semver('1.0.0-alpha.beta'))", "-1"),
         ("semver('1.0')", "error: No Major.Minor.Patch elements found"),
+        ("semver('1.0-alpha.1')", "error: Invalid character(s) found in minor number \"0-alpha\""),
+        ("semver('1.02.3')", "error: Minor number must not contain leading zeroes \"02\""),
+        ("semver('01.02.003', true) == semver('1.2.3')", "true"),
+        ("semver('v1-a', true)", "error: short version cannot contain PreRelease/Build meta data"),
+        ("semver('1.2.3-01')", "error: Numeric PreRelease version must not contain leading zeroes \"01\""),
+        ("isSemver('1.2.3-a.b+c.d') && !isSemver('1.2.3-') && !isSemver('1.2.3+') && !isSemver('')", "true"),
     ]);
 }
 
@@ -302,4 +345,20 @@ fn bindings_are_for_those_who_have_them() {
     let run = program.run(&[], crate::CALL_LIMIT);
     assert_eq!(run.value.map(|value| super::show(&value)), Ok("4".to_owned()));
     assert!(crate::Program::compile("cel.bind(x, 1 + 1, x * x)", &[]).is_err());
+}
+
+#[test]
+fn constants_must_be_what_they_are_made_into() {
+    for (text, wanted) in [
+        ("int('x') == 1", Some("type conversion error from 'string' to 'int'")),
+        ("self.b || string(b'\\xff') == ''", Some("invalid UTF-8 in bytes, cannot convert to string")),
+        ("self.a.find('(') == ''", Some("error parsing regexp: missing closing ): `(`")),
+        ("self.a.findAll('[a', 1).size() == 0", Some("error parsing regexp: missing closing ]: `[a`")),
+        ("int('7') == self.n && self.a.find('h') != ''", None),
+        ("int(self.a) == 1", None),
+    ] {
+        let program =
+            crate::Program::compile(text, &super::variables()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(program.fault(), wanted, "{text}");
+    }
 }

@@ -1,8 +1,9 @@
 //! From a definition's JSON to a [`Schema`]. It must not judge: what makes no sense is passed over.
 
+use pagurus_controlplane_api::formats;
 use serde_json::Value;
 
-use super::{Additional, Limits, Pattern, Rule, Schema, Type, formats};
+use super::{Additional, Limits, Pattern, Rule, Schema, Type};
 use crate::table::ListType;
 
 pub(super) fn schema(given: &Value) -> Schema {

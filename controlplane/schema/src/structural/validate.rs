@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use pagurus_controlplane_api::field::{BadValue, FieldError, Path};
-use pagurus_controlplane_api::go;
+use pagurus_controlplane_api::{formats, go};
 use serde_json::{Map, Number, Value};
 
 use super::number::{as_integer, is_whole, shown};
-use super::{Additional, Limits, Schema, Type, formats};
+use super::{Additional, Limits, Schema, Type};
 
 /// The path of errors that name their place in the text only.
 const NOWHERE: &str = "<nil>";

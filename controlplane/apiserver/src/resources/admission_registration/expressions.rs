@@ -102,7 +102,10 @@ impl Expressions {
             (Wanted::Bool | Wanted::String | Wanted::StringOrNull, _) => false,
         };
         match (fits, wanted) {
-            (true, _) => Ok(program),
+            (true, _) => match program.fault() {
+                Some(fault) => Err(format!("program instantiation failed: {fault}")),
+                None => Ok(program),
+            },
             (false, Wanted::Bool) => Err("must evaluate to bool".to_owned()),
             (false, Wanted::StringOrNull) => Err("must evaluate to one of [string null_type]".to_owned()),
             (false, _) => Err("must evaluate to string".to_owned()),

@@ -32,7 +32,11 @@ pub(super) fn expression(errors: &mut Errors, path: &Path, text: &str) {
         Ok(program) if program.cost().max > MOST_COST => {
             errors.push(FieldError::forbidden(path, "too complex, exceeds cost limit"));
         }
-        Ok(_) => {}
+        Ok(program) => {
+            errors.extend(program.fault().map(|fault| {
+                FieldError::invalid(path, text, format!("program instantiation failed: {fault}"))
+            }))
+        }
     }
 }
 

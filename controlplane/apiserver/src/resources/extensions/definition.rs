@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::field::FieldError;
-use pagurus_controlplane_api::{conditions, go, time};
-use pagurus_controlplane_schema::structural::formats;
+use pagurus_controlplane_api::{conditions, formats, go, time};
 use pagurus_controlplane_schema::table::Resource;
 use serde_json::{Value, json};
 

@@ -1,9 +1,10 @@
-//! The formats of texts that custom resources may ask for (`format`), and whether a text is one. It must not know schemas.
+//! The formats of texts that custom resources and expressions may ask for (`format`), and whether a text is one. It must not know
+//! schemas.
 
 use std::net::IpAddr;
 
+use crate::labels;
 use jiff::civil::{Date, Time};
-use pagurus_controlplane_api::labels;
 
 /// The formats of texts, without dashes.
 const TEXTS: [&str; 26] = [
