@@ -139,14 +139,13 @@ impl<'c> Estimator<'c> {
     }
 
     fn ident_path(&self, name: &str) -> Path {
-        match self.local(name) {
-            Some(local) => local.path.clone(),
-            None => self
-                .variables
-                .iter()
-                .find(|variable| variable.name == name)
-                .map_or(Path::Lost, |variable| Path::At(variable.declared.clone())),
+        if let Some(local) = self.local(name) {
+            return local.path.clone();
         }
+        let named = |name: &str| self.variables.iter().find(|variable| variable.name == name);
+        // Rules of schemas take any name, that of a type too, for the value that they are about.
+        let found = named(name).or_else(|| named("self"));
+        found.map_or(Path::Lost, |variable| Path::At(variable.declared.clone()))
     }
 
     fn path(&self, node: &Node) -> Path {

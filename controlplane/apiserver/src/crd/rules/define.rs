@@ -211,6 +211,11 @@ mod tests {
                 ],
             ),
             (
+                json!({"x-kubernetes-int-or-string": true, "x-kubernetes-validations":
+                    rule("type(self) == string ? self.matches('^[0-9]+%$') : self == 42")}),
+                vec![],
+            ),
+            (
                 json!({"type": "array", "maxItems": 1000, "items": {"type": "string", "maxLength": 63}, "x-kubernetes-validations": rule("self.all(a, self.all(b, a.contains(b)))")}),
                 vec![
                     "s.properties[a].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of 68.1x",

@@ -263,6 +263,10 @@ fn schema(errors: &mut Errors, path: &Path, validation: &Value, with_status: boo
     }
     let mut sound = required.structural;
     let keywords = schema_rules::keywords(&path, schema, required);
+    if required.structural && keywords.is_empty() && errors.is_empty() && names_a_dialect(schema) {
+        let detail = "OpenAPIV3Schema 'schema' is not supported";
+        errors.push(FieldError::invalid(&path, "", detail));
+    }
     if required.structural && !is_unsupported(schema) {
         let mut found = structural_rules::structural(&path, schema);
         if found.is_empty() {
@@ -280,17 +284,26 @@ fn schema(errors: &mut Errors, path: &Path, validation: &Value, with_status: boo
 
 /// Keywords with which a schema cannot be read as a structural one at all.
 fn is_unsupported(schema: &Value) -> bool {
-    let here =
+    let keywords =
         ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
-    let refused = here.iter().any(|name| !crate::resources::fields::is_zero(schema.at(name)))
-        || schema.at("x-kubernetes-preserve-unknown-fields") == &Value::Bool(false)
-        || schema.at("items").is_array();
-    let maps = schema.entries("properties").any(|(_, one)| is_unsupported(one));
-    let lists = ["allOf", "anyOf", "oneOf"].iter().any(|list| schema.items(list).iter().any(is_unsupported));
-    let single = ["items", "not", "additionalProperties"]
-        .iter()
-        .any(|name| schema.at(name).is_object() && is_unsupported(schema.at(name)));
-    refused || maps || lists || single
+    anywhere(schema, &|schema| {
+        keywords.iter().any(|name| !crate::resources::fields::is_zero(schema.at(name)))
+            || schema.at("x-kubernetes-preserve-unknown-fields") == &Value::Bool(false)
+            || schema.at("items").is_array()
+    })
+}
+
+/// Whether a schema says which dialect it is written in: the one keyword that nothing else complains about.
+fn names_a_dialect(schema: &Value) -> bool {
+    anywhere(schema, &|schema| !schema.text("$schema").is_empty())
+}
+
+/// Whether something holds of a schema or of one in it.
+fn anywhere(schema: &Value, holds: &dyn Fn(&Value) -> bool) -> bool {
+    let lists = ["allOf", "anyOf", "oneOf"].iter().flat_map(|list| schema.items(list));
+    let single = ["items", "not", "additionalProperties"].iter().map(|name| schema.at(name));
+    let mut below = schema.entries("properties").map(|(_, one)| one).chain(lists).chain(single);
+    holds(schema) || below.any(|one| one.is_object() && anywhere(one, holds))
 }
 
 /// A schema's root when the status is validated on its own.

@@ -139,6 +139,13 @@ fn parts_of_versions() {
     );
     check(
         "/spec/conversion",
+        json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://w", "caBundle": "Cg=="}, "conversionReviewVersions": ["v1"]}}),
+        &[
+            "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"Cg==\": unable to load root certificates: unable to parse bytes as PEM block",
+        ],
+    );
+    check(
+        "/spec/conversion",
         json!({"strategy": "None", "webhook": {"conversionReviewVersions": ["v1"]}}),
         &[
             "spec.conversion.conversionReviewVersions: Forbidden: should not be set when strategy is not set to Webhook",
@@ -264,4 +271,30 @@ fn groups_of_the_community_need_approval() {
             "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111",
         ]
     );
+}
+
+#[test]
+fn a_dialect_is_told_where_nothing_else_is_wrong() {
+    let mut definition = sound();
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/a";
+    set(&mut definition, field, json!({"type": "array", "items": {"type": "string", "$schema": "x"}}));
+    let told =
+        "spec.validation.openAPIV3Schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported";
+    assert_eq!(texts(Definitions.validate(&definition)), [told]);
+    set(&mut definition, field, json!({"type": "string", "$schema": "x", "id": "y"}));
+    let told = "spec.validation.openAPIV3Schema.properties[a].id: Forbidden: id is not supported";
+    assert_eq!(texts(Definitions.validate(&definition)), [told]);
+}
+
+/// Authorities that were wrong already may stay so.
+#[test]
+fn authorities_are_not_held_against_those_who_had_them() {
+    let mut old = sound();
+    let webhook = |bundle: &str| json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://w", "caBundle": bundle}, "conversionReviewVersions": ["v1"]}});
+    old["spec"]["conversion"] = webhook("Cg==");
+    let mut new = old.clone();
+    new["spec"]["conversion"] = webhook("Cgo=");
+    assert_eq!(texts(Definitions.validate_update(&new, &old)), [""; 0]);
+    old["spec"]["conversion"] = webhook("");
+    assert_eq!(texts(Definitions.validate_update(&new, &old)).len(), 1);
 }
