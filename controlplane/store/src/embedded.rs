@@ -56,6 +56,8 @@ pub struct Options {
     pub tick: Duration,
     /// The size at which a new log file is begun.
     pub log_size: u64,
+    /// For how many bytes the log's file is made ready ahead, so that a sync has less to do.
+    pub prepared: usize,
     /// How many bytes of logs are worth a snapshot (or as many as the last snapshot had).
     pub snapshot_after: u64,
 }
@@ -67,6 +69,7 @@ impl Default for Options {
             max_history: 250_000,
             tick: Duration::from_secs(30),
             log_size: 16 << 20,
+            prepared: 1 << 20,
             snapshot_after: 48 << 20,
         }
     }

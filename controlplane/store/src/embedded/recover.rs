@@ -22,6 +22,8 @@ pub(super) struct OpenLog {
     pub(super) data: DataFile,
     /// Everything before this is written and synced.
     pub(super) length: u64,
+    /// Up to here there are zeros to be replaced.
+    pub(super) prepared: u64,
 }
 
 /// What was found.
@@ -214,24 +216,26 @@ fn load_log(
         }
         Ok(())
     })?;
-    if end < length {
-        cut(&file, &data.path, end, length, last)?;
-    }
+    let prepared = if end < length { cut(&file, &data.path, end, length, last)? } else { end };
     let file = Arc::new(file);
     out.index.add_file(id, file.clone());
-    out.logs.push(OpenLog { id, first: data.revision, file, data: data.clone(), length: end });
+    out.logs.push(OpenLog { id, first: data.revision, file, data: data.clone(), length: end, prepared });
     out.next_file += 1;
     Ok(())
 }
 
-/// Cuts off what a crash left at the end of the last log. A whole frame behind the bad place means that this is no
-/// unfinished end: what lies between was acknowledged once.
-fn cut(file: &File, path: &Path, end: u64, length: u64, last: bool) -> Result<()> {
+/// Cuts off what a crash left at the end of the last log; zeros that were prepared stay. A whole frame behind the bad place means
+/// that this is no unfinished end: what lies between was acknowledged once. Returns where the file ends then.
+fn cut(file: &File, path: &Path, end: u64, length: u64, last: bool) -> Result<u64> {
     let mut rest = vec![0; usize::try_from(length - end).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut rest, end).map_err(|e| Error::io("read", path, e))?;
+    if rest.iter().all(|byte| *byte == 0) {
+        return Ok(length);
+    }
     if !last || record::find_frame(&rest[1..]).is_some() {
         return Err(damaged(path, end, "the log is damaged"));
     }
     tracing::warn!(path = %path.display(), at = end, bytes = length - end, "the unfinished end of the log is cut off");
-    file.set_len(end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))
+    file.set_len(end).and_then(|()| file.sync_all()).map_err(|e| Error::io("cut", path, e))?;
+    Ok(end)
 }

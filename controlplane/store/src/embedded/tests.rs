@@ -21,6 +21,7 @@ fn options() -> Options {
         max_history: 1_000_000,
         tick: Duration::from_secs(3600),
         log_size: 512,
+        prepared: 200,
         snapshot_after: 512,
     }
 }

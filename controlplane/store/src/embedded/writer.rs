@@ -86,6 +86,7 @@ impl Writer {
             }
             self.commit(group);
         }
+        trim(&self.log);
     }
 
     /// Decides one request and adds what it writes to the batch.
@@ -199,21 +200,43 @@ impl Writer {
 
     /// Appends a frame, durably. Returns where it begins.
     fn write(&mut self, frame: &[u8]) -> Result<u64> {
-        let (file, path, offset) = (&self.log.file, &self.log.data.path, self.log.length);
-        let written = file
-            .write_all_at(frame, offset)
-            .map_err(|e| Error::io("write", path, e))
-            .and_then(|()| file.sync_data().map_err(|e| Error::io("sync", path, e)));
+        let (offset, end) = (self.log.length, self.log.length + frame.len() as u64);
+        let written = self.log.file.write_all_at(frame, offset);
+        let written = written.and_then(|()| self.prepare(end)).map_err(|e| self.error("write", e));
+        let written = written.and_then(|()| self.log.file.sync_data().map_err(|e| self.error("sync", e)));
         let Err(error) = written else {
-            self.log.length += frame.len() as u64;
+            self.log.length = end;
             return Ok(offset);
         };
         // Nothing of the frame may come back after a restart, since its writers hear that it failed.
-        let undone = file.set_len(offset).and_then(|()| file.sync_all());
+        let undone = self.log.file.set_len(offset).and_then(|()| self.log.file.sync_all());
+        self.log.prepared = offset;
         if !matches!(error, Error::DiskFull { .. }) || undone.is_err() {
             self.close(&error);
         }
         Err(error)
+    }
+
+    fn error(&self, what: &'static str, error: std::io::Error) -> Error {
+        Error::io(what, &self.log.data.path, error)
+    }
+
+    /// Fills the log with zeros for some way beyond `end`, if it ends before that: a sync of what only replaces other bytes need not
+    /// change the file's length and place on the disk, which costs a file system with a journal (ext4, XFS) a second write and flush.
+    fn prepare(&mut self, end: u64) -> std::io::Result<()> {
+        if end <= self.log.prepared {
+            return Ok(());
+        }
+        let zeros = vec![0; self.shared.options.prepared];
+        self.log.prepared = end + zeros.len() as u64;
+        match self.log.file.write_all_at(&zeros, end) {
+            Ok(()) => Ok(()),
+            // No room for zeros; what matters may still fit.
+            Err(_) => {
+                self.log.prepared = end;
+                self.log.file.set_len(end)
+            }
+        }
     }
 
     /// Writes nothing any more: what is on the disk and what is in memory may differ.
@@ -252,6 +275,7 @@ impl Writer {
             return Ok(());
         }
         let old = std::mem::replace(&mut self.log, begin_log(&self.shared.directory, first, id)?);
+        trim(&old);
         self.shared.index.write().add_file(id, self.log.file.clone());
         let mut files = self.shared.files.lock();
         files.sealed.push(old);
@@ -259,6 +283,15 @@ impl Writer {
         drop(files);
         self.shared.wake_maintenance();
         Ok(())
+    }
+}
+
+/// Cuts off what was prepared and not used. A log that keeps it is whole too.
+fn trim(log: &OpenLog) {
+    if log.prepared > log.length
+        && let Err(error) = log.file.set_len(log.length)
+    {
+        tracing::warn!(path = %log.data.path.display(), %error, "the unused end of a log cannot be cut off");
     }
 }
 
@@ -279,7 +312,8 @@ pub(super) fn begin_log(directory: &directory::Directory, first: Revision, id: F
     }
     directory.sync()?;
     let data = DataFile { revision: first, path };
-    Ok(OpenLog { id, first, file: Arc::new(file), data, length: HEADER as u64 })
+    let length = HEADER as u64;
+    Ok(OpenLog { id, first, file: Arc::new(file), data, length, prepared: length })
 }
 
 fn event(write: &NewValue) -> Event {

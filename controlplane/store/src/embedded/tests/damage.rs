@@ -72,6 +72,32 @@ async fn an_unfinished_end_is_cut_wherever_it_was_torn() {
 }
 
 #[tokio::test]
+async fn zeros_that_were_prepared_are_no_damage() {
+    let (dir, begins, ends, before) = two_frames().await;
+    let bytes = fs::read(log(dir.path())).unwrap();
+    let after = all(dir.path()).await;
+    for zeros in [1, 11, 12, 500] {
+        // The process was killed between two frames.
+        let killed = copy(dir.path());
+        fs::write(log(killed.path()), [&bytes[..], &vec![0; zeros]].concat()).unwrap();
+        assert_eq!(all(killed.path()).await, after, "{zeros} zeros");
+        // What is written next takes the place of the zeros, and those that are left are cut off in the end.
+        let store = open(killed.path());
+        write(&store, vec![put("/c", "x")]).await;
+        drop(store);
+        let length = fs::metadata(log(killed.path())).unwrap().len();
+        assert_eq!(all(killed.path()).await.kvs.len(), after.kvs.len() + 1);
+        assert_eq!(fs::metadata(log(killed.path())).unwrap().len(), length);
+        // Killed within a frame.
+        for end in [begins + 1, (begins + ends) / 2, ends - 1] {
+            let torn = copy(dir.path());
+            fs::write(log(torn.path()), [&bytes[..end], &vec![0; zeros]].concat()).unwrap();
+            assert_eq!(all(torn.path()).await, before, "cut at byte {end}, {zeros} zeros");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_log_without_header_was_never_used() {
     let (dir, ..) = two_frames().await;
     let before = all(dir.path()).await;
