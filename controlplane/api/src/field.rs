@@ -241,7 +241,8 @@ impl Path {
     /// The path of a field below this one (`name` may itself be dotted).
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        // Made for each field that is looked at, so as few steps as can be.
+        if self.0.is_empty() { Self(name.to_owned()) } else { Self([&self.0, ".", name].concat()) }
     }
 
     /// The path of a list's item.
@@ -253,7 +254,7 @@ impl Path {
     /// The path of a map's entry.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        Self([&self.0, "[", key, "]"].concat())
     }
 
     /// The path as text.

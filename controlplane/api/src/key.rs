@@ -167,10 +167,11 @@ impl ObjectKey {
 
     /// The key an object's metadata gives.
     pub fn of(object: &Value) -> Self {
+        let metadata = object.get("metadata");
         let text = |name: &str| {
-            object.pointer(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned)
+            metadata.and_then(|m| m.get(name)?.as_str()).filter(|t| !t.is_empty()).map(str::to_owned)
         };
-        Self { namespace: text("/metadata/namespace"), name: text("/metadata/name").unwrap_or_default() }
+        Self { namespace: text("namespace"), name: text("name").unwrap_or_default() }
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Cache {
     /// Locked for writing while the snapshot and the ring move on together.
     ring: RwLock<Ring>,
     revision: watch::Sender<Revision>,
+    /// Wakes cursors; not for every change by itself when there are many of both.
+    told: watch::Sender<()>,
     pages: Mutex<Vec<(Instant, Snapshot)>>,
     /// When a list last wanted forms of the objects, while there may be some.
     formed: Mutex<Option<Instant>>,
@@ -98,6 +100,7 @@ impl Cache {
             snapshot: ArcSwap::default(),
             ring: RwLock::default(),
             revision: watch::Sender::new(0),
+            told: watch::Sender::new(()),
             pages: Mutex::default(),
             formed: Mutex::default(),
             expected: Mutex::default(),
@@ -127,8 +130,7 @@ impl Cache {
     /// Ends all cursors when they have told what happened until now.
     fn end_watches(&self) {
         self.ring.write().end_cursors();
-        // Wakes those who wait; nothing else has changed for them.
-        self.revision.send_modify(|_| {});
+        self.tell();
     }
 
     /// The store key of an object.
@@ -249,7 +251,7 @@ impl Cache {
         };
         let (snapshot, era) = (self.snapshot(), ring.era());
         drop(ring);
-        Ok((snapshot, Cursor::new(self.clone(), next, era, self.revision.subscribe())))
+        Ok((snapshot, Cursor::new(self.clone(), next, era, self.told.subscribe())))
     }
 
     /// Tells the cache of an object that is about to be written with these very bytes, until the guard is dropped.

@@ -2,6 +2,10 @@
 //!
 //! They see the caches through this trait and nothing else, so each can be tried with a handful of objects.
 
+mod parsed;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
@@ -23,6 +27,11 @@ impl Stored {
     /// The object. Stored bytes were encoded by this server; unreadable ones count as null.
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+
+    /// The object, for those who read the same ones again and again: not parsed anew while it is among the last ones asked for.
+    pub fn parsed(&self) -> Arc<Value> {
+        parsed::parsed(&self.bytes)
     }
 }
 

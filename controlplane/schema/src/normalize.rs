@@ -1,6 +1,8 @@
 //! The round trip through a typed object, as it shows in JSON: empty values that the typed form drops are dropped, and
 //! those it always writes are written. It must not know defaults that mean something (`crate::defaults`).
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value};
 
 use crate::table::{Field, FieldKind, Presence, Table, TypeId};
@@ -146,9 +148,13 @@ pub(crate) fn side_by_side<'f, 'o>(
 ) -> impl Iterator<Item = (&'f Field, Option<&'o mut Value>)> {
     let mut entries = object.iter_mut().peekable();
     fields.iter().map(move |field| {
-        let name = &*field.json_name;
-        while entries.next_if(|(entry, _)| entry.as_str() < name).is_some() {}
-        (field, entries.next_if(|(entry, _)| entry.as_str() == name).map(|(_, value)| value))
+        loop {
+            match entries.peek().map(|(entry, _)| entry.as_str().cmp(&field.json_name)) {
+                Some(Ordering::Less) => drop(entries.next()),
+                Some(Ordering::Equal) => return (field, entries.next().map(|(_, value)| value)),
+                Some(Ordering::Greater) | None => return (field, None),
+            }
+        }
     })
 }
 

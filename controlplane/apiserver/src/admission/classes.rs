@@ -82,10 +82,11 @@ fn lacks(spec: &Map<String, Value>, field: &str) -> bool {
 
 /// The newest of the classes that are marked as default; of several of one second, the first by name.
 fn default_class(objects: &dyn Objects, group: &str, resource: &str, annotations: &[&str]) -> Option<String> {
-    let marked = objects.list(group, resource, "").into_iter().map(|stored| stored.value()).filter(|class| {
-        let of_class = class.pointer("/metadata/annotations");
-        annotations.iter().any(|name| of_class.and_then(|a| a.get(*name)) == Some(&json!("true")))
-    });
+    let marked =
+        objects.list(group, resource, "").into_iter().map(|stored| stored.parsed()).filter(|class| {
+            let of_class = class.pointer("/metadata/annotations");
+            annotations.iter().any(|name| of_class.and_then(|a| a.get(*name)) == Some(&json!("true")))
+        });
     let text = |class: &Value, pointer: &str| {
         class.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
@@ -123,7 +124,7 @@ impl Plugin for RuntimeClass {
             Some(found) => Some(found),
             None => self.objects.fresh("node.k8s.io", "runtimeclasses", "", &name).await,
         };
-        let Some(class) = found.map(|stored| stored.value()) else {
+        let Some(class) = found.map(|stored| stored.parsed()) else {
             return Err(attributes.forbidden(&format!("pod rejected: RuntimeClass \"{name}\" not found")));
         };
         let Some(spec) = attributes.spec_mut() else { return Ok(()) };

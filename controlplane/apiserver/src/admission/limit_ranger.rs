@@ -25,7 +25,7 @@ impl LimitRanger {
     fn limits(&self, attributes: &Attributes<'_>, kinds: &[&str]) -> Vec<Value> {
         let ranges = self.objects.list("", "limitranges", attributes.namespace.unwrap_or_default());
         let items = ranges.iter().flat_map(|range| {
-            let range = range.value();
+            let range = range.parsed();
             range.pointer("/spec/limits").and_then(Value::as_array).cloned().unwrap_or_default()
         });
         items.filter(|item| kinds.contains(&item["type"].as_str().unwrap_or_default())).collect()

@@ -44,7 +44,7 @@ impl Plugin for NamespaceLifecycle {
         let Some(found) = found else {
             return Err(ApiError::not_found("", "namespaces", namespace));
         };
-        if attributes.operation == Operation::Create && is_terminating(&found.value()) {
+        if attributes.operation == Operation::Create && is_terminating(&found.parsed()) {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );

@@ -39,7 +39,7 @@ impl Priority {
     /// The lowest of the classes that call themselves default.
     fn default_class(&self) -> Option<Class> {
         let classes =
-            self.objects.list(GROUP, "priorityclasses", "").into_iter().map(|stored| stored.value());
+            self.objects.list(GROUP, "priorityclasses", "").into_iter().map(|stored| stored.parsed());
         let defaults = classes.filter(|class| class.get("globalDefault") == Some(&json!(true)));
         defaults.map(|class| Class::from_value(&class)).min_by_key(|class| class.value)
     }
@@ -49,7 +49,7 @@ impl Priority {
             Some(found) => Some(found),
             None => self.objects.fresh(GROUP, "priorityclasses", "", name).await,
         };
-        found.map(|stored| Class::from_value(&stored.value()))
+        found.map(|stored| Class::from_value(&stored.parsed()))
     }
 
     async fn admit_pod(&self, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {

@@ -84,7 +84,7 @@ impl Plugin for ResourceQuota {
         let mut underway = self.underway.lock();
         underway.retain(|_, (since, _)| since.elapsed() < UNDERWAY);
         for quota in quotas {
-            let quota = quota.value();
+            let quota = quota.parsed();
             if !applies(&quota, group, resource, object) {
                 continue;
             }

@@ -59,7 +59,7 @@ impl Plugin for ServiceAccount {
             );
             return Err(attributes.forbidden(&why));
         };
-        let account = account.value();
+        let account = account.parsed();
         spec.insert("serviceAccountName".to_owned(), json!(name));
         spec.insert("serviceAccount".to_owned(), json!(name));
         let wants_token = spec.get("automountServiceAccountToken").and_then(Value::as_bool);

@@ -77,12 +77,12 @@ impl Cached {
 
     /// From a value and its stored bytes, with no revision yet.
     pub fn index(value: &Value, stored: &Bytes, strategy: &dyn Strategy) -> Self {
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
-        let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        let metadata = |name: &str| value.get("metadata").and_then(|metadata| metadata.get(name));
+        let labels = metadata("labels").and_then(Value::as_object);
+        let owners = metadata("ownerReferences").and_then(Value::as_array);
         let index = Index {
             key: ObjectKey::of(value),
-            uid: text("/metadata/uid").to_owned(),
+            uid: metadata("uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
             labels: labels
                 .into_iter()
                 .flatten()

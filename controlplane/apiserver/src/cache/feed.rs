@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use imbl::OrdMap;
 use pagurus_controlplane_store::{Batch, Error, Event, KeyValue, Range, Revision, WatchStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -13,6 +14,11 @@ use super::{Cache, CacheError, Cached, Change, ChangeKind, Snapshot};
 
 /// How many revisions back a cache begins at most.
 const REPLAYED: Revision = 8192;
+/// How long those who watch are left alone after they were told of changes, if they are many: changes that come meanwhile are told
+/// together, which costs each watch one message and not several. A change that comes alone is told at once.
+const PACE: Duration = Duration::from_millis(2);
+/// How many watches are many.
+const CROWD: usize = 8;
 /// How long to wait before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -33,6 +39,7 @@ impl Cache {
         self.snapshot.store(Arc::new(state));
         drop(ring);
         self.revision.send_replace(revision);
+        self.tell();
     }
 
     /// The first load: begins at the oldest revision that is worth it and replays what happened since, so that watches that
@@ -86,14 +93,28 @@ impl Cache {
 
     /// Follows the store until `cancel`, with which watches end too; what it missed after a failure it reads anew.
     pub(super) async fn feed(self: Arc<Self>, mut events: WatchStream, cancel: CancellationToken) {
+        let again = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(again);
+        let mut waits = false;
         loop {
             let batch = tokio::select! {
                 () = cancel.cancelled() => return self.end_watches(),
                 batch = events.next() => batch,
+                () = &mut again, if waits => {
+                    self.tell();
+                    again.as_mut().reset(Instant::now() + PACE);
+                    waits = false;
+                    continue;
+                }
             };
             let failure = match batch {
                 Some(Ok(batch)) => {
                     self.apply(batch);
+                    waits = again.deadline() > Instant::now() && self.told.receiver_count() >= CROWD;
+                    if !waits {
+                        self.tell();
+                        again.as_mut().reset(Instant::now() + PACE);
+                    }
                     continue;
                 }
                 Some(Err(error)) => error.to_string(),
@@ -111,6 +132,11 @@ impl Cache {
                 }
             };
         }
+    }
+
+    /// Wakes those who watch.
+    pub(super) fn tell(&self) {
+        self.told.send_modify(|()| {});
     }
 
     /// Moves snapshot and ring on by some changes.

@@ -20,6 +20,8 @@ const MOST_BYTES: usize = 32 << 20;
 /// What a ring holds of changes that are not young any more.
 const OLD: usize = 1024;
 const OLD_BYTES: usize = 512 << 10;
+/// How many of the newest changes are kept encoded. Whoever is further behind encodes them again.
+const ENCODED: usize = 512;
 /// For how long a watcher that lost its connection may take to come back.
 const YOUNG: Duration = Duration::from_secs(75);
 /// How many changes a cursor takes at a time.
@@ -124,6 +126,10 @@ impl Ring {
     pub(super) fn push(&mut self, change: Arc<Change>) {
         self.bytes += change.object.bytes.len();
         self.changes.push_back(change);
+        let old = self.changes.len().checked_sub(ENCODED + 1).and_then(|at| self.changes.get(at));
+        if let Some(old) = old {
+            old.encoded.lock().clear();
+        }
         self.trim(Instant::now());
     }
 
@@ -190,12 +196,12 @@ pub struct Cursor {
     cache: Arc<Cache>,
     next: u64,
     era: u64,
-    revisions: watch::Receiver<Revision>,
+    told: watch::Receiver<()>,
 }
 
 impl Cursor {
-    pub(super) fn new(cache: Arc<Cache>, next: u64, era: u64, revisions: watch::Receiver<Revision>) -> Self {
-        Self { cache, next, era, revisions }
+    pub(super) fn new(cache: Arc<Cache>, next: u64, era: u64, told: watch::Receiver<()>) -> Self {
+        Self { cache, next, era, told }
     }
 
     /// The next changes, as many as are there, at least one. Dropping the future loses nothing.
@@ -205,13 +211,13 @@ impl Cursor {
             if !changes.is_empty() {
                 return Ok(changes);
             }
-            self.revisions.changed().await.map_err(|_| CursorError::Ended)?;
+            self.told.changed().await.map_err(|_| CursorError::Ended)?;
         }
     }
 
     /// The next changes that are there already, maybe none.
     pub fn ready(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
-        self.revisions.mark_unchanged();
+        self.told.mark_unchanged();
         let changes = self.cache.ring.read().take(self.next, self.era)?;
         self.next += changes.len() as u64;
         Ok(changes)

@@ -31,25 +31,30 @@ pub(super) fn of(object: &mut Value) -> &mut Map<String, Value> {
     metadata
 }
 
+/// A field of the metadata.
+pub(super) fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    object.get("metadata").and_then(|metadata| metadata.get(name))
+}
+
 /// A text of the metadata, empty if it is not there.
 pub(super) fn text<'a>(object: &'a Value, name: &str) -> &'a str {
-    object.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or_default()
+    field(object, name).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A number of the metadata.
 pub(super) fn number(object: &Value, name: &str) -> Option<i64> {
-    object.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_i64)
+    field(object, name).and_then(Value::as_i64)
 }
 
 /// The finalizers.
 pub(super) fn finalizers(object: &Value) -> Vec<&str> {
-    let list = object.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let list = field(object, "finalizers").and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// Whether the object has been marked for deletion.
 pub(super) fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+    field(object, "deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
 /// Takes away what no client can set in a new object.
@@ -176,7 +181,7 @@ fn validate_common(object: &Value) -> Vec<FieldError> {
 
 fn validate_owners(object: &Value) -> Vec<FieldError> {
     let path = Path::new("metadata").child("ownerReferences");
-    let list = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let list = field(object, "ownerReferences").and_then(Value::as_array);
     let list = list.map_or(&[][..], Vec::as_slice);
     let mut errors = Vec::new();
     for (at, owner) in list.iter().enumerate() {

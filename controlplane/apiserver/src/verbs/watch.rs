@@ -3,6 +3,7 @@
 mod socket;
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use pagurus_controlplane_api::field::FieldError;
 use pagurus_controlplane_api::status::ApiError;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::list;
 use super::options::bad_integer;
@@ -89,8 +90,8 @@ pub(super) async fn answer(
         first: true,
         one_by_one: socket::wanted(call).is_some(),
         ready: VecDeque::new(),
-        deadline: Instant::now() + asked.life,
-        cancel: engine.cancelled(),
+        deadline: Box::pin(tokio::time::sleep(asked.life)),
+        cancelled: Box::pin(engine.cancelled().cancelled_owned()),
         ended: false,
     };
     let lines = stream::unfold(lines, |mut lines| async move {
@@ -202,8 +203,8 @@ struct Lines {
     /// Lines are not joined.
     one_by_one: bool,
     ready: VecDeque<Ready>,
-    deadline: Instant,
-    cancel: CancellationToken,
+    deadline: Pin<Box<Sleep>>,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -319,6 +320,12 @@ impl Lines {
 
     /// Waits for changes, the next bookmark or the end.
     async fn wait(&mut self) {
+        // What is there already needs no waiting.
+        match self.cursor.ready() {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => return self.told(&changes).await,
+            Err(error) => return self.fail(error),
+        }
         let tick = async {
             match &mut self.bookmarks {
                 Some(ticks) => drop(ticks.tick().await),
@@ -331,13 +338,13 @@ impl Lines {
                 Err(error) => self.fail(error),
             },
             () = tick => self.mark().await,
-            () = tokio::time::sleep_until(self.deadline) => {
+            () = &mut self.deadline => {
                 if self.bookmarks.is_some() {
                     self.mark().await;
                 }
                 self.ended = true;
             }
-            () = self.cancel.cancelled() => self.ended = true,
+            () = &mut self.cancelled => self.ended = true,
         }
     }
 

@@ -157,7 +157,7 @@ pub(super) fn own(request: &Request<'_>, live: Option<&Value>, object: &mut Valu
 
 /// Whether nobody owns a field of the object.
 pub(super) fn is_unowned(object: &Value) -> bool {
-    object.pointer("/metadata/managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
+    metadata::field(object, "managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
 fn own_in(request: &Request<'_>, live: Option<&Value>, object: &mut Value) {

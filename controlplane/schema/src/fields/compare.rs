@@ -107,7 +107,7 @@ fn entries<'p>(old: Option<&Value>, new: Option<&Value>, place: impl Fn(&str) ->
     let mut trees = Trees::default();
     let mut each = |name: &String, old: Option<&Value>, new: Option<&Value>| {
         if let Some(place) = place(name) {
-            trees.put(walk(&place, old, new), || format!("f:{name}"));
+            trees.put(walk(&place, old, new), || ["f:", name].concat());
         }
     };
     for (name, value) in old {

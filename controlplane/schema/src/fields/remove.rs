@@ -56,7 +56,7 @@ fn object<'p>(
 ) -> Option<Value> {
     let mut kept = Map::new();
     for (name, value) in entries {
-        let step = format!("f:{name}");
+        let step = ["f:", name].concat();
         let value = match (gone.below(&step), place(name)) {
             _ if gone.has(&step) => None,
             (Some(below), Some(place)) => match (without(&place, value, below, emptied), emptied) {

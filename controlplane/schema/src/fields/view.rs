@@ -145,7 +145,7 @@ impl<'t> Place<'t> {
             (Shape::Whole, _) | (_, Value::Null) => return Ok((tree, true)),
             (shape @ (Shape::Fields(_) | Shape::Entries(_)), Value::Object(entries)) => {
                 for (name, child) in entries {
-                    let step = format!("f:{name}");
+                    let step = ["f:", name].concat();
                     let (place, declared) = match &shape {
                         Shape::Fields(id) => match self.field(*id, name) {
                             Some(place) => (place, true),
