@@ -89,6 +89,15 @@ pub fn dns_label(text: &str) -> Vec<String> {
     out
 }
 
+/// Complaints that count bytes where others count characters: those of the API's declarative rules.
+pub fn in_bytes(complaints: Vec<String>) -> Vec<String> {
+    let bytes = |text: String| match text.strip_suffix(" characters") {
+        Some(start) if start.starts_with("must be no more than ") => format!("{start} bytes"),
+        _ => text,
+    };
+    complaints.into_iter().map(bytes).collect()
+}
+
 /// A lowercase RFC 1123 subdomain (labels with dots).
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -352,21 +361,71 @@ pub fn fully_qualified_name(text: &str) -> Vec<String> {
     complaints
 }
 
-/// An address; leading zeros and IPv4-mapped forms are told by [`ip`] only in so far as they do not parse.
+/// An address: without leading zeros, and not an IPv4 address in IPv6 form (KEP-4858).
 pub fn ip(text: &str) -> Vec<String> {
-    if parse_ip(text).is_some() {
-        Vec::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    if parse_ip(text).is_none() {
+        return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()];
+    }
+    match text.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s".to_owned()],
+        Ok(address) if is_mapped(address) => vec!["must not be an IPv4-mapped IPv6 address".to_owned()],
+        Ok(_) => Vec::new(),
     }
 }
 
-/// A network in CIDR notation.
+/// An address in the one way in which it is written (RFC 5952).
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    let complaints = ip(text);
+    let form = text.parse::<IpAddr>().map(|address| address.to_string()).unwrap_or_default();
+    if !complaints.is_empty() || form == text {
+        return complaints;
+    }
+    vec![format!("must be in canonical form (\"{form}\")")]
+}
+
+/// A network in CIDR notation, with the same strictness as [`ip`] and no bits behind the prefix.
 pub fn cidr(text: &str) -> Vec<String> {
-    if parse_cidr(text).is_some() {
-        Vec::new()
+    let Some((address, length)) = parse_cidr(text) else {
+        return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()];
+    };
+    let (ip, digits) = text.split_once('/').unwrap_or_default();
+    let complaint = if ip.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
+        "must not have leading 0s in IP or prefix length"
+    } else if is_mapped(address) {
+        "must not have an IPv4-mapped IPv6 address"
+    } else if network(address, length) != address {
+        "must not have bits set beyond the prefix length"
     } else {
-        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+        return Vec::new();
+    };
+    vec![complaint.to_owned()]
+}
+
+/// A network in the one way in which it is written.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let complaints = cidr(text);
+    let form = parse_cidr(text).map(|(address, length)| format!("{address}/{length}")).unwrap_or_default();
+    if !complaints.is_empty() || form == text {
+        return complaints;
+    }
+    vec![format!("must be in canonical form (\"{form}\")")]
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// The first address of the network that an address lies in.
+fn network(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod certificates;
 pub(crate) mod columns;
 mod coordination;
 mod core;
+mod deprecations;
 mod discovery;
 mod dynamic_resources;
 pub(crate) mod extensions;

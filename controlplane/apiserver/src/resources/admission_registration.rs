@@ -10,6 +10,7 @@ use super::plain::Plain;
 mod expressions;
 mod policies;
 mod rules;
+mod url;
 pub(in crate::resources) mod webhooks;
 
 /// The strategy of `mutatingwebhookconfigurations`.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::cells;
 use super::core::service::ordinary;
+use super::deprecations;
 use super::fields::{Fields, default, items_mut};
 use super::plain::Plain;
 use super::rules::{Errors, immutable_unshown, ip, names, one_of, required_one_of};
@@ -21,6 +22,7 @@ pub(crate) static ENDPOINT_SLICES: Plain = Plain {
     default: default_slice,
     cells: slice_cells,
     validate: validate_slice,
+    warnings: slice_warnings,
     change: change_slice,
     generations: true,
     metadata_generations: true,
@@ -153,6 +155,28 @@ fn ports(errors: &mut Errors, ports: &[Value]) {
             names(errors, &path.child("appProtocol"), application, labels::qualified_name(application));
         }
     }
+}
+
+/// Controllers that write addresses as they should be.
+const CONTROLLERS: [&str; 2] =
+    ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+
+fn slice_warnings(slice: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    if slice.text("addressType") == "FQDN" {
+        out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    let manager = slice.at("metadata.labels").get("endpointslice.kubernetes.io/managed-by");
+    if manager.and_then(Value::as_str).is_some_and(|name| CONTROLLERS.contains(&name)) {
+        return out;
+    }
+    for (i, endpoint) in slice.items("endpoints").iter().enumerate() {
+        for (j, address) in endpoint.texts("addresses").enumerate() {
+            let path = Path::new("endpoints").index(i).child("addresses").index(j);
+            deprecations::ip(&mut out, &path, address);
+        }
+    }
+    out
 }
 
 fn change_slice(slice: &Value, old: &Value) -> Vec<FieldError> {

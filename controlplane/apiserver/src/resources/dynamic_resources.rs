@@ -29,6 +29,8 @@ pub(crate) static CLAIM_TEMPLATES: Plain = Plain {
     default: |object| default_requests(object, "spec.spec.devices.requests"),
     validate: |template| validate_claim(&Path::new("spec").child("spec"), template.at("spec.spec")),
     cells: |object, now| vec![cells::name(object), cells::age(object, now)],
+    change: change_claim,
+    change_alone: true,
     ..Plain::NEW
 };
 
@@ -53,6 +55,7 @@ pub(crate) static DEVICE_TAINT_RULES: Plain = Plain {
             cells::age(object, now),
         ]
     },
+    validate: validate_taint_rule,
     generations: true,
     ..Plain::NEW
 };
@@ -116,6 +119,23 @@ fn state(claim: &Value) -> String {
 fn validate_claim(path: &Path, spec: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     devices::claim(&mut errors, &path.child("devices"), spec.at("devices"));
+    errors
+}
+
+fn validate_taint_rule(rule: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let (path, spec) = (Path::new("spec"), rule.at("spec"));
+    let (of, selector) = (path.child("deviceSelector"), spec.at("deviceSelector"));
+    if let Some(name) = selector.some_text("driver") {
+        devices::driver(&mut errors, &of.child("driver"), name);
+    }
+    if let Some(name) = selector.some_text("pool") {
+        devices::pool(&mut errors, &of.child("pool"), name);
+    }
+    if let Some(name) = selector.some_text("device") {
+        names(&mut errors, &of.child("device"), name, labels::dns_label(name));
+    }
+    devices::taint(&mut errors, &path.child("taint"), spec.at("taint"));
     errors
 }
 

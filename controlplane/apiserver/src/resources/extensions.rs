@@ -32,7 +32,7 @@ pub(crate) static API_SERVICES: Plain = Plain {
         }
     },
     cells: service_cells,
-    warnings: |object| {
+    warnings: |object, _| {
         let note = "this server does not pass requests to other API servers yet: the APIService is kept but has no effect";
         object.has("spec.service").then(|| note.to_owned()).into_iter().collect()
     },

@@ -2,6 +2,7 @@
 //! their names in the code, absent ones included.
 
 pub(crate) mod pod;
+pub(crate) mod volume;
 
 use pagurus_controlplane_api::field::BadValue;
 use pagurus_controlplane_api::go;
@@ -200,20 +201,6 @@ pub(crate) const CSI_NODE_DRIVER: &[Member] = &[
     ("allocatable", "Allocatable", Shape::Pointer(&[("count", "Count", Shape::Any)])),
 ];
 
-/// The specification of a VolumeAttachment.
-pub(crate) const VOLUME_ATTACHMENT_SPEC: &[Member] = &[
-    ("attacher", "Attacher", Shape::Text),
-    (
-        "source",
-        "Source",
-        Shape::Struct(&[
-            ("persistentVolumeName", "PersistentVolumeName", Shape::Any),
-            ("inlineVolumeSpec", "InlineVolumeSpec", Shape::Any),
-        ]),
-    ),
-    ("nodeName", "NodeName", Shape::Text),
-];
-
 /// A port of a Service.
 pub(crate) const SERVICE_PORT: &[Member] = &[
     ("name", "Name", Shape::Text),
@@ -291,6 +278,27 @@ pub(crate) const DEPLOYMENT_STRATEGY: &[Member] = &[
         ]),
     ),
 ];
+
+/// How a StatefulSet rolls an update out.
+pub(crate) const STATEFUL_SET_ROLLING_UPDATE: &[Member] =
+    &[("partition", "Partition", Shape::Number), ("maxUnavailable", "MaxUnavailable", Shape::Any)];
+
+/// The update strategy of a StatefulSet.
+pub(crate) const STATEFUL_SET_STRATEGY: &[Member] = &[
+    ("type", "Type", Shape::Text),
+    ("rollingUpdate", "RollingUpdate", Shape::Pointer(STATEFUL_SET_ROLLING_UPDATE)),
+];
+
+/// The scopes that a quota is narrowed to.
+pub(crate) const SCOPE_SELECTOR: &[Member] = &[(
+    "matchExpressions",
+    "MatchExpressions",
+    Shape::List(&[
+        ("scopeName", "ScopeName", Shape::Text),
+        ("operator", "Operator", Shape::Text),
+        ("values", "Values", Shape::Any),
+    ]),
+)];
 
 /// A reference to an object.
 pub(crate) const OBJECT_REFERENCE: &[Member] = &[

@@ -1,11 +1,13 @@
 //! Ingresses, IngressClasses, NetworkPolicies, IPAddresses and ServiceCIDRs.
 
 mod ingress;
+mod ip_address;
 mod network_policy;
 mod service_cidr;
 
 use jiff::Timestamp;
 use pagurus_controlplane_api::key::qualified;
+use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
 use super::cells;
@@ -13,8 +15,15 @@ use super::fields::{Fields, default, items_mut, object_at};
 use super::plain::Plain;
 
 /// The strategy of `ingresses`.
-pub(crate) static INGRESSES: Plain =
-    Plain { cells: ingress_cells, validate: ingress::ingress, generations: true, ..Plain::NEW };
+pub(crate) static INGRESSES: Plain = Plain {
+    cells: ingress_cells,
+    validate: |ingress| ingress::ingress(ingress, true),
+    change: |ingress, _| ingress::ingress(ingress, false),
+    change_alone: true,
+    warnings: ingress::warnings,
+    generations: true,
+    ..Plain::NEW
+};
 
 /// The strategy of `ingressclasses`.
 pub(crate) static INGRESS_CLASSES: Plain = Plain {
@@ -30,6 +39,7 @@ pub(crate) static INGRESS_CLASSES: Plain = Plain {
 pub(crate) static NETWORK_POLICIES: Plain = Plain {
     default: default_policy,
     validate: network_policy::policy,
+    warnings: network_policy::warnings,
     cells: |object, now| {
         vec![cells::name(object), cells::selector(object, "spec.podSelector"), cells::age(object, now)]
     },
@@ -39,6 +49,10 @@ pub(crate) static NETWORK_POLICIES: Plain = Plain {
 
 /// The strategy of `ipaddresses`.
 pub(crate) static IP_ADDRESSES: Plain = Plain {
+    validate: ip_address::check,
+    change: ip_address::change,
+    change_alone: true,
+    name: |name, _| labels::canonical_ip(name),
     cells: |object, now| {
         let parent = object.at("spec.parentRef");
         let mut parts = vec![qualified(parent.text("resource"), parent.text("group"))];

@@ -5,19 +5,25 @@ use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
 use super::cells;
+use super::deprecations;
 use super::fields::{Fields, same};
 use super::internal::{TOLERATION, shown};
 use super::plain::Plain;
 use super::pod_spec;
-use super::rules::{Errors, immutable, labels_map, names};
+use super::rules::{Errors, immutable_unshown, labels_map, names, required};
 
 /// The strategy of `runtimeclasses`.
 pub(crate) static RUNTIME_CLASSES: Plain = Plain {
     cells: |object, now| vec![cells::name(object), object.text("handler").into(), cells::age(object, now)],
     validate: class,
+    warnings: |class, _| {
+        let keys =
+            class.entries("scheduling.nodeSelector").filter_map(|(key, _)| deprecations::node_label(key));
+        keys.map(|text| format!("scheduling.nodeSelector: {text}")).collect()
+    },
     change: |class, old| {
         let mut errors = Errors::new();
-        immutable(&mut errors, &Path::new("handler"), class.at("handler"), old.at("handler"));
+        immutable_unshown(&mut errors, &Path::new("handler"), class.at("handler"), old.at("handler"));
         errors
     },
     unconditional_update: false,
@@ -27,7 +33,9 @@ pub(crate) static RUNTIME_CLASSES: Plain = Plain {
 fn class(class: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let handler = class.text("handler");
-    names(&mut errors, &Path::new("handler"), handler, labels::dns_label(handler));
+    if required(&mut errors, &Path::new("handler"), handler) {
+        names(&mut errors, &Path::new("handler"), handler, labels::in_bytes(labels::dns_label(handler)));
+    }
     let path = Path::new("overhead.podFixed");
     for (name, amount) in class.entries("overhead.podFixed") {
         pod_spec::container_resource_name(&mut errors, &path, name);

@@ -24,8 +24,8 @@ pub(crate) struct Plain {
     pub(crate) change_alone: bool,
     /// What is wrong with a name.
     pub(crate) name: fn(&str, bool) -> Vec<String>,
-    /// Texts for the client.
-    pub(crate) warnings: fn(&Value) -> Vec<String>,
+    /// Texts for the client, of a new object or a changed one.
+    pub(crate) warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     /// Whether changes are counted.
     pub(crate) generations: bool,
     /// Whether changes of labels are counted too.
@@ -58,7 +58,7 @@ impl Plain {
         change: |_, _| Vec::new(),
         change_alone: false,
         name: subdomain,
-        warnings: |_| Vec::new(),
+        warnings: |_, _| Vec::new(),
         generations: false,
         metadata_generations: false,
         status_alone: false,
@@ -83,8 +83,8 @@ impl Strategy for Plain {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        (self.warnings)(object)
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        (self.warnings)(object, old)
     }
 
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {

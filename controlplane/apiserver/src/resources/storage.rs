@@ -9,6 +9,7 @@ use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
 use super::cells;
+use super::deprecations;
 use super::fields::{Fields, default, same};
 use super::plain::Plain;
 use super::rules::{Errors, immutable_unshown, label_name, names, one_of, optional_one_of, required};
@@ -24,6 +25,7 @@ pub(crate) static STORAGE_CLASSES: Plain = Plain {
     },
     cells: class_cells,
     validate: validate_class,
+    warnings: class_warnings,
     change: change_class,
     ..Plain::NEW
 };
@@ -52,6 +54,19 @@ fn class_cells(class: &Value, now: Timestamp) -> Vec<Value> {
         class.flag("allowVolumeExpansion").into(),
         cells::age(class, now),
     ]
+}
+
+fn class_warnings(class: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (i, term) in class.items("allowedTopologies").iter().enumerate() {
+        for (j, entry) in term.items("matchLabelExpressions").iter().enumerate() {
+            let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j);
+            if let Some(text) = deprecations::node_label(entry.text("key")) {
+                out.push(format!("{}: {text}", path.child("key")));
+            }
+        }
+    }
+    out
 }
 
 fn validate_class(class: &Value) -> Vec<FieldError> {

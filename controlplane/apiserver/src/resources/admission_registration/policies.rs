@@ -12,10 +12,10 @@ use crate::resources::rules::{Errors, label_selector, names, one_of, optional_on
 
 const FAILURE_POLICIES: [&str; 2] = ["Fail", "Ignore"];
 const MATCH_POLICIES: [&str; 2] = ["Equivalent", "Exact"];
-const NOT_FOUND_ACTIONS: [&str; 2] = ["Allow", "Deny"];
+const NOT_FOUND_ACTIONS: [&str; 2] = ["Deny", "Allow"];
 const VALIDATION_ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 /// Why a request may be refused, in an answer.
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 /// Audit annotations of a policy, at most (KEP-3488).
 const MOST_ANNOTATIONS: i64 = 20;
 /// Bytes of the messages of a validation, at most.
@@ -48,11 +48,13 @@ pub(super) fn validating(object: &Value) -> Vec<FieldError> {
             errors.push(FieldError::duplicate(of.child("key"), key));
         }
         // The whole key of an annotation begins with the policy's name.
-        let whole = format!("{}/{key}", object.text("metadata.name"));
-        if key.is_empty() {
-            errors.push(FieldError::required(of.child("key"), "key is not specified"));
-        } else if !labels::qualified_name(&whole).is_empty() {
-            names(&mut errors, &of.child("key"), key, labels::qualified_name(&whole));
+        let policy = object.text("metadata.name");
+        if policy.is_empty() {
+            let detail = "requires metadata.name be non-empty";
+            errors.push(FieldError::invalid(of.child("key"), key, detail));
+        } else {
+            let whole = format!("{policy}/{key}");
+            names(&mut errors, &of.child("key"), &whole, labels::qualified_name(&whole));
         }
         let place = of.child("valueExpression");
         if expression(&mut errors, &of, entry, "valueExpression") {
@@ -98,14 +100,16 @@ fn common(errors: &mut Errors, path: &Path, spec: &Value) {
         let (of, kind) = (path.child("paramKind"), spec.at("paramKind"));
         let version = kind.text("apiVersion");
         if required(errors, &of.child("apiVersion"), version) {
-            let (group, name) = version.split_once('/').map_or(("", version), |(group, name)| (group, name));
-            let complaints = if version.contains('/') { labels::dns_subdomain(group) } else { Vec::new() };
-            names(errors, &of.child("apiVersion"), version, complaints);
-            names(errors, &of.child("apiVersion"), version, labels::dns1035_label(name));
+            group_version(errors, &of.child("apiVersion"), version);
         }
         let name = kind.text("kind");
         if required(errors, &of.child("kind"), name) {
-            names(errors, &of.child("kind"), name, labels::dns1035_label(&name.to_lowercase()));
+            let complaints = labels::dns1035_label(&name.to_lowercase());
+            if !complaints.is_empty() {
+                let text = "may have mixed case, but should otherwise match: ";
+                let text = format!("{text}{}", complaints.join(","));
+                errors.push(FieldError::invalid(of.child("kind"), name, text));
+            }
         }
     }
     let of = path.child("matchConstraints");
@@ -125,15 +129,63 @@ fn common(errors: &mut Errors, path: &Path, spec: &Value) {
     conditions(errors, &path.child("matchConditions"), spec.items("matchConditions"), &expressions);
 }
 
+/// The group and the version of a kind of parameters; a part that is wrong is shown alone.
+fn group_version(errors: &mut Errors, path: &Path, text: &str) {
+    let (group, version) = match text.split('/').collect::<Vec<_>>()[..] {
+        [version] => ("", version),
+        [group, version] => (group, version),
+        _ => {
+            let detail = format!("unexpected GroupVersion string: {text}");
+            errors.push(FieldError::invalid(path, text, detail));
+            return;
+        }
+    };
+    let complaints = if group.is_empty() { Vec::new() } else { labels::dns_subdomain(group) };
+    if !complaints.is_empty() {
+        errors.push(FieldError::invalid(path, group, complaints.join(",")));
+    }
+    let complaints = labels::dns1035_label(version);
+    if version.is_empty() {
+        errors.push(FieldError::invalid(path, text, "version must be specified"));
+    } else if !complaints.is_empty() {
+        errors.push(FieldError::invalid(path, version, complaints.join(",")));
+    }
+}
+
+/// Words of CEL that name nothing.
+const RESERVED: [&str; 21] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
+];
+
 /// The variables of a policy; what its expressions may use then.
 fn variables(errors: &mut Errors, path: &Path, spec: &Value) -> Expressions {
     let mut expressions = Expressions::of_policy(spec.has("paramKind"), !spec.items("variables").is_empty());
     for (i, variable) in spec.items("variables").iter().enumerate() {
         let of = path.child("variables").index(i);
         let name = variable.text("name");
-        if name.is_empty() {
+        if name.trim().is_empty() {
             errors.push(FieldError::required(of.child("name"), "name is not specified"));
-        } else if !labels::c_identifier(name).is_empty() {
+        } else if !labels::c_identifier(name).is_empty() || RESERVED.contains(&name) {
             errors.push(FieldError::invalid(of.child("name"), name, "name is not a valid CEL identifier"));
         }
         if expression(errors, &of, variable, "expression") {
@@ -235,7 +287,8 @@ fn binding(errors: &mut Errors, object: &Value) {
         parameters(errors, &path.child("paramRef"), spec.at("paramRef"));
     }
     if spec.has("matchResources") {
-        resources(errors, &path.child("matchResources"), spec.at("matchResources"));
+        // The path lacks a letter, which clients see.
+        resources(errors, &path.child("matchResouces"), spec.at("matchResources"));
     }
 }
 
@@ -246,12 +299,17 @@ fn parameters(errors: &mut Errors, path: &Path, reference: &Value) {
             errors.push(FieldError::required(path, "one of name or selector must be specified"));
         }
         (false, true) => {
-            let detail = "name and selector are mutually exclusive";
-            errors.push(FieldError::forbidden(path.child("name"), detail));
+            for field in ["name", "selector"] {
+                let detail = "name and selector are mutually exclusive";
+                errors.push(FieldError::forbidden(path.child(field), detail));
+            }
         }
-        (false, false) => names(errors, &path.child("name"), name, labels::path_segment_name(name, false)),
-        (true, true) => label_selector(errors, &path.child("selector"), reference.at("selector"), false),
+        _ => {}
     }
+    if !name.is_empty() {
+        names(errors, &path.child("name"), name, labels::path_segment_name(name, false));
+    }
+    label_selector(errors, &path.child("selector"), reference.at("selector"), false);
     let of = path.child("parameterNotFoundAction");
     match reference.some_text("parameterNotFoundAction") {
         None | Some("") => errors.push(FieldError::required(of, "")),

@@ -1,12 +1,12 @@
 //! The rules for webhook configurations.
 
-use http::Uri;
 use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
 use super::expressions::Expressions;
 use super::rules::{conditions, review_versions, rule};
+use super::url::Url;
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, label_selector, names, one_of, optional_one_of, required};
 
@@ -79,34 +79,29 @@ pub(in crate::resources) fn client(errors: &mut Errors, path: &Path, client: &Va
 }
 
 fn url(errors: &mut Errors, path: &Path, text: &str) {
-    let (whole, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let uri: Uri = match whole.parse() {
-        Ok(uri) => uri,
+    let url = match Url::parse(text) {
+        Ok(url) => url,
         Err(error) => {
-            let detail = format!("url must be a valid URL: {error}{FORM}");
-            errors.push(FieldError::required(path, detail));
+            errors.push(FieldError::required(path, format!("url must be a valid URL: {error}{FORM}")));
             return;
         }
     };
-    let scheme = uri.scheme_str().unwrap_or_default();
-    if scheme != "https" {
+    if url.scheme != "https" {
         let detail = format!("'https' is the only allowed URL scheme{FORM}");
-        errors.push(FieldError::invalid(path, scheme, detail));
+        errors.push(FieldError::invalid(path, url.scheme, detail));
     }
-    // Without a scheme what looks like a host is a path.
-    let host = if scheme.is_empty() { "" } else { uri.host().unwrap_or_default() };
-    if host.is_empty() {
-        errors.push(FieldError::invalid(path, host, format!("host must be specified{FORM}")));
+    if url.host.is_empty() {
+        errors.push(FieldError::invalid(path, url.host, format!("host must be specified{FORM}")));
     }
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    if let Some((user, _)) = authority.rsplit_once('@') {
-        errors.push(FieldError::invalid(path, user, "user information is not permitted in the URL"));
-    }
-    if !fragment.is_empty() {
-        errors.push(FieldError::invalid(path, fragment, "fragments are not permitted in the URL"));
-    }
-    if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
-        errors.push(FieldError::invalid(path, query, "query parameters are not permitted in the URL"));
+    let parts = [
+        (url.user, "user information is not permitted in the URL"),
+        (url.fragment, "fragments are not permitted in the URL"),
+        (url.query, "query parameters are not permitted in the URL"),
+    ];
+    for (part, detail) in parts {
+        if !part.is_empty() {
+            errors.push(FieldError::invalid(path, part, detail));
+        }
     }
 }
 
@@ -226,6 +221,12 @@ mod tests {
             &[
                 "w.clientConfig.url: Invalid value: \"\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
                 "w.clientConfig.url: Invalid value: \"\": host must be specified; desired format: https://host[/path]",
+            ],
+        );
+        with(
+            json!({"url": "https://h:x/"}),
+            &[
+                "w.clientConfig.url: Required value: url must be a valid URL: parse \"https://h:x/\": invalid port \":x\" after host; desired format: https://host[/path]",
             ],
         );
         let of = |path: &str| json!({"service": {"namespace": "n", "name": "s", "path": path}});

@@ -90,8 +90,8 @@ impl Strategy for DaemonSets {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::changed_template(object, old, "spec.template")
     }
 
     fn prepare_create(&self, context: &Context<'_>, object: &mut Value) {

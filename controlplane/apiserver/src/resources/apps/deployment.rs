@@ -76,7 +76,7 @@ impl Strategy for Deployments {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        warnings::workload(object, old, "spec.template.spec")
+        warnings::workload(object, old, "spec.template")
     }
 
     fn prepare_subresource_update(&self, _context: &Context<'_>, sub: &str, object: &mut Value, old: &Value) {

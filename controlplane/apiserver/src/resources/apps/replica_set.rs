@@ -60,7 +60,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        warnings::workload(object, old, "spec.template.spec")
+        warnings::workload(object, old, "spec.template")
     }
 
     fn counts_generations(&self) -> bool {

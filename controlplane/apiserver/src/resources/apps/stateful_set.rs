@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::resources::cells;
 use crate::resources::core::persistent_volume_claim;
+use crate::resources::deprecations;
 use crate::resources::fields::{Fields, default, default_text, existing, items_mut, object_at};
+use crate::resources::internal::{self, STATEFUL_SET_ROLLING_UPDATE, STATEFUL_SET_STRATEGY};
 use crate::resources::pod_spec::{defaults, warnings, workload};
-use crate::resources::rules::{Errors, names, non_negative, one_of, shown};
+use crate::resources::rules::{Errors, names, non_negative, one_of};
 use crate::strategy::Strategy;
 
 /// The strategy of `statefulsets`.
@@ -92,8 +94,15 @@ impl Strategy for StatefulSets {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut out = warnings::spec(&Path::new("spec.template.spec"), object.at("spec.template.spec"));
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut out = warnings::changed_template(object, old, "spec.template");
+        if old.is_some_and(|old| crate::resources::fields::same(object.at("spec"), old.at("spec"))) {
+            return out;
+        }
+        for (i, claim) in object.items("spec.volumeClaimTemplates").iter().enumerate() {
+            let path = Path::new("spec.volumeClaimTemplates").index(i).child("spec");
+            deprecations::claim(&mut out, &path, claim.at("spec"));
+        }
         if object.int("spec.revisionHistoryLimit") < 0 {
             out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
         }
@@ -135,7 +144,8 @@ fn policies(errors: &mut Errors, path: &Path, spec: &Value) {
         "OnDelete" => {
             if !rolling.is_null() {
                 let text = "only allowed for updateStrategy 'RollingUpdate'";
-                errors.push(FieldError::invalid(update.child("rollingUpdate"), shown(rolling), text));
+                let value = internal::shown(rolling, STATEFUL_SET_ROLLING_UPDATE);
+                errors.push(FieldError::invalid(update.child("rollingUpdate"), value, text));
             }
         }
         "RollingUpdate" => {
@@ -153,7 +163,8 @@ fn policies(errors: &mut Errors, path: &Path, spec: &Value) {
         }
         _ => {
             let text = "must be 'RollingUpdate' or 'OnDelete'";
-            errors.push(FieldError::invalid(&update, shown(strategy), text));
+            let value = internal::shown(strategy, STATEFUL_SET_STRATEGY);
+            errors.push(FieldError::invalid(&update, value, text));
         }
     }
     for field in ["whenDeleted", "whenScaled"] {

@@ -45,7 +45,7 @@ impl Strategy for CronJobs {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        warnings::workload(object, old, "spec.jobTemplate.spec.template.spec")
+        warnings::workload(object, old, "spec.jobTemplate.spec.template")
     }
 
     fn counts_generations(&self) -> bool {

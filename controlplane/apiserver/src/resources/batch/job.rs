@@ -87,7 +87,7 @@ impl Strategy for Jobs {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        warnings::workload(object, old, "spec.template.spec")
+        warnings::workload(object, old, "spec.template")
     }
 
     fn counts_generations(&self) -> bool {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::registry::{FieldName, named};
 use crate::resources::cells;
+use crate::resources::deprecations;
 use crate::resources::fields::object_at;
 use crate::resources::fields::{Fields, set};
 use crate::resources::internal::{TAINT, shown};
@@ -70,6 +71,17 @@ impl Strategy for Nodes {
             errors.push(FieldError::invalid(path.child("providerID"), nothing(), text));
         }
         errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        if !object.text("spec.externalID").is_empty() {
+            out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        }
+        for (i, range) in object.texts("spec.podCIDRs").enumerate() {
+            deprecations::cidr(&mut out, &Path::new("spec.podCIDRs").index(i), range);
+        }
+        out
     }
 
     fn selectable_fields(&self) -> &[FieldName] {

@@ -8,9 +8,11 @@ use pagurus_controlplane_api::time;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
-use crate::resources::fields::{Fields, default, default_text, object_at};
-use crate::resources::pod_spec::{self, defaults};
-use crate::resources::rules::{Errors, names, nothing, one_of, required};
+use crate::resources::fields::{Fields, default, default_text, items_mut, object_at, same, set};
+use crate::resources::internal::volume::{VOLUME_NODE_AFFINITY, VOLUME_SOURCE};
+use crate::resources::pod_spec::{self, defaults, warnings};
+use crate::resources::rules::{Errors, IMMUTABLE, immutable, names, nothing, one_of};
+use crate::resources::{internal, line_diff};
 use crate::strategy::{Context, Strategy, keep_all_but};
 
 /// The strategy of `persistentvolumes`.
@@ -40,6 +42,16 @@ impl Strategy for PersistentVolumes {
         let mut errors = Errors::new();
         volume(&mut errors, &Path::new("spec"), object.at("spec"));
         errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate(object);
+        change(&mut errors, object.at("spec"), old.at("spec"));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::persistent_volume(object)
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -110,9 +122,11 @@ fn volume(errors: &mut Errors, path: &Path, spec: &Value) {
     if policy == "Recycle" && spec.text("hostPath.path") == "/" {
         errors.push(FieldError::forbidden(of, "may not be 'recycle' for a hostPath mount of '/'"));
     }
-    let class = spec.text("storageClassName");
-    if !class.is_empty() {
-        names(errors, &path.child("storageClassName"), class, labels::dns_subdomain(class));
+    for field in ["storageClassName", "volumeAttributesClassName"] {
+        let class = spec.text(field);
+        if !class.is_empty() {
+            names(errors, &path.child(field), class, labels::dns_subdomain(class));
+        }
     }
     if let Some(mode) = spec.some_text("volumeMode") {
         one_of(errors, &path.child("volumeMode"), mode, &["Block", "Filesystem"]);
@@ -123,6 +137,59 @@ fn volume(errors: &mut Errors, path: &Path, spec: &Value) {
             Value::Null => errors.push(FieldError::required(path, "must specify required node constraints")),
             selector => pod_spec::node_selector(errors, &path, selector),
         }
+    }
+}
+
+/// Labels by which volumes once named their place, and what they are called now.
+const OLD_LABELS: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+];
+
+/// A node affinity whose old labels are called what they are called in another one.
+fn renamed(affinity: &Value, like: &Value) -> Value {
+    let keys = |term: &Value| -> Vec<String> {
+        term.items("matchExpressions").iter().map(|e| e.text("key").to_owned()).collect()
+    };
+    let mut out = affinity.clone();
+    let wanted: Vec<Vec<String>> = like.items("required.nodeSelectorTerms").iter().map(keys).collect();
+    for (term, wanted) in items_mut(&mut out, "required.nodeSelectorTerms").zip(wanted) {
+        for (entry, wanted) in items_mut(term, "matchExpressions").zip(wanted) {
+            if OLD_LABELS.contains(&(entry.text("key"), wanted.as_str())) {
+                entry["key"] = wanted.into();
+            }
+        }
+    }
+    out
+}
+
+/// Where a volume's data is stays; where it can be used from is said once.
+fn change(errors: &mut Errors, new: &Value, old: &Value) {
+    let mut now = new.clone();
+    if old.has("csi") && !old.has("csi.controllerExpandSecretRef") && now.has("csi") {
+        set(&mut now["csi"], "controllerExpandSecretRef", None);
+    }
+    let [from, to] = [old, &now].map(|spec| internal::indented(spec, VOLUME_SOURCE));
+    if from != to {
+        let text = format!(
+            "spec.persistentvolumesource is immutable after creation\n{}",
+            line_diff::unified(&from, &to)
+        );
+        errors.push(FieldError::forbidden("spec.persistentvolumesource", text));
+    }
+    immutable(errors, &Path::new("volumeMode"), new.at("volumeMode"), old.at("volumeMode"));
+    let (affinity, was) = (new.at("nodeAffinity"), old.at("nodeAffinity"));
+    if !was.is_null() && !same(affinity, &renamed(was, affinity)) {
+        let value =
+            if affinity.is_null() { nothing() } else { internal::shown(affinity, VOLUME_NODE_AFFINITY) };
+        errors.push(FieldError::invalid("nodeAffinity", value, IMMUTABLE));
+    }
+    if old.has("volumeAttributesClassName") && !new.has("volumeAttributesClassName") {
+        let text = "update from non-nil value to nil is forbidden";
+        errors.push(FieldError::forbidden("spec.volumeAttributesClassName", text));
     }
 }
 
@@ -154,24 +221,10 @@ fn source(errors: &mut Errors, path: &Path, spec: &Value) {
             errors.push(FieldError::forbidden(of, "may not specify more than 1 volume type"));
             continue;
         }
-        match kind.as_str() {
-            "hostPath" => pod_spec::host_path(errors, &of, source),
-            "csi" => {
-                pod_spec::csi_driver(errors, &of.child("driver"), source.text("driver"));
-                required(errors, &of.child("volumeHandle"), source.text("volumeHandle"));
-            }
-            "local" => {
-                required(errors, &of.child("path"), source.text("path"));
-                if !spec.has("nodeAffinity") {
-                    let text = "Local volume requires node affinity";
-                    errors.push(FieldError::required(path.child("nodeAffinity"), text));
-                }
-            }
-            "nfs" => {
-                required(errors, &of.child("server"), source.text("server"));
-                required(errors, &of.child("path"), source.text("path"));
-            }
-            _ => {}
+        pod_spec::persistent_source(errors, path, kind, source);
+        if kind == "local" && !spec.has("nodeAffinity.required") {
+            let text = "Local volume requires node affinity";
+            errors.push(FieldError::required(path.child("nodeAffinity"), text));
         }
     }
     if first {

@@ -1,36 +1,83 @@
 //! PersistentVolumeClaims.
 
 use jiff::Timestamp;
-use pagurus_controlplane_api::field::{FieldError, Path};
+use pagurus_controlplane_api::field::{BadValue, FieldError, Path};
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::quantity::Quantity;
 use serde_json::{Value, json};
 
 use super::persistent_volume::storage_class;
 use crate::resources::cells;
+use crate::resources::deprecations;
 use crate::resources::fields::{Fields, default, default_text, existing, object_at, same, set};
 use crate::resources::internal::{self, pod::CLAIM_SPEC};
 use crate::resources::line_diff;
 use crate::resources::pod_spec::quantity;
-use crate::resources::rules::{Errors, annotations_map, label_selector, labels_map, names, one_of};
+use crate::resources::rules::{
+    Errors, annotations_map, immutable, label_selector, labels_map, names, one_of, required,
+};
 use crate::strategy::{Context, Strategy, keep_status};
 
 /// `dataSource` is the older form of `dataSourceRef`: what is given in one is copied to the other.
-fn agree_on_source(spec: &mut Value) {
+fn agree_on_source(spec: &mut Value, old: &Value) {
+    // What else than a claim or a snapshot is named in the older field alone is forgotten, as long as nothing is named yet.
+    let named = |spec: &Value| spec.has("dataSource") || spec.has("dataSourceRef");
+    if !named(old) && !spec.has("dataSourceRef") && !is_claim_or_snapshot(spec.at("dataSource")) {
+        set(spec, "dataSource", None);
+    }
     let (source, reference) = (spec.at("dataSource").clone(), spec.at("dataSourceRef").clone());
     if !source.is_null() && reference.is_null() {
         let mut reference = source;
         default(&mut reference, "apiGroup", Value::Null);
         spec["dataSourceRef"] = reference;
     } else if source.is_null() && !reference.is_null() && reference.text("namespace").is_empty() {
-        let kind = (reference.text("apiGroup").to_owned(), reference.text("kind").to_owned());
-        let known = matches!(
-            (kind.0.as_str(), kind.1.as_str()),
-            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
-        );
-        if known {
+        if is_claim_or_snapshot(&reference) {
             spec["dataSource"] = reference;
         }
+    }
+}
+
+/// Whether a volume may come from it by the older field.
+fn is_claim_or_snapshot(source: &Value) -> bool {
+    matches!(
+        (source.text("apiGroup"), source.text("kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    )
+}
+
+/// What a volume is filled from.
+fn sources(errors: &mut Errors, path: &Path, spec: &Value) {
+    for field in ["dataSource", "dataSourceRef"] {
+        let (path, source) = (path.child(field), spec.at(field));
+        if source.is_null() {
+            continue;
+        }
+        for part in ["name", "kind"] {
+            required(errors, &path.child(part), source.text(part));
+        }
+        let (group, kind) = (source.text("apiGroup"), source.text("kind"));
+        if !group.is_empty() {
+            names(errors, &path.child("apiGroup"), group, labels::dns_subdomain(group));
+        } else if kind != "PersistentVolumeClaim" {
+            let text = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.push(FieldError::invalid(&path, kind, text));
+        }
+        let namespace = source.text("namespace");
+        if !namespace.is_empty() {
+            names(errors, &path.child("namespace"), namespace, labels::dns_label(namespace));
+        }
+    }
+    let (source, reference) = (spec.at("dataSource"), spec.at("dataSourceRef"));
+    if source.is_null() || reference.is_null() {
+        return;
+    }
+    let shown = || BadValue::Text(path.child("dataSource").as_str().to_owned());
+    let parts = ["apiGroup", "kind", "name"];
+    if !reference.text("namespace").is_empty() {
+        let text = "may not be specified when dataSourceRef.namespace is specified";
+        errors.push(FieldError::invalid(path, shown(), text));
+    } else if parts.iter().any(|part| source.text(part) != reference.text(part)) {
+        errors.push(FieldError::invalid(path, shown(), "must match dataSourceRef"));
     }
 }
 
@@ -89,6 +136,11 @@ pub(crate) fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
     if let Some(mode) = spec.some_text("volumeMode") {
         one_of(errors, &path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
+    sources(errors, path, spec);
+    let class = spec.text("volumeAttributesClassName");
+    if !class.is_empty() {
+        names(errors, &path.child("volumeAttributesClassName"), class, labels::dns_subdomain(class));
+    }
 }
 
 impl Strategy for PersistentVolumeClaims {
@@ -98,12 +150,12 @@ impl Strategy for PersistentVolumeClaims {
 
     fn prepare_create(&self, _context: &Context<'_>, object: &mut Value) {
         object["status"] = json!({"phase": "Pending"});
-        agree_on_source(object_at(object, "spec"));
+        agree_on_source(object_at(object, "spec"), &Value::Null);
     }
 
     fn prepare_update(&self, context: &Context<'_>, object: &mut Value, old: &Value) {
         keep_status(context.resource, object, old);
-        agree_on_source(object_at(object, "spec"));
+        agree_on_source(object_at(object, "spec"), old.at("spec"));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -116,6 +168,13 @@ impl Strategy for PersistentVolumeClaims {
         let mut errors = self.validate(object);
         change(&mut errors, object, old);
         errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut out = Vec::new();
+        deprecations::storage_class(&mut out, object);
+        deprecations::claim(&mut out, &Path::new("spec"), object.at("spec"));
+        out
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -170,6 +229,18 @@ fn change(errors: &mut Errors, claim: &Value, old: &Value) {
     }
     let class = before.at("volumeAttributesClassName");
     set(&mut fixed, "volumeAttributesClassName", (!class.is_null()).then(|| class.clone()));
+    immutable(errors, &Path::new("volumeMode"), new.at("volumeMode"), before.at("volumeMode"));
+    let (now, was) = (new.some_text("volumeAttributesClassName"), class.as_str());
+    let text = match (was, now) {
+        (Some(_), None) => Some("update from non-nil value to nil is forbidden"),
+        (Some(was), Some("")) if !was.is_empty() => {
+            Some("update from non-nil value to an empty string is forbidden")
+        }
+        _ => None,
+    };
+    if let Some(text) = text {
+        errors.push(FieldError::forbidden("spec.volumeAttributesClassName", text));
+    }
     if !same(&fixed, before) {
         let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         let [from, to] = [before, &fixed].map(|spec| internal::indented(spec, CLAIM_SPEC));

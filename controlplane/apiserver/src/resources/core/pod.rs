@@ -96,17 +96,19 @@ impl Strategy for Pods {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut out = Vec::new();
-        if old.is_none() {
-            let complaints = labels::dns_label(object.text("metadata.name"));
-            if !complaints.is_empty() {
-                out.push(format!(
-                    "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                    complaints.join(" ")
-                ));
-            }
+        // Those who update pods are mostly no people.
+        if old.is_some() {
+            return Vec::new();
         }
-        out.extend(warnings::spec(&Path::new("spec"), object.at("spec")));
+        let mut out = Vec::new();
+        let complaints = labels::dns_label(object.text("metadata.name"));
+        if !complaints.is_empty() {
+            out.push(format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                complaints.join(" ")
+            ));
+        }
+        out.extend(warnings::template(&Path::default(), object));
         out
     }
 

@@ -23,8 +23,8 @@ impl Strategy for PodTemplates {
         errors
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        warnings::spec(&Path::new("template.spec"), object.at("template.spec"))
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::changed_template(object, old, "template")
     }
 
     fn counts_generations(&self) -> bool {

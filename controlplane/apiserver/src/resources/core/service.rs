@@ -8,14 +8,14 @@ mod validate;
 pub(crate) use validate::ordinary;
 
 use jiff::Timestamp;
-use pagurus_controlplane_api::field::FieldError;
-use pagurus_controlplane_api::go::quote;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::allocate::{Allocators, Reservation};
 use crate::registry::{FieldName, named};
+use crate::resources::deprecations;
 use crate::resources::fields::{Fields, default, default_text, default_zero, items_mut, object_at, set};
 use crate::strategy::{Context, Strategy, keep};
 
@@ -108,20 +108,7 @@ impl Strategy for Services {
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut out = Vec::new();
-        if !object.items("spec.externalIPs").is_empty() {
-            out.push(
-                "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
-            );
-        }
-        let distribution = object.text("spec.trafficDistribution");
-        if distribution == "PreferClose" {
-            out.push(format!(
-                "spec.trafficDistribution: {} is deprecated; use \"PreferSameZone\"",
-                quote(distribution)
-            ));
-        }
-        out
+        warnings(object)
     }
 
     fn name_errors(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -167,4 +154,49 @@ impl Strategy for Services {
     fn restore(&self, allocators: &Allocators, object: &Value) {
         addresses::restore(allocators, object);
     }
+}
+
+/// What the type of a Service makes of its fields, and what is on its way out.
+fn warnings(service: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let (path, spec) = (Path::new("spec"), service.at("spec"));
+    if labels::annotation(service, "service.kubernetes.io/topology-aware-hints").is_some() {
+        out.push("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead".to_owned());
+    }
+    let (kind, first) = (spec.text("type"), spec.text("clusterIP"));
+    let (headless, named) = (kind == "ClusterIP" && first == "None", kind == "ExternalName");
+    let external = !spec.items("externalIPs").is_empty();
+    let mut tell = |when: bool, text: &str| {
+        if when {
+            out.push(text.to_owned());
+        }
+    };
+    tell(
+        headless && !spec.text("loadBalancerIP").is_empty(),
+        "spec.loadBalancerIP is ignored for headless services",
+    );
+    tell(headless && external, "spec.externalIPs is ignored for headless services");
+    let sticky = spec.text("sessionAffinity") != "None";
+    tell(headless && sticky, "spec.SessionAffinity is ignored for headless services");
+    tell(
+        external && !headless && !named,
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+    );
+    tell(external && named, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    let other_name = !named && !spec.text("externalName").is_empty();
+    tell(other_name, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    tell(
+        spec.text("trafficDistribution") == "PreferClose",
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+    );
+    for field in ["clusterIPs", "externalIPs"] {
+        for (i, ip) in spec.texts(field).enumerate() {
+            deprecations::ip(&mut out, &path.child(field).index(i), ip);
+        }
+    }
+    deprecations::ip(&mut out, &path.child("loadBalancerIP"), spec.text("loadBalancerIP"));
+    for (i, range) in spec.texts("loadBalancerSourceRanges").enumerate() {
+        deprecations::cidr(&mut out, &path.child("loadBalancerSourceRanges").index(i), range);
+    }
+    out
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::selector::expression;
 use crate::resources::fields::Fields;
-use crate::resources::rules::{Errors, label_name, names, nothing, one_of, positive, required, shown};
+use crate::resources::rules::{
+    Errors, label_name, names, nothing, one_of, positive, required, required_one_of, shown,
+};
 
 // Limits of the API (`resource.k8s.io/v1`).
 const MOST_REQUESTS: i64 = 32;
@@ -18,6 +20,7 @@ const MOST_CONSTRAINTS: i64 = 32;
 const MOST_CONFIGURATIONS: i64 = 32;
 const MOST_TOLERATIONS: i64 = 16;
 const LONGEST_DRIVER: i64 = 63;
+const LONGEST_POOL: i64 = 253;
 const LONGEST_IDENTIFIER: usize = 32;
 
 const MODES: [&str; 2] = ["All", "ExactCount"];
@@ -68,7 +71,7 @@ fn request(errors: &mut Errors, path: &Path, request: &Value, known: &mut BTreeS
             let detail = "exactly one of `exactly` or `firstAvailable` is required";
             errors.push(FieldError::required(path, detail));
         }
-        (true, true) => devices(errors, &path.child("exactly"), request.at("exactly")),
+        (true, true) => devices(errors, &path.child("exactly"), request.at("exactly"), false),
         (false, false) => {
             let path = path.child("firstAvailable");
             at_most(errors, &path, alternatives.len(), MOST_ALTERNATIVES);
@@ -81,16 +84,19 @@ fn request(errors: &mut Errors, path: &Path, request: &Value, known: &mut BTreeS
                     errors.push(FieldError::duplicate(&of, shown(alternative)));
                 }
                 known.insert(format!("{}/{name}", request.text("name")));
-                devices(errors, &of, alternative);
+                devices(errors, &of, alternative, true);
             }
         }
     }
 }
 
-fn devices(errors: &mut Errors, path: &Path, request: &Value) {
+/// What is asked for; the rules for an alternative are declared, whose complaints count bytes.
+fn devices(errors: &mut Errors, path: &Path, request: &Value, alternative: bool) {
     let class = request.text("deviceClassName");
     if required(errors, &path.child("deviceClassName"), class) {
-        names(errors, &path.child("deviceClassName"), class, labels::dns_subdomain(class));
+        let complaints = labels::dns_subdomain(class);
+        let complaints = if alternative { labels::in_bytes(complaints) } else { complaints };
+        names(errors, &path.child("deviceClassName"), class, complaints);
     }
     selectors(errors, &path.child("selectors"), request.items("selectors"));
     let count = request.int("count");
@@ -131,6 +137,28 @@ fn toleration(errors: &mut Errors, path: &Path, toleration: &Value) {
     let effect = toleration.text("effect");
     if !effect.is_empty() {
         one_of(errors, &path.child("effect"), effect, &EFFECTS);
+    }
+}
+
+/// What keeps pods off a device.
+pub(super) fn taint(errors: &mut Errors, path: &Path, taint: &Value) {
+    label_name(errors, &path.child("key"), taint.text("key"));
+    let value = taint.text("value");
+    if !value.is_empty() {
+        names(errors, &path.child("value"), value, labels::label_value(value));
+    }
+    required_one_of(errors, &path.child("effect"), taint.text("effect"), &EFFECTS);
+}
+
+/// The name of a pool: subdomains with slashes between them.
+pub(super) fn pool(errors: &mut Errors, path: &Path, name: &str) {
+    if required(errors, path, name) {
+        if name.len() as i64 > LONGEST_POOL {
+            errors.push(FieldError::too_long(path, LONGEST_POOL));
+        }
+        for part in name.split('/') {
+            names(errors, path, name, labels::dns_subdomain(part));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
-use super::devices::{at_most, driver, qualified};
+use super::devices::{self, at_most, driver, qualified};
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, names, nothing, required};
 
@@ -14,8 +14,8 @@ use crate::resources::rules::{Errors, names, nothing, required};
 const MOST_DEVICES: i64 = 128;
 /// Attributes and capacities of a device together.
 const MOST_ATTRIBUTES: i64 = 32;
-const LONGEST_POOL: i64 = 253;
 const LONGEST_ATTRIBUTE: usize = 64;
+const MOST_TAINTS: i64 = 16;
 
 /// The sorts of values an attribute may have.
 const VALUES: [&str; 8] = ["int", "bool", "string", "version", "ints", "bools", "strings", "versions"];
@@ -45,15 +45,7 @@ pub(super) fn validate(slice: &Value) -> Vec<FieldError> {
 }
 
 fn pool(errors: &mut Errors, path: &Path, pool: &Value) {
-    let (of, name) = (path.child("name"), pool.text("name"));
-    if required(errors, &of, name) {
-        if name.len() as i64 > LONGEST_POOL {
-            errors.push(FieldError::too_long(&of, LONGEST_POOL));
-        }
-        for part in name.split('/') {
-            names(errors, &of, name, labels::dns_subdomain(part));
-        }
-    }
+    devices::pool(errors, &path.child("name"), pool.text("name"));
     let (count, generation) = (pool.int("resourceSliceCount"), pool.int("generation"));
     if count <= 0 {
         let of = path.child("resourceSliceCount");
@@ -105,6 +97,11 @@ fn device(errors: &mut Errors, path: &Path, device: &Value) {
     }
     for (name, _) in device.entries("capacity") {
         qualified(errors, &path.child("capacity").key(name), name);
+    }
+    let taints = device.items("taints");
+    at_most(errors, &path.child("taints"), taints.len(), MOST_TAINTS);
+    for (i, taint) in taints.iter().enumerate() {
+        devices::taint(errors, &path.child("taints").index(i), taint);
     }
 }
 

@@ -11,8 +11,18 @@ use crate::resources::rules::{Errors, immutable, names, nothing, required};
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const LONGEST_CONTROLLER: usize = 250;
 
-/// What is wrong with an Ingress.
-pub(super) fn ingress(ingress: &Value) -> Vec<FieldError> {
+/// What to tell of a new Ingress.
+pub(super) fn warnings(ingress: &Value, old: Option<&Value>) -> Vec<String> {
+    let annotated = labels::annotation(ingress, CLASS_ANNOTATION).is_some();
+    if old.is_some() || !annotated || ingress.has("spec.ingressClassName") {
+        return Vec::new();
+    }
+    let text = "is deprecated, please use 'spec.ingressClassName' instead";
+    vec![format!("annotation \"{CLASS_ANNOTATION}\" {text}")]
+}
+
+/// What is wrong with an Ingress, a new one or a changed one.
+pub(super) fn ingress(ingress: &Value, new: bool) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let path = Path::new("spec");
     let spec = ingress.at("spec");
@@ -42,7 +52,8 @@ pub(super) fn ingress(ingress: &Value) -> Vec<FieldError> {
     }
     if let Some(class) = spec.some_text("ingressClassName") {
         names(&mut errors, &path.child("ingressClassName"), class, labels::dns_subdomain(class));
-        if let Some(annotation) = labels::annotation(ingress, CLASS_ANNOTATION).filter(|a| *a != class) {
+        let other = labels::annotation(ingress, CLASS_ANNOTATION).filter(|a| new && *a != class);
+        if let Some(annotation) = other {
             let path = Path::new("annotations").child(CLASS_ANNOTATION);
             let text = "must match `ingressClassName` when both are specified";
             errors.push(FieldError::invalid(path, annotation, text));

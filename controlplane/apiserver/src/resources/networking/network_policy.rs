@@ -4,6 +4,7 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
+use crate::resources::deprecations;
 use crate::resources::fields::Fields;
 use crate::resources::rules::{Errors, cidr, label_selector, names, one_of, optional_one_of, required};
 
@@ -34,6 +35,23 @@ pub(super) fn policy(policy: &Value) -> Vec<FieldError> {
         one_of(&mut errors, &types.index(i), kind, &["Ingress", "Egress"]);
     }
     errors
+}
+
+/// What to tell of a NetworkPolicy.
+pub(super) fn warnings(policy: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut out = Vec::new();
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (i, rule) in policy.at("spec").items(direction).iter().enumerate() {
+            for (j, peer) in rule.items(peers).iter().enumerate() {
+                let path = Path::new("spec").child(direction).index(i).child(peers).index(j).child("ipBlock");
+                deprecations::cidr(&mut out, &path.child("cidr"), peer.text("ipBlock.cidr"));
+                for (k, except) in peer.texts("ipBlock.except").enumerate() {
+                    deprecations::cidr(&mut out, &path.child("except").index(k), except);
+                }
+            }
+        }
+    }
+    out
 }
 
 fn port(errors: &mut Errors, path: &Path, port: &Value) {

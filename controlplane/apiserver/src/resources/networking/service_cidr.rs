@@ -6,8 +6,8 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
-use crate::resources::fields::{Fields, same};
-use crate::resources::rules::{Errors, IMMUTABLE, cidr, shown};
+use crate::resources::fields::Fields;
+use crate::resources::rules::{Errors, IMMUTABLE, names, shown};
 
 const MANY: &str = "may only hold up to 2 values";
 const ONE_FAMILY: &str =
@@ -38,7 +38,7 @@ fn ranges(errors: &mut Errors, object: &Value) {
         _ => errors.push(FieldError::invalid(&path, shown(list), MANY)),
     }
     for (i, range) in ranges.iter().enumerate() {
-        cidr(errors, &path.index(i), range);
+        names(errors, &path.index(i), range, labels::canonical_cidr(range));
     }
 }
 
@@ -49,9 +49,16 @@ pub(super) fn change(object: &Value, old: &Value) -> Vec<FieldError> {
     let (now, was): (Vec<&str>, Vec<&str>) =
         (object.texts("spec.cidrs").collect(), old.texts("spec.cidrs").collect());
     match (&was[..], &now[..]) {
-        ([first], [kept, _]) if first == kept => ranges(&mut errors, object),
-        ([_], [first, _]) => errors.push(FieldError::invalid(path.index(0), *first, IMMUTABLE)),
-        _ if same(object.at("spec.cidrs"), old.at("spec.cidrs")) => {}
+        ([first], [kept, _]) => {
+            if first != kept {
+                errors.push(FieldError::invalid(path.index(0), *kept, IMMUTABLE));
+            }
+            ranges(&mut errors, object);
+        }
+        _ if was.len() == now.len() => {
+            let changed = now.iter().zip(&was).enumerate().filter(|(_, (now, was))| now != was);
+            errors.extend(changed.map(|(i, (now, _))| FieldError::invalid(path.index(i), *now, IMMUTABLE)));
+        }
         _ => errors.push(FieldError::invalid(&path, shown(object.at("spec.cidrs")), IMMUTABLE)),
     }
     errors

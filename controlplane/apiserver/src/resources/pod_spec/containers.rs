@@ -19,42 +19,52 @@ pub(super) fn all(spec: &Value) -> [(&'static str, &[Value]); 3] {
 }
 
 /// What a container may refer to.
-struct Scope<'a> {
+pub(super) struct Scope<'a> {
     volumes: &'a HashSet<String>,
     spec: &'a Value,
     claims: &'a HashSet<String>,
+    /// Whether the specification stands in a Pod of its own, not in a template.
+    in_pod: bool,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(
+        spec: &'a Value,
+        volumes: &'a HashSet<String>,
+        claims: &'a HashSet<String>,
+        in_pod: bool,
+    ) -> Self {
+        Self { volumes, spec, claims, in_pod }
+    }
 }
 
 /// All containers of a pod specification.
-pub(super) fn check(
-    errors: &mut Errors,
-    path: &Path,
-    spec: &Value,
-    volumes: &HashSet<String>,
-    claims: &HashSet<String>,
-) {
-    let scope = Scope { volumes, spec, claims };
+pub(super) fn check(errors: &mut Errors, path: &Path, spec: &Value, scope: &Scope<'_>) {
     if spec.items("containers").is_empty() {
         errors.push(FieldError::required(path.child("containers"), ""));
     }
     let mut taken: HashSet<&str> = HashSet::new();
     for list in ["containers", "initContainers", "ephemeralContainers"] {
-        let path = path.child(list);
+        let list_path = path.child(list);
         for (i, container) in spec.items(list).iter().enumerate() {
-            let path = path.index(i);
-            common(errors, &path, container, &scope);
+            let path = list_path.index(i);
+            common(errors, &path, container, scope);
             let name = container.text("name");
             if !name.is_empty() && !taken.insert(name) {
                 errors.push(FieldError::duplicate(path.child("name"), name));
             }
             match list {
                 "containers" => regular(errors, &path, container, spec),
-                "initContainers" => init(errors, &path, container, spec),
+                "initContainers" => {
+                    init(errors, &path, container, spec);
+                    // They run one by one; the path has the place of the first of them, whichever it is.
+                    host_port_conflicts(errors, &list_path, std::slice::from_ref(container));
+                }
                 _ => ephemeral(errors, &path, container, spec),
             }
         }
         if list == "containers" {
-            host_port_conflicts(errors, &path, spec.items(list));
+            host_port_conflicts(errors, &list_path, spec.items(list));
         }
     }
 }
@@ -68,7 +78,7 @@ fn common(errors: &mut Errors, path: &Path, container: &Value, scope: &Scope<'_>
     let policy = path.child("terminationMessagePolicy");
     let known = ["FallbackToLogsOnError", "File"];
     required_one_of(errors, &policy, container.text("terminationMessagePolicy"), &known);
-    ports(errors, &path.child("ports"), container, scope.spec.flag("hostNetwork"));
+    ports(errors, &path.child("ports"), container, scope);
     env::check(errors, path, container);
     volume_mounts::check(errors, path, container, scope.volumes, scope.spec);
     required_one_of(
@@ -137,7 +147,17 @@ fn ephemeral(errors: &mut Errors, path: &Path, container: &Value, spec: &Value) 
     if !target.is_empty() && !found {
         errors.push(FieldError::not_found(path.child("targetContainerName"), target));
     }
-    for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy"] {
+    let fields = [
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+        "resizePolicy",
+        "restartPolicy",
+        "restartPolicyRules",
+    ];
+    for field in fields {
         if !crate::resources::fields::is_zero(container.at(field)) {
             errors.push(FieldError::forbidden(path.child(field), "cannot be set for an Ephemeral Container"));
         }
@@ -146,9 +166,18 @@ fn ephemeral(errors: &mut Errors, path: &Path, container: &Value, spec: &Value) 
         errors
             .push(FieldError::forbidden(path.child("resources"), "cannot be set for an Ephemeral Container"));
     }
+    for (i, mount) in container.items("volumeMounts").iter().enumerate() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.text(field).is_empty() {
+                let path = path.child("volumeMounts").index(i).child(field);
+                errors.push(FieldError::forbidden(path, "cannot be set for an Ephemeral Container"));
+            }
+        }
+    }
 }
 
-fn ports(errors: &mut Errors, path: &Path, container: &Value, host_network: bool) {
+fn ports(errors: &mut Errors, path: &Path, container: &Value, scope: &Scope<'_>) {
+    let host_network = scope.spec.flag("hostNetwork");
     let mut taken = HashSet::new();
     for (i, port) in container.items("ports").iter().enumerate() {
         let path = path.index(i);
@@ -170,7 +199,7 @@ fn ports(errors: &mut Errors, path: &Path, container: &Value, host_network: bool
         if host != 0 {
             port_number(errors, &path.child("hostPort"), host);
         }
-        if host_network && host != number {
+        if host_network && host != number && (scope.in_pod || host != 0) {
             let text = "must match `containerPort` when `hostNetwork` is true";
             errors.push(FieldError::invalid(path.child("hostPort"), host, text));
         }
@@ -198,10 +227,10 @@ fn host_port_conflicts(errors: &mut Errors, path: &Path, containers: &[Value]) {
 
 fn resize_policy(errors: &mut Errors, path: &Path, container: &Value, spec: &Value) {
     let mut taken = HashSet::new();
-    for policy in container.items("resizePolicy") {
+    for (i, policy) in container.items("resizePolicy").iter().enumerate() {
         let name = policy.text("resourceName");
         if !taken.insert(name) {
-            errors.push(FieldError::duplicate(path, name));
+            errors.push(FieldError::duplicate(path.index(i), name));
         }
         let restart = policy.text("restartPolicy");
         if name.is_empty() || restart.is_empty() {

@@ -12,7 +12,6 @@ pub(crate) fn spec(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
-    let host_network = spec.flag("hostNetwork");
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "restartPolicy", "Always");
     default(spec, "securityContext", Value::Object(Map::new()));
@@ -29,12 +28,6 @@ pub(crate) fn spec(spec: &mut Value) {
     for list in CONTAINER_LISTS {
         for container in items_mut(spec, list) {
             self::container(container);
-            if host_network && list != "ephemeralContainers" {
-                for port in items_mut(container, "ports") {
-                    let number = port.int("containerPort");
-                    default_zero(port, "hostPort", number);
-                }
-            }
         }
     }
 }
@@ -44,15 +37,20 @@ pub(crate) fn template(template: &mut Value) {
     self::spec(object_at(template, "spec"));
 }
 
-/// Fills in what only a Pod of its own gets (not a template): requests from limits, service links.
+/// Fills in what only a Pod of its own gets (not a template): requests from limits, service links, ports on the host.
 pub(crate) fn pod(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
     default(spec, "enableServiceLinks", true);
+    let host_network = spec.flag("hostNetwork");
     for list in ["initContainers", "containers"] {
         for container in items_mut(spec, list) {
             requests_from_limits(container);
+            for port in items_mut(container, "ports").filter(|_| host_network) {
+                let number = port.int("containerPort");
+                default_zero(port, "hostPort", number);
+            }
         }
     }
     pod_requests(spec);

@@ -37,6 +37,7 @@ fn dns_config(errors: &mut Errors, path: &Path, spec: &Value) {
         if servers.is_empty() {
             let text = "must provide at least one DNS nameserver when `dnsPolicy` is None";
             errors.push(FieldError::required(path.child("nameservers"), text));
+            return;
         }
     }
     let list = |field: &str| config.at(field).clone();

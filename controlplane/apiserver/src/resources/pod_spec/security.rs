@@ -24,10 +24,12 @@ pub(super) fn pod(errors: &mut Errors, path: &Path, spec: &Value) {
         errors.push(FieldError::invalid(path.child("securityContext.shareProcessNamespace"), true, text));
     }
     if spec.some_flag("hostUsers") == Some(false) {
-        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        // Two of the paths begin in upper case, which clients see.
+        for (field, told) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+        {
             if spec.flag(field) {
                 let text = "when `hostUsers` is false";
-                errors.push(FieldError::forbidden(path.child(field), text));
+                errors.push(FieldError::forbidden(path.child(told), text));
             }
         }
     }
@@ -39,7 +41,7 @@ pub(super) fn pod(errors: &mut Errors, path: &Path, spec: &Value) {
     for (i, group) in context.items("supplementalGroups").iter().enumerate() {
         id(errors, &path.child("supplementalGroups").index(i), group.as_i64());
     }
-    sysctls(errors, &path.child("sysctls"), context.items("sysctls"));
+    sysctls(errors, &path.child("sysctls"), context.items("sysctls"), spec);
     let policy = context.some_text("fsGroupChangePolicy");
     optional_one_of(errors, &path.child("fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     let policy = context.some_text("supplementalGroupsPolicy");
@@ -49,7 +51,7 @@ pub(super) fn pod(errors: &mut Errors, path: &Path, spec: &Value) {
     profiles(errors, &path, context);
 }
 
-fn sysctls(errors: &mut Errors, path: &Path, sysctls: &[Value]) {
+fn sysctls(errors: &mut Errors, path: &Path, sysctls: &[Value], spec: &Value) {
     let mut taken = HashSet::new();
     for (i, sysctl) in sysctls.iter().enumerate() {
         let (path, name) = (path.index(i).child("name"), sysctl.text("name"));
@@ -62,8 +64,19 @@ fn sysctls(errors: &mut Errors, path: &Path, sysctls: &[Value]) {
         } else if !taken.insert(name.replace('/', ".")) {
             errors.push(FieldError::duplicate(&path, name));
         }
+        let shared = ["hostNetwork", "hostIPC"].into_iter().find(|host| {
+            let prefixes: &[&str] = if *host == "hostNetwork" { &["net."] } else { &IPC };
+            spec.flag(host) && prefixes.iter().any(|prefix| name.replace('/', ".").starts_with(prefix))
+        });
+        if let Some(host) = shared {
+            let text = format!("may not be specified when '{host}' is true");
+            errors.push(FieldError::invalid(&path, name, text));
+        }
     }
 }
+
+/// What the settings of the IPC namespace begin with.
+const IPC: [&str; 4] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
 
 fn is_sysctl(name: &str) -> bool {
     name.len() <= 253

@@ -4,11 +4,9 @@ use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::Value;
 
-use super::{affinity, containers, network, requirements, scheduling, security, volumes};
+use super::{affinity, containers, network, requirements, scheduling, security, system, volumes};
 use crate::resources::fields::Fields;
-use crate::resources::rules::{
-    Errors, annotations_map, in_range, labels_map, names, one_of, required, required_one_of,
-};
+use crate::resources::rules::{Errors, annotations_map, in_range, labels_map, names, required_one_of};
 
 /// A Pod of its own.
 pub(crate) fn pod(errors: &mut Errors, object: &Value) {
@@ -48,7 +46,7 @@ fn spec(errors: &mut Errors, path: &Path, spec: &Value, pod_name: Option<&str>) 
     let known = volumes::check(errors, &path.child("volumes"), spec.items("volumes"), pod_name);
     let claims =
         requirements::pod_claims(errors, &path.child("resourceClaims"), spec.items("resourceClaims"));
-    containers::check(errors, path, spec, &known, &claims);
+    containers::check(errors, path, spec, &containers::Scope::new(spec, &known, &claims, pod_name.is_some()));
     if spec.has("resources") {
         requirements::pod_level(errors, &path.child("resources"), spec);
     }
@@ -63,12 +61,7 @@ fn spec(errors: &mut Errors, path: &Path, spec: &Value, pod_name: Option<&str>) 
     if let Some(seconds) = spec.some_int("activeDeadlineSeconds") {
         in_range(errors, &path.child("activeDeadlineSeconds"), seconds, 1, i64::from(i32::MAX));
     }
-    if spec.has("os") {
-        let name = spec.text("os.name");
-        if required(errors, &path.child("os.name"), name) {
-            one_of(errors, &path.child("os"), name, &["linux", "windows"]);
-        }
-    }
+    system::check(errors, path, spec);
     for (name, quantity) in spec.entries("overhead") {
         let path = path.child("overhead").key(name);
         requirements::resource_name(errors, &path, name);

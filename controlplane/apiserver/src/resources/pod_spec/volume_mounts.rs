@@ -84,7 +84,7 @@ fn recursive_read_only(errors: &mut Errors, path: &Path, mount: &Value) {
                 errors.push(FieldError::forbidden(path, text));
             }
         }
-        _ => one_of(errors, path, mode, &["Disabled", "IfPossible", "Enabled"]),
+        _ => one_of(errors, path, mode, &["Disabled", "Enabled", "IfPossible"]),
     }
 }
 

@@ -7,34 +7,11 @@ use pagurus_controlplane_api::labels;
 use pagurus_controlplane_api::quantity::Quantity;
 use serde_json::Value;
 
+use super::volume_sources::{self, csi_driver};
 use super::{containers, env};
 use crate::resources::core::persistent_volume_claim;
 use crate::resources::fields::Fields;
-use crate::resources::rules::{
-    Errors, names, no_backsteps, one_of, required, required_one_of, unreserved_path,
-};
-
-/// What a hostPath may be said to be.
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-
-/// Sources that name what they need, field by field, and have no further rules here.
-const PLAIN_SOURCES: [(&str, &[&str]); 14] = [
-    ("nfs", &["server", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("rbd", &["image"]),
-    ("flexVolume", &["driver"]),
-    ("cinder", &["volumeID"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("vsphereVolume", &["volumePath"]),
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("portworxVolume", &["volumeID"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-];
+use crate::resources::rules::{Errors, label_selector, names, required, shown, unreserved_path};
 
 /// All volumes; returns the names of those with good sources.
 pub(super) fn check(
@@ -72,7 +49,7 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: Option<&st
             errors.push(FieldError::forbidden(path_of, "may not specify more than 1 volume type"));
             continue;
         }
-        one(errors, &path_of, kind, source);
+        one(errors, path, kind, source);
         if kind == "ephemeral" {
             claim_name(errors, path, volume.text("name"), pod_name);
         }
@@ -93,7 +70,8 @@ fn claim_name(errors: &mut Errors, path: &Path, volume: &str, pod_name: Option<&
     }
 }
 
-fn one(errors: &mut Errors, path: &Path, kind: &str, source: &Value) {
+fn one(errors: &mut Errors, volume: &Path, kind: &str, source: &Value) {
+    let path = &volume.child(kind);
     match kind {
         "emptyDir" => {
             if Quantity::from_json(source.at("sizeLimit")).is_ok_and(|q| q.sign() < 0) {
@@ -101,7 +79,6 @@ fn one(errors: &mut Errors, path: &Path, kind: &str, source: &Value) {
                 errors.push(FieldError::forbidden(path.child("sizeLimit"), text));
             }
         }
-        "hostPath" => host_path(errors, path, source),
         "secret" => {
             required(errors, &path.child("secretName"), source.text("secretName"));
             mode(errors, &path.child("defaultMode"), source.some_int("defaultMode"));
@@ -132,55 +109,15 @@ fn one(errors: &mut Errors, path: &Path, kind: &str, source: &Value) {
         "csi" => {
             csi_driver(errors, &path.child("driver"), source.text("driver"));
             if source.has("nodePublishSecretRef") {
-                required(
-                    errors,
-                    &path.child("nodePublishSecretRef.name"),
-                    source.text("nodePublishSecretRef.name"),
-                );
+                let name = source.text("nodePublishSecretRef.name");
+                if required(errors, &path.child("nodePublishSecretRef.name"), name) {
+                    names(errors, &path.child("name"), name, labels::dns_subdomain(name));
+                }
             }
         }
-        "image" => {
-            required(errors, &path.child("reference"), source.text("reference"));
-            let policy = source.text("pullPolicy");
-            required_one_of(errors, &path.child("pullPolicy"), policy, &containers::PULL_POLICIES);
-        }
-        other => plain(errors, path, other, source),
+        "image" => volume_sources::image(errors, path, source, &containers::PULL_POLICIES),
+        other => volume_sources::check(errors, volume, other, source, false),
     }
-}
-
-fn plain(errors: &mut Errors, path: &Path, kind: &str, source: &Value) {
-    let needed = PLAIN_SOURCES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, fields)| fields);
-    for field in needed {
-        required(errors, &path.child(field), source.text(field));
-    }
-    if kind == "nfs" && !source.text("path").is_empty() && !source.text("path").starts_with('/') {
-        errors.push(FieldError::invalid(path.child("path"), source.text("path"), "must be an absolute path"));
-    }
-    if matches!(kind, "rbd" | "cephfs") && source.items("monitors").is_empty() {
-        errors.push(FieldError::required(path.child("monitors"), ""));
-    }
-}
-
-/// A path on the node.
-pub(crate) fn host_path(errors: &mut Errors, path: &Path, source: &Value) {
-    let place = source.text("path");
-    if required(errors, &path.child("path"), place) {
-        no_backsteps(errors, &path.child("path"), place);
-        if let Some(kind) = source.some_text("type") {
-            one_of(errors, &path.child("type"), kind, &HOST_PATH_TYPES);
-        }
-    }
-}
-
-/// The name of a CSI driver.
-pub(crate) fn csi_driver(errors: &mut Errors, path: &Path, name: &str) {
-    if !required(errors, path, name) {
-        return;
-    }
-    if name.len() > 63 {
-        errors.push(FieldError::too_long(path, 63));
-    }
-    names(errors, path, name, labels::dns_subdomain(&name.to_lowercase()));
 }
 
 fn mode(errors: &mut Errors, path: &Path, mode: Option<i64>) {
@@ -193,12 +130,12 @@ fn mode(errors: &mut Errors, path: &Path, mode: Option<i64>) {
 /// The files that a volume makes, to tell when two have the same path.
 type Files<'a> = Option<(&'a Path, &'a mut HashSet<String>)>;
 
-fn file(errors: &mut Errors, files: &mut Files<'_>, place: &str) {
+fn file(errors: &mut Errors, files: &mut Files<'_>, place: &str, told: &str) {
     if let Some((path, taken)) = files
         && !place.is_empty()
         && !taken.insert(place.to_owned())
     {
-        errors.push(FieldError::invalid(&**path, place, "conflicting duplicate paths"));
+        errors.push(FieldError::invalid(&**path, told, "conflicting duplicate paths"));
     }
 }
 
@@ -210,7 +147,8 @@ fn key_paths(errors: &mut Errors, path: &Path, source: &Value, files: &mut Files
         required(errors, &path.child("path"), place);
         unreserved_path(errors, &path.child("path"), place);
         mode(errors, &path.child("mode"), item.some_int("mode"));
-        file(errors, files, place);
+        // What the files are made of is told, not where they are.
+        file(errors, files, place, source.text("name"));
     }
 }
 
@@ -239,49 +177,90 @@ fn projected(errors: &mut Errors, path: &Path, source: &Value) {
     for (i, part) in source.items("sources").iter().enumerate() {
         let part_path = path.child("sources").index(i);
         let mut files: Files<'_> = Some((path, &mut taken));
-        let mut first = true;
-        for kind in [
+        let kinds = [
             "secret",
             "configMap",
             "downwardAPI",
             "serviceAccountToken",
             "clusterTrustBundle",
             "podCertificate",
-        ] {
-            let projection = part.at(kind);
-            if projection.is_null() {
-                continue;
-            }
-            let kind_path = part_path.child(kind);
-            if !std::mem::take(&mut first) {
-                errors.push(FieldError::forbidden(kind_path, "may not specify more than 1 volume type"));
-                continue;
-            }
-            match kind {
-                "secret" | "configMap" => {
-                    required(errors, &kind_path.child("name"), projection.text("name"));
-                    key_paths(errors, &kind_path.child("items"), projection, &mut files);
-                }
-                "downwardAPI" => {
-                    for item in projection.items("items") {
-                        downward_file(errors, &kind_path, item);
-                        file(errors, &mut files, item.text("path"));
-                    }
-                }
-                "serviceAccountToken" => {
-                    token(errors, path, &kind_path, projection);
-                }
-                "clusterTrustBundle" => {
-                    required(errors, &kind_path.child("path"), projection.text("path"));
-                    file(errors, &mut files, projection.text("path"));
-                }
-                _ => {
-                    required(errors, &kind_path.child("signerName"), projection.text("signerName"));
-                    required(errors, &kind_path.child("keyType"), projection.text("keyType"));
-                }
-            }
+        ];
+        for kind in kinds.iter().filter(|kind| part.has(kind)) {
+            projection(errors, path, &part_path, kind, part.at(kind), &mut files);
+        }
+        if kinds.iter().filter(|kind| part.has(kind)).count() > 1 {
+            errors.push(FieldError::forbidden(&part_path, "may not specify more than 1 volume type"));
         }
     }
+}
+
+fn projection(
+    errors: &mut Errors,
+    volume: &Path,
+    path: &Path,
+    kind: &str,
+    of: &Value,
+    files: &mut Files<'_>,
+) {
+    let path = path.child(kind);
+    match kind {
+        "secret" | "configMap" => {
+            required(errors, &path.child("name"), of.text("name"));
+            key_paths(errors, &path.child("items"), of, files);
+        }
+        "downwardAPI" => {
+            for item in of.items("items") {
+                downward_file(errors, &path, item);
+                file(errors, files, item.text("path"), item.text("path"));
+            }
+        }
+        "serviceAccountToken" => token(errors, volume, &path, of),
+        "clusterTrustBundle" => {
+            // The path says what the bundle is made of, the field does not.
+            trust_bundle(errors, &volume_part(&path, "clusterTrustBundle", "clusterTrustBundlePEM"), of);
+            file(errors, files, of.text("path"), of.text("path"));
+        }
+        _ => {
+            required(errors, &path.child("signerName"), of.text("signerName"));
+            required(errors, &path.child("keyType"), of.text("keyType"));
+        }
+    }
+}
+
+/// The path with another name for its last part.
+fn volume_part(path: &Path, name: &str, other: &str) -> Path {
+    Path::new(format!("{}{other}", path.as_str().strip_suffix(name).unwrap_or_default()))
+}
+
+fn trust_bundle(errors: &mut Errors, path: &Path, bundle: &Value) {
+    match (bundle.some_text("name"), bundle.some_text("signerName")) {
+        (None, None) => {
+            errors.push(FieldError::required(path, "either name or signerName must be specified"));
+        }
+        (Some(_), Some(_)) => {
+            let text = "only one of name and signerName may be used";
+            errors.push(FieldError::invalid(path, shown(bundle), text));
+        }
+        (Some(name), None) => {
+            if name.is_empty() {
+                errors.push(FieldError::required(path.child("name"), "must be a valid object name"));
+            }
+            if bundle.has("labelSelector") {
+                let text = "labelSelector must be unset if name is specified";
+                let value = shown(bundle.at("labelSelector"));
+                errors.push(FieldError::invalid(path.child("labelSelector"), value, text));
+            }
+        }
+        (None, Some(signer)) => {
+            if signer.is_empty() {
+                errors.push(FieldError::required(path.child("signerName"), "must be a valid signer name"));
+            }
+            label_selector(errors, &path.child("labelSelector"), bundle.at("labelSelector"), false);
+        }
+    }
+    let place = bundle.text("path");
+    required(errors, &path.child("path"), place);
+    unreserved_path(errors, &path.child("path"), place);
 }
 
 fn token(errors: &mut Errors, volume: &Path, path: &Path, token: &Value) {

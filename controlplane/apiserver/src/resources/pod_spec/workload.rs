@@ -91,7 +91,8 @@ fn percent(value: &Value) -> Option<i64> {
     value.as_str()?.strip_suffix('%')?.parse().ok()
 }
 
-/// The number, be it an amount or a percentage; 0 if it is neither.
+/// The number, be it an amount (also one in a text) or a percentage; 0 if it is neither.
 pub(crate) fn amount(value: &Value) -> i64 {
-    value.as_i64().or_else(|| percent(value)).unwrap_or_default()
+    let number = || value.as_str()?.parse().ok();
+    value.as_i64().or_else(|| percent(value)).or_else(number).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
 use crate::resources::cells;
+use crate::resources::deprecations;
 use crate::resources::fields::{Fields, default, object_at, same};
 use crate::resources::internal::{self, CSI_NODE_DRIVER};
 use crate::resources::plain::Plain;
@@ -40,6 +41,21 @@ pub(crate) static CSI_NODES: Plain = Plain {
 pub(crate) static CSI_STORAGE_CAPACITIES: Plain = Plain {
     cells: |object, _| vec![cells::name(object), cells::created_at(object)],
     validate: capacity,
+    warnings: |capacity, _| {
+        let mut out = Vec::new();
+        deprecations::node_expressions(
+            &mut out,
+            &Path::new("nodeTopology"),
+            capacity.at("nodeTopology"),
+            false,
+        );
+        for (key, _) in capacity.entries("nodeTopology.matchLabels") {
+            if let Some(text) = deprecations::node_label(key) {
+                out.push(format!("nodeTopology.matchLabels.{key}: {text}"));
+            }
+        }
+        out
+    },
     change: |capacity, old| {
         let mut errors = Errors::new();
         for field in ["nodeTopology", "storageClassName"] {
@@ -135,7 +151,7 @@ fn change_driver(driver: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn driver_warnings(driver: &Value) -> Vec<String> {
+fn driver_warnings(driver: &Value, _old: Option<&Value>) -> Vec<String> {
     let spec = driver.at("spec");
     if spec.items("tokenRequests").is_empty() || spec.has("serviceAccountTokenInSecrets") {
         return Vec::new();

@@ -194,6 +194,9 @@ fn success(errors: &mut Errors, path: &Path, spec: &Value) {
 /// Counts the indexes in a text such as `1,3-5,7`.
 fn parse_indexes(text: &str, completions: i64) -> Result<i64, String> {
     let (mut total, mut last): (i64, Option<i64>) = (0, None);
+    if text.is_empty() {
+        return Ok(0);
+    }
     let number = |text: &str| {
         text.parse::<i64>()
             .ok()
@@ -244,6 +247,7 @@ mod tests {
     #[test]
     fn indexes() {
         for (text, expected) in [
+            ("", Ok(0)),
             ("0", Ok(1)),
             ("0-2", Ok(3)),
             ("0,2-3", Ok(3)),

@@ -46,6 +46,7 @@ pub(super) fn service(service: &Value) -> Vec<FieldError> {
     }
     required_one_of(&mut errors, &path.child("type"), kind, &TYPES);
     load_balancer(&mut errors, &path, spec);
+    annotated_ranges(&mut errors, service);
     traffic(&mut errors, &path, service);
     errors
 }
@@ -70,11 +71,8 @@ fn by_type(errors: &mut Errors, path: &Path, service: &Value) {
             }
         }
         "ExternalName" => {
-            if !spec.items("clusterIPs").is_empty() {
-                let text = "may not be set when `type` is 'ExternalName'";
-                errors.push(FieldError::forbidden(path.child("clusterIPs"), text));
-            }
             for (field, there) in [
+                ("clusterIPs", !spec.items("clusterIPs").is_empty()),
                 ("ipFamilies", !spec.items("ipFamilies").is_empty()),
                 ("ipFamilyPolicy", spec.has("ipFamilyPolicy")),
             ] {
@@ -217,7 +215,7 @@ fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
     if !spec.items("loadBalancerSourceRanges").is_empty() && !balanced {
         errors.push(FieldError::forbidden(&ranges, ONLY_LOAD_BALANCER));
     }
-    for (i, range) in spec.texts("loadBalancerSourceRanges").enumerate().filter(|_| balanced) {
+    for (i, range) in spec.texts("loadBalancerSourceRanges").enumerate() {
         cidr(errors, &ranges.index(i), range.trim());
     }
     if spec.has("allocateLoadBalancerNodePorts") && !balanced {
@@ -230,6 +228,22 @@ fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
         } else {
             errors.push(FieldError::forbidden(path, ONLY_LOAD_BALANCER));
         }
+    }
+}
+
+/// The ranges in the annotation that came before their field.
+fn annotated_ranges(errors: &mut Errors, service: &Value) {
+    let key = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let Some(ranges) = labels::annotation(service, key) else { return };
+    if !service.items("spec.loadBalancerSourceRanges").is_empty() {
+        return;
+    }
+    let path = Path::new("metadata.annotations").key(key);
+    if service.text("spec.type") != "LoadBalancer" {
+        errors.push(FieldError::forbidden(&path, ONLY_LOAD_BALANCER));
+    }
+    for range in ranges.split(',').filter(|_| !ranges.trim().is_empty()) {
+        cidr(errors, &path, range.trim());
     }
 }
 
@@ -295,12 +309,12 @@ pub(super) fn change(service: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let path = Path::new("spec");
     let once_set = "may not change once set";
-    if needs_cluster_ip(service) && needs_cluster_ip(old) {
+    if needs_cluster_ip(service) && needs_cluster_ip(old) && !(is_headless(service) && is_headless(old)) {
         for field in ["clusterIPs", "ipFamilies"] {
-            let before = old.at("spec").texts(field).next().unwrap_or_default();
-            let now = service.at("spec").texts(field).next().unwrap_or_default();
-            if !before.is_empty() && !now.is_empty() && before != now {
-                errors.push(FieldError::invalid(path.child(field).index(0), now, once_set));
+            let [now, before] = [service, old].map(|s| s.at("spec").texts(field).collect::<Vec<_>>());
+            for (i, _) in now.iter().zip(&before).enumerate().filter(|(_, (now, before))| now != before) {
+                let value = service.at("spec").at(field).clone();
+                errors.push(FieldError::invalid(path.child(field).index(i), value, once_set));
             }
         }
     }
