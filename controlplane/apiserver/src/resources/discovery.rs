@@ -93,7 +93,7 @@ fn endpoint(errors: &mut Errors, path: &Path, endpoint: &Value, kind: &str) {
     }
     for (i, address) in endpoint.texts("addresses").enumerate() {
         let path = addresses.index(i);
-        let parsed = labels::parse_ip(address);
+        let parsed = labels::parse_ip(address).filter(|_| labels::ip(address).is_empty());
         match (kind, parsed) {
             ("IPv4" | "IPv6", None) => ip(errors, &path, address),
             ("IPv4" | "IPv6", Some(parsed)) => {

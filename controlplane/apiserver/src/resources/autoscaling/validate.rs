@@ -37,7 +37,7 @@ pub(super) fn autoscaler(autoscaler: &Value) -> Vec<FieldError> {
     if min.is_some_and(|min| max < min) {
         errors.push(FieldError::invalid(&max_path, max, "must be greater than or equal to `minReplicas`"));
     }
-    target(&mut errors, &path.child("scaleTargetRef"), spec.at("scaleTargetRef"));
+    target(&mut errors, &path.child("scaleTargetRef"), spec.at("scaleTargetRef"), false);
     let metrics = spec.items("metrics");
     for (i, metric) in metrics.iter().enumerate() {
         self::metric(&mut errors, &path.child("metrics").index(i), metric);
@@ -56,7 +56,8 @@ pub(super) fn autoscaler(autoscaler: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn target(errors: &mut Errors, path: &Path, target: &Value) {
+/// Another object. Only what has a scale must be of a named group.
+fn target(errors: &mut Errors, path: &Path, target: &Value, any_group: bool) {
     for field in ["kind", "name"] {
         let text = target.text(field);
         if text.is_empty() {
@@ -67,7 +68,13 @@ fn target(errors: &mut Errors, path: &Path, target: &Value) {
     }
     let version = target.text("apiVersion");
     let group = version.split_once('/').map(|(group, _)| group).unwrap_or_default();
-    if group.is_empty() && !(version == "v1" && target.text("kind") == "ReplicationController") {
+    if version.matches('/').count() > 1 {
+        let text = format!("unexpected GroupVersion string: {version}");
+        errors.push(FieldError::invalid(path.child("apiVersion"), version, text));
+    } else if !any_group
+        && group.is_empty()
+        && !(version == "v1" && target.text("kind") == "ReplicationController")
+    {
         let text = "apiVersion must specify API group";
         errors.push(FieldError::invalid(path.child("apiVersion"), version, text));
     }
@@ -80,20 +87,23 @@ fn metric(errors: &mut Errors, path: &Path, metric: &Value) {
         errors.push(FieldError::required(path.child("type"), "must specify a metric source type"));
     }
     one_of(errors, &path.child("type"), kind, &known);
+    // Only the first of several sources is looked at, in this order.
+    let there = |field: &str| metric.has(field);
+    if let Some(field) =
+        ["object", "external", "pods", "resource", "containerResource"].into_iter().find(|f| there(f))
+    {
+        source(errors, &path.child(field), field, metric.at(field));
+    }
+    let many = SOURCES.iter().filter(|(_, field)| there(field)).count() > 1;
     for (other, field) in SOURCES {
-        let there = metric.has(field);
-        if other == kind && !there {
+        if other == kind && !there(field) {
             let text = "must populate information for the given metric source";
             errors.push(FieldError::required(path.child(field), text));
         }
-        if !there {
-            continue;
-        }
-        if other != kind && known.contains(&kind) {
+        if other != kind && there(field) && many {
             let text = "must populate the given metric source only";
             errors.push(FieldError::forbidden(path.child(field), text));
         }
-        source(errors, &path.child(field), field, metric.at(field));
     }
 }
 
@@ -120,7 +130,7 @@ fn source(errors: &mut Errors, path: &Path, field: &str, source: &Value) {
             }
             return;
         }
-        "object" => object_target(errors, &path.child("describedObject"), source.at("describedObject")),
+        "object" => self::target(errors, &path.child("describedObject"), source.at("describedObject"), true),
         _ => {}
     }
     let metric = path.child("metric");
@@ -150,14 +160,6 @@ fn source(errors: &mut Errors, path: &Path, field: &str, source: &Value) {
                 let text = "may not set both a target value for metric and a per-pod target";
                 errors.push(FieldError::forbidden(target_path.child("value"), text));
             }
-        }
-    }
-}
-
-fn object_target(errors: &mut Errors, path: &Path, target: &Value) {
-    for field in ["kind", "name"] {
-        if target.text(field).is_empty() {
-            errors.push(FieldError::required(path.child(field), ""));
         }
     }
 }
@@ -198,6 +200,14 @@ fn rules(errors: &mut Errors, path: &Path, rules: &Value) {
             let text = format!("must be less than or equal to {LONGEST_WINDOW}");
             errors.push(FieldError::invalid(&path, window, text));
         }
+    }
+    if Quantity::from_json(rules.at("tolerance")).is_ok_and(|q| q.sign() < 0) {
+        let path = path.child("tolerance");
+        errors.push(FieldError::invalid(
+            path,
+            rules.at("tolerance").clone(),
+            "must be greater than or equal to 0",
+        ));
     }
     let choice = rules.some_text("selectPolicy");
     optional_one_of(errors, &path.child("selectPolicy"), choice, &["Disabled", "Max", "Min"]);
