@@ -96,8 +96,9 @@ pub(crate) fn names(data: &[u8]) {
         labels::mask_trailing_dash(text),
         labels::domain_prefixed_path(text),
     );
-    assert_eq!(labels::ip(text).is_empty(), labels::parse_ip(text).is_some(), "{text:?} is an address");
-    assert_eq!(labels::cidr(text).is_empty(), labels::parse_cidr(text).is_some(), "{text:?} is a network");
+    // What is refused may still be read: old objects have leading zeros.
+    assert!(labels::ip(text).is_empty() <= labels::parse_ip(text).is_some(), "{text:?} is an address");
+    assert!(labels::cidr(text).is_empty() <= labels::parse_cidr(text).is_some(), "{text:?} is a network");
     assert!(!labels::is_canonical_ip(text) || labels::parse_ip(text).is_some(), "{text:?} is canonical");
 }
 

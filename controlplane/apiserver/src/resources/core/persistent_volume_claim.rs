@@ -30,10 +30,8 @@ fn agree_on_source(spec: &mut Value, old: &Value) {
         let mut reference = source;
         default(&mut reference, "apiGroup", Value::Null);
         spec["dataSourceRef"] = reference;
-    } else if source.is_null() && !reference.is_null() && reference.text("namespace").is_empty() {
-        if is_claim_or_snapshot(&reference) {
-            spec["dataSource"] = reference;
-        }
+    } else if source.is_null() && reference.text("namespace").is_empty() && is_claim_or_snapshot(&reference) {
+        spec["dataSource"] = reference;
     }
 }
 
