@@ -458,14 +458,6 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     (length <= max).then_some((address, length))
 }
 
-/// Whether an address is written in the one canonical way.
-pub fn is_canonical_ip(text: &str) -> bool {
-    parse_ip(text).is_some_and(|address| match address {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => false,
-        address => address.to_string() == text,
-    })
-}
-
 /// Splits a domain-prefixed path, `domain/path`; complaints otherwise.
 pub fn domain_prefixed_path(text: &str) -> Result<(&str, &str), &'static str> {
     match text.split_once('/') {
