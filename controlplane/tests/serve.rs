@@ -6,6 +6,8 @@
 mod full_disk;
 #[path = "serve/node.rs"]
 mod node;
+#[path = "serve/paths.rs"]
+mod paths;
 #[path = "serve/process.rs"]
 mod process;
 

@@ -236,6 +236,12 @@ impl ApiError {
         Self::new(403, Reason::Forbidden, message).about(StatusDetails::of(group, resource, name))
     }
 
+    /// 405: the path does not know this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, Reason::MethodNotAllowed, message).about(StatusDetails::default())
+    }
+
     /// 405: the resource does not know this verb.
     pub fn method_not_supported(group: &str, resource: &str, action: &str) -> Self {
         let message = format!(

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use http::header::{ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response};
+use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::codec;
 use pagurus_controlplane_schema::discovery;
 use pagurus_controlplane_schema::table::Table;
@@ -18,9 +19,8 @@ use crate::reply;
 use crate::request::{Body, Call};
 use crate::response::{self, Format, Output};
 
-const AGGREGATED_PROTOBUF: &str =
-    "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const AGGREGATED_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What aggregated discovery is asked for by, after the media type.
+const AGGREGATED: (&str, &str, &str) = ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2");
 
 /// The discovery documents, made on first use.
 #[derive(Debug)]
@@ -37,35 +37,38 @@ struct Document {
     tag: HeaderValue,
 }
 
-/// What the client takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Plain,
-    Aggregated,
-}
-
 impl Discovery {
     /// Discovery of everything an engine serves, on a server that clients reach at `address`.
     pub fn new(engine: &Arc<Engine>, address: String) -> Self {
         Self { engine: Arc::downgrade(engine), address, aggregated: Mutex::default() }
     }
 
+    /// Whether the path belongs to what ships with the server, where a router says what is wrong with a request.
+    pub fn is_routed(&self, path: &str) -> bool {
+        let mut parts = path.trim_matches('/').split('/');
+        match (parts.next(), parts.next()) {
+            (Some("api"), _) => true,
+            (Some("apis"), Some(group)) => {
+                let registry = self.engine.upgrade().map(|engine| engine.registry()).unwrap_or_default();
+                let versions = registry.group(group).map(|group| group.versions()).unwrap_or_default();
+                versions.iter().any(|v| v.resources().iter().any(|served| !served.is_custom()))
+            }
+            _ => false,
+        }
+    }
+
     /// Answers a path if there is such a group or version.
-    pub fn serve(&self, call: &Call) -> Option<Response<Body>> {
+    pub fn serve(&self, call: &Call) -> Option<Result<Response<Body>, ApiError>> {
         let registry = self.engine.upgrade()?.registry();
         let parts: Vec<&str> = call.info.path.trim_matches('/').split('/').collect();
-        let wanted = wanted(&call.headers);
-        let aggregated = wanted.is_some_and(|(form, _)| form == Form::Aggregated);
-        let format = wanted.map(|(_, format)| format);
-        let document = |value: &Value| plain(call, format, value.to_string().into());
+        let document = |value: &Value| plain(call, value.to_string().into());
         let list = |group: &str, version: &str| {
-            Some(plain(call, format, registry.group(group)?.version(version)?.resource_list(group)))
+            Some(plain(call, registry.group(group)?.version(version)?.resource_list(group)))
         };
+        if let (["api"] | ["apis"], Some(format)) = (parts.as_slice(), aggregated(&call.headers)) {
+            return Some(Ok(self.aggregated(&registry, parts == ["api"], call, format)));
+        }
         match parts.as_slice() {
-            ["api"] | ["apis"] if aggregated => {
-                let is_protobuf = format == Some(Format::Protobuf);
-                Some(self.aggregated(&registry, parts == ["api"], &call.headers, is_protobuf))
-            }
             ["api"] => {
                 let core = registry.group("")?;
                 Some(document(&discovery::api_versions(&core.version_names(), &self.address)))
@@ -101,25 +104,19 @@ impl Discovery {
         paths
     }
 
-    fn aggregated(
-        &self,
-        registry: &Registry,
-        core: bool,
-        headers: &HeaderMap,
-        is_protobuf: bool,
-    ) -> Response<Body> {
+    fn aggregated(&self, registry: &Registry, core: bool, call: &Call, format: Format) -> Response<Body> {
         let document = self.aggregated_document(registry, core);
-        let content_type = if is_protobuf { AGGREGATED_PROTOBUF } else { AGGREGATED_TYPE };
-        let unchanged = headers.get(IF_NONE_MATCH) == Some(&document.tag);
-        let mut response = if unchanged {
-            reply::bytes(StatusCode::NOT_MODIFIED, content_type, Bytes::new())
-        } else if is_protobuf {
-            reply::bytes(StatusCode::OK, content_type, in_protobuf(&document.bytes))
+        let mut response = if call.headers.get(IF_NONE_MATCH) == Some(&document.tag) {
+            reply::not_modified()
         } else {
-            reply::bytes(StatusCode::OK, content_type, document.bytes)
+            let output = Output { format, ..Output::for_errors(call.into()) };
+            let (_, bytes) = in_format(&output, document.bytes);
+            response::whole(&call.headers, aggregated_type(format), 200, bytes)
         };
-        response.headers_mut().insert(ETAG, document.tag);
-        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        let headers = response.headers_mut();
+        headers.insert(ETAG, document.tag);
+        headers.append(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
         response
     }
 
@@ -139,20 +136,37 @@ impl Discovery {
     }
 }
 
-/// A document in the format that the client takes, if there is one.
-fn plain(call: &Call, format: Option<Format>, bytes: Bytes) -> Response<Body> {
-    let (content_type, bytes) = match format {
-        None => return reply::error(&response::nothing_fits()),
-        Some(Format::Json) => ("application/json", bytes),
-        Some(Format::Protobuf) => ("application/vnd.kubernetes.protobuf", in_protobuf(&bytes)),
-        Some(format) => {
-            let output = Output { format, ..Output::PLAIN };
-            response::encode(&output, &serde_json::from_slice(&bytes).unwrap_or_default())
-        }
-    };
+/// A document in the format that the client takes.
+///
+/// # Errors
+/// 406: there is no such format.
+fn plain(call: &Call, bytes: Bytes) -> Result<Response<Body>, ApiError> {
+    let output =
+        Output::unshaped(call.into()).ok_or_else(|| ApiError::not_acceptable(&response::ACCEPTED))?;
+    let (content_type, bytes) = in_format(&output, bytes);
     let mut response = response::whole(&call.headers, content_type, 200, bytes);
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    response
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+/// A document's JSON in another format.
+fn in_format(output: &Output, json: Bytes) -> (&'static str, Bytes) {
+    match output.format {
+        Format::Json if !output.pretty => (output.content_type(), json),
+        Format::Protobuf => (output.content_type(), in_protobuf(&json)),
+        _ => response::encode(output, &serde_json::from_slice(&json).unwrap_or_default()),
+    }
+}
+
+fn aggregated_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Format::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Format::Cbor => "application/cbor;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Format::Protobuf => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+    }
 }
 
 /// A document in protobuf. The core's say no version of their own in JSON.
@@ -164,35 +178,15 @@ fn in_protobuf(json: &Bytes) -> Bytes {
     codec::protobuf::document(Table::builtin(), &value).unwrap_or_default().into()
 }
 
-/// The first of the accepted types that discovery has; none if nothing fits.
-fn wanted(headers: &HeaderMap) -> Option<(Form, Format)> {
-    let accepted = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut plain_before = None;
-    let mut any = false;
-    for range in accepted.flat_map(|value| value.split(',')) {
-        any = true;
-        let mut parts = range.split(';').map(str::trim);
-        let Some(format) = response::format(parts.next().unwrap_or_default()) else { continue };
-        let parameter = |wanted: &str| {
-            parts
-                .clone()
-                .filter_map(|part| part.split_once('='))
-                .find(|(name, _)| *name == wanted)
-                .map(|(_, v)| v)
-        };
-        match (parameter("as"), parameter("g"), parameter("v"), format) {
-            (None, ..) => return Some((Form::Plain, format)),
-            (
-                Some("APIGroupDiscoveryList"),
-                Some("apidiscovery.k8s.io"),
-                Some("v2"),
-                Format::Json | Format::Protobuf,
-            ) => return Some((Form::Aggregated, format)),
-            // Whoever asks for another form of a format reads the plain one too.
-            _ => plain_before = plain_before.or(Some((Form::Plain, format))),
-        }
-    }
-    if any { plain_before } else { Some((Form::Plain, Format::Json)) }
+/// The format in which all is asked for at once, if that is what the client would rather have.
+fn aggregated(headers: &HeaderMap) -> Option<Format> {
+    let header = response::accept(headers);
+    let chosen = response::clauses(&header).into_iter().find_map(|clause| {
+        let transform = clause.transform();
+        let fits = transform.is_none_or(|wanted| wanted == AGGREGATED);
+        clause.formats().next().filter(|_| fits).map(|format| (format, transform.is_some()))
+    });
+    chosen.and_then(|(format, at_once)| at_once.then_some(format))
 }
 
 #[cfg(test)]
@@ -201,37 +195,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms() {
+    fn all_at_once() {
+        let json = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+        let protobuf =
+            "application/vnd.kubernetes.protobuf;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io";
         let rows = [
-            ("", Some((Form::Plain, Format::Json))),
-            ("application/json", Some((Form::Plain, Format::Json))),
-            ("application/yaml", Some((Form::Plain, Format::Yaml))),
-            ("application/vnd.kubernetes.protobuf", Some((Form::Plain, Format::Protobuf))),
-            ("text/html", None),
-            ("*/*", Some((Form::Plain, Format::Json))),
-            (
-                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
-                Some((Form::Aggregated, Format::Json)),
-            ),
-            (
-                "application/json, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                Some((Form::Plain, Format::Json)),
-            ),
-            (
-                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json",
-                Some((Form::Plain, Format::Json)),
-            ),
-            (
-                "application/vnd.kubernetes.protobuf;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io,application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io",
-                Some((Form::Aggregated, Format::Protobuf)),
-            ),
+            (String::new(), None),
+            ("application/json".to_owned(), None),
+            ("*/*".to_owned(), None),
+            (format!("{json},application/json"), Some(Format::Json)),
+            (format!("application/json, {json}"), None),
+            (format!("{json};q=0.5, application/yaml"), None),
+            (format!("{beta},application/json"), None),
+            (format!("{beta},{json}"), Some(Format::Json)),
+            (format!("{protobuf},{json}"), Some(Format::Protobuf)),
         ];
         for (accept, want) in rows {
             let mut headers = HeaderMap::new();
             if !accept.is_empty() {
-                headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
+                headers.insert(http::header::ACCEPT, HeaderValue::from_str(&accept).unwrap());
             }
-            assert_eq!(wanted(&headers), want, "{accept}");
+            assert_eq!(aggregated(&headers), want, "{accept}");
         }
     }
 

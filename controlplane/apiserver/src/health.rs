@@ -2,6 +2,7 @@
 //!
 //! Checks are named as upstream names them. It must not know what a check looks at.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,9 +85,9 @@ impl Health {
 
     /// Answers a path if it is one of health.
     pub async fn serve(&self, path: &str, query: &Query) -> Option<Response<Body>> {
-        let (endpoint, one) =
-            path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
-        if !matches!(endpoint, "livez" | "readyz" | "healthz") {
+        let path = path.strip_prefix('/')?;
+        let (endpoint, one) = path.split_once('/').unwrap_or((path, ""));
+        if !matches!(endpoint, "livez" | "readyz" | "healthz") || path.ends_with('/') {
             return None;
         }
         let ready = endpoint == "readyz";
@@ -100,12 +101,11 @@ impl Health {
                 }
             });
         }
-        let mut excluded: Vec<&str> = query.all("exclude").filter(|name| !name.is_empty()).collect();
+        let mut excluded: BTreeSet<&str> = query.all("exclude").collect();
         let mut lines = String::new();
         let mut failed = Vec::new();
         for check in self.checks.iter().filter(of_endpoint) {
-            if excluded.contains(&check.name.as_str()) {
-                excluded.retain(|name| *name != check.name);
+            if excluded.remove(check.name.as_str()) {
                 lines.push_str(&format!("[+]{} excluded: ok\n", check.name));
                 continue;
             }

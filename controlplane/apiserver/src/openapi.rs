@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::openapi::{
     self, Format, Part, V2_PROTOBUF, V2_PROTOBUF_ASKED, V3_PROTOBUF, V3_PROTOBUF_ASKED, Version,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha512};
 
 use crate::engine::{Engine, Registry};
 use crate::paths::GIT_VERSION;
@@ -25,6 +25,8 @@ use descriptions::Words;
 
 /// What clients may keep for good: the address names the content.
 const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, immutable");
+
+const YEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
 
 /// See the module's description.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl OpenApi {
         }
         let engine = self.engine.upgrade()?;
         match path {
-            "/openapi/v2" => Some(v2(&engine, call).await),
+            "/openapi/v2" => Some(self.v2(&engine, call).await),
             "/openapi/v3" => Some(json(call, self.index(&engine).await.to_string().into())),
             path => self.v3(&engine, call, path.strip_prefix("/openapi/v3/")?).await,
         }
@@ -85,24 +87,25 @@ impl OpenApi {
 
     async fn v3(&self, engine: &Arc<Engine>, call: &Call, name: &str) -> Option<Response<Body>> {
         let index = self.index(engine).await;
-        let address = index.get("paths")?.get(name)?.get("serverRelativeURL")?.as_str()?;
-        let hash = address.split_once("hash=").map_or("", |(_, hash)| hash);
-        let asked = call.query.get("hash").unwrap_or_default();
-        if !asked.is_empty() && asked != hash {
-            // The client has an old index; this is where the document is now.
-            let mut response =
-                reply::bytes(StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8", Bytes::new());
-            response.headers_mut().insert(LOCATION, HeaderValue::from_str(address).ok()?);
-            return Some(response);
-        }
+        let address =
+            index.get("paths").and_then(|paths| paths.get(name)?.get("serverRelativeURL")?.as_str());
+        let Some(address) = address else { return Some(reply::empty(StatusCode::NOT_FOUND)) };
         let Some(is_protobuf) = accepted(&call.headers, &V3_PROTOBUF_ASKED) else {
-            return Some(reply::error(&ApiError::not_acceptable(&["application/json", V3_PROTOBUF])));
+            return Some(reply::empty(StatusCode::NOT_ACCEPTABLE));
         };
         let (format, content_type) =
             if is_protobuf { (Format::Protobuf, V3_PROTOBUF) } else { (Format::Json, "application/json") };
+        let hash = address.split_once("hash=").map_or("", |(_, hash)| hash);
+        let asked = call.query.get("hash").unwrap_or_default();
         let tag = HeaderValue::from_str(&format!("\"{hash}\"")).ok()?;
-        let mut response = if call.headers.get(IF_NONE_MATCH) == Some(&tag) {
-            reply::bytes(StatusCode::NOT_MODIFIED, content_type, Bytes::new())
+        let is_old = !asked.is_empty() && asked != hash;
+        let mut response = if is_old {
+            // The client has an old index; this is where the document is now.
+            let mut moved = reply::bytes(StatusCode::MOVED_PERMANENTLY, content_type, Bytes::new());
+            moved.headers_mut().insert(LOCATION, HeaderValue::from_str(address).ok()?);
+            moved
+        } else if is_known(&call.headers, &tag) {
+            reply::not_modified()
         } else {
             let (table, registry, name) = (engine.table(), engine.registry(), name.to_owned());
             let made = made(move || {
@@ -114,11 +117,49 @@ impl OpenApi {
         let headers = response.headers_mut();
         headers.insert(ETAG, tag);
         headers.append(VARY, HeaderValue::from_static("Accept"));
-        if !asked.is_empty() {
+        if !asked.is_empty() && !is_old {
             headers.insert(CACHE_CONTROL, FOR_GOOD);
+            let until = jiff::Timestamp::now() + YEAR;
+            let until = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            headers.insert(EXPIRES, HeaderValue::from_str(&until).ok()?);
         }
         Some(response)
     }
+
+    async fn v2(&self, engine: &Arc<Engine>, call: &Call) -> Response<Body> {
+        let Some(is_protobuf) = accepted(&call.headers, &V2_PROTOBUF_ASKED) else {
+            return reply::empty(StatusCode::NOT_ACCEPTABLE);
+        };
+        let (format, content_type) =
+            if is_protobuf { (Format::Protobuf, V2_PROTOBUF) } else { (Format::Json, "application/json") };
+        // The index names the content of every document of version 3, which are made of the same.
+        let digest = Sha512::digest(format!("{content_type} {}", self.index(engine).await));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        let tag = HeaderValue::from_str(&format!("\"{digest}\""));
+        let tag = tag.unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+        let mut response = if is_known(&call.headers, &tag) {
+            reply::not_modified()
+        } else {
+            let (table, registry) = (engine.table(), engine.registry());
+            let made = made(move || {
+                Some(openapi::v2(table, &versions(table, &registry), &Words, GIT_VERSION, format).into())
+            });
+            match made.await {
+                Some(bytes) => response::whole(&call.headers, content_type, 200, bytes),
+                None => return reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        };
+        response.headers_mut().insert(ETAG, tag);
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+        response
+    }
+}
+
+/// Whether the client has what that tag names (RFC 9110, 13.1.2).
+fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
+    known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known).as_bytes() == tag.as_bytes())
 }
 
 /// What is served, as documents see it.
@@ -151,33 +192,15 @@ fn index(table: &pagurus_controlplane_schema::Table, versions: &[Version<'_>]) -
     json!({"paths": paths})
 }
 
-async fn v2(engine: &Arc<Engine>, call: &Call) -> Response<Body> {
-    let Some(is_protobuf) = accepted(&call.headers, &V2_PROTOBUF_ASKED) else {
-        return reply::error(&ApiError::not_acceptable(&["application/json", V2_PROTOBUF]));
-    };
-    let (format, content_type) =
-        if is_protobuf { (Format::Protobuf, V2_PROTOBUF) } else { (Format::Json, "application/json") };
-    let (table, registry) = (engine.table(), engine.registry());
-    let made = made(move || {
-        Some(openapi::v2(table, &versions(table, &registry), &Words, GIT_VERSION, format).into())
-    });
-    match made.await {
-        Some(bytes) => response::whole(&call.headers, content_type, 200, bytes),
-        None => reply::error(&ApiError::internal("the OpenAPI document could not be made")),
-    }
-}
-
-/// Whether the first of the accepted types that there is, is the protobuf one. None: neither that nor JSON is accepted.
+/// Whether the best of the accepted types that there is, is the protobuf one. None: neither that nor JSON is accepted.
 fn accepted(headers: &HeaderMap, protobuf: &[&str]) -> Option<bool> {
-    let accepted = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut ranges = accepted.flat_map(|value| value.split(',')).peekable();
-    if ranges.peek().is_none() {
-        return Some(false);
-    }
-    ranges.find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
-        "application/json" | "application/*" | "*/*" => Some(false),
-        media if protobuf.contains(&media) => Some(true),
-        _ => None,
+    let header = response::accept(headers);
+    let means = |clause: &response::Clause<'_>, media: &str| {
+        media.split_once('/').is_some_and(|(kind, subtype)| clause.means(kind, subtype))
+    };
+    response::clauses(&header).iter().find_map(|clause| {
+        let protobuf = protobuf.iter().any(|media| means(clause, media));
+        if means(clause, "application/json") { Some(false) } else { protobuf.then_some(true) }
     })
 }
 
@@ -205,6 +228,7 @@ mod tests {
             ("application/json, */*", Some(false)),
             (V2_PROTOBUF_ASKED[1], Some(true)),
             ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf,application/json", Some(true)),
+            ("*/*;q=0.1,application/com.github.proto-openapi.spec.v2.v1.0+protobuf", Some(true)),
             ("text/html", None),
         ];
         for (accept, want) in rows {
@@ -213,6 +237,17 @@ mod tests {
                 headers.insert(http::header::ACCEPT, HeaderValue::from_static(accept));
             }
             assert_eq!(accepted(&headers, &V2_PROTOBUF_ASKED), want, "{accept}");
+        }
+    }
+
+    #[test]
+    fn tags_that_clients_know() {
+        let tag = HeaderValue::from_static("\"A\"");
+        let rows = [("\"A\"", true), ("\"B\", W/\"A\"", true), ("*", true), ("A", false), ("\"AA\"", false)];
+        for (known, want) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(known));
+            assert_eq!(is_known(&headers, &tag), want, "{known}");
         }
     }
 }

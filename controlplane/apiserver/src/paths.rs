@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{Method, Response, StatusCode};
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, Method, Response, StatusCode};
+use pagurus_controlplane_api::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::discovery::Discovery;
@@ -12,7 +14,13 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::reply;
 use crate::request::{Body, Call};
+use crate::response;
 use crate::token::Tokens;
+
+/// What the issuer of tokens tells of itself, and the keys that its tokens are checked with (OpenID Connect Discovery 1.0).
+const CONFIGURATION: &str = "/.well-known/openid-configuration";
+const KEYS: &str = "/openid/v1/jwks";
+const KEYS_TYPE: &str = "application/jwk-set+json";
 
 /// The API version this server speaks; clients compare it with their own.
 pub const MAJOR: &str = "1";
@@ -48,50 +56,70 @@ impl Paths {
     /// Answers any path.
     pub async fn serve(&self, call: &Call) -> Response<Body> {
         let path = call.info.path.as_str();
-        let answer = match path {
-            "/" => Some(reply::pretty_json(StatusCode::OK, &self.index().await)),
-            "/version" | "/version/" => Some(reply::pretty_json(StatusCode::OK, &version())),
-            "/metrics" => Some(self.metrics.serve()),
-            "/openid/v1/jwks" => Some(reply::bytes(
-                StatusCode::OK,
-                "application/jwk-set+json",
-                self.tokens.key_set().to_string(),
-            )),
-            "/.well-known/openid-configuration" => {
-                let uri = format!("https://{}/openid/v1/jwks", self.address);
-                Some(reply::json(StatusCode::OK, &self.tokens.openid_configuration(&uri)))
-            }
-            _ if path.starts_with("/api") => self.discovery.serve(call),
-            _ if path.starts_with("/openapi") => self.openapi.serve(call).await,
-            _ => self.health.serve(path, &call.query).await,
+        let Some(named) = self.router(path) else {
+            let answer = match path {
+                "/" => Some(Ok(reply::pretty_json(StatusCode::OK, &self.index().await))),
+                "/metrics" => Some(Ok(self.metrics.serve())),
+                "/openapi" => None,
+                _ if path.starts_with("/apis") => self.discovery.serve(call),
+                _ if path.starts_with("/openapi") => self.openapi.serve(call).await.map(Ok),
+                _ => self.health.serve(path, &call.query).await.map(Ok),
+            };
+            return answer.map_or_else(reply::no_such_path, |answer| response::finish(call, answer));
         };
-        match answer {
-            None => reply::no_such_path(),
-            Some(_) if !matches!(call.method, Method::GET | Method::HEAD) => {
-                reply::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed")
+        let answer = self.routed(call).unwrap_or_else(|| Err(ApiError::no_such_resource()));
+        let answer = answer.and_then(|response| match call.method {
+            Method::GET => response::check_route(call, named).map(|()| response),
+            _ => Err(ApiError::method_not_allowed()),
+        });
+        response::finish(call, answer)
+    }
+
+    /// The media types that the paths of a router have; none where there is no router.
+    fn router(&self, path: &str) -> Option<&'static [&'static str]> {
+        let below =
+            |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match () {
+            () if below("/version") || below(CONFIGURATION) => Some(&["application/json"]),
+            () if below(KEYS) => Some(&[KEYS_TYPE]),
+            () if self.discovery.is_routed(path) => Some(&response::ACCEPTED),
+            () => None,
+        }
+    }
+
+    /// Answers a path of a router, if there is something.
+    fn routed(&self, call: &Call) -> Option<Result<Response<Body>, ApiError>> {
+        match call.info.path.trim_end_matches('/') {
+            "/version" => Some(Ok(reply::pretty_json(StatusCode::OK, &version()))),
+            KEYS => Some(Ok(public(KEYS_TYPE, self.tokens.key_set().to_string()))),
+            CONFIGURATION => {
+                let uri = format!("https://{}{KEYS}", self.address);
+                let configuration = self.tokens.openid_configuration(&uri);
+                Some(Ok(public("application/json", configuration.to_string())))
             }
-            Some(response) => response,
+            _ => self.discovery.serve(call),
         }
     }
 
     /// Every path there is, as `/` tells.
     async fn index(&self) -> Value {
-        let mut paths: Vec<String> = [
-            "/.well-known/openid-configuration",
-            "/metrics",
-            "/openapi/v2",
-            "/openapi/v3",
-            "/openid/v1/jwks",
-            "/version",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let mut paths: Vec<String> =
+            [CONFIGURATION, "/metrics", "/openapi/v2", "/openapi/v3", KEYS, "/version"]
+                .map(str::to_owned)
+                .to_vec();
         paths.extend(self.discovery.paths());
         paths.extend(self.openapi.paths().await);
         paths.extend(self.health.paths());
         paths.sort();
         json!({"paths": paths})
     }
+}
+
+/// A document that anybody may keep for an hour.
+fn public(content_type: &'static str, document: String) -> Response<Body> {
+    let mut response = reply::bytes(StatusCode::OK, content_type, document);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 /// What `/version` tells.

@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::objects::Objects;
 use crate::reply;
 use crate::request::{Body, Call, empty_body};
+use crate::response::{self, Output};
 
 pub use forward::Proxy;
 use target::Target;
@@ -46,18 +47,19 @@ impl Proxy {
             Ok(Some(target)) => self.forward(&target, call, body).await,
             // The pod is on no node yet: its log is empty.
             Ok(None) => reply::text(http::StatusCode::OK, ""),
-            Err(error) => reply::error(&error),
+            Err(error) => response::failure((&call).into(), &error),
         }
     }
 
     async fn log(&self, target: &Target, call: Call) -> Response<Body> {
+        let output = Output::for_errors((&call).into());
         let response = self.forward(target, call, empty_body()).await;
         if response.status().is_success()
             || response.headers().get("content-type").is_some_and(|t| t == "application/json")
         {
             return response;
         }
-        forward::error_of_node(response).await
+        forward::error_of_node(&output, response).await
     }
 }
 
@@ -75,11 +77,7 @@ async fn pod_stream(
         matches!(call.method, Method::GET | Method::POST)
     };
     if !method_fits {
-        return Err(ApiError::new(
-            405,
-            pagurus_controlplane_api::status::Reason::MethodNotAllowed,
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(ApiError::method_not_allowed());
     }
     if sub != "log" {
         if !is_upgrade(&call.headers) {

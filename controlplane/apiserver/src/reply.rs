@@ -34,7 +34,19 @@ pub fn pretty_json(code: StatusCode, body: &Value) -> Response<Body> {
     bytes(code, "application/json", format!("{body:#}"))
 }
 
-/// The `Status` of an error.
+/// What the client has already.
+pub fn not_modified() -> Response<Body> {
+    empty(StatusCode::NOT_MODIFIED)
+}
+
+/// A code and nothing else.
+pub fn empty(code: StatusCode) -> Response<Body> {
+    let mut response = bytes(code, "", bytes::Bytes::new());
+    response.headers_mut().remove(CONTENT_TYPE);
+    response
+}
+
+/// The `Status` of an error, where nobody looks at what the client reads. Elsewhere: `response::failure`.
 pub fn error(error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &error.to_status());

@@ -22,28 +22,35 @@ use crate::cache::Cached;
 use crate::engine::Target;
 use crate::request::{Body, Call, full_body};
 
-pub use accept::{Format, Include, Offer, Output, Shape, format, nothing_fits};
+pub use accept::{
+    ACCEPTED, Asked, Clause, Format, Include, Offer, Output, Shape, accept, check_route, clauses,
+};
 pub(crate) use list::{Piece, Selection, list};
 pub use shape::{ListMeta, event, event_bytes, line, list_value, status_event, view};
 pub use stream::streamed;
 
-/// Answers are compressed from this size on, if the client can read that.
-pub(crate) const GZIP_FROM: usize = 128 << 10;
+/// Answers larger than this are compressed, if the client can read that.
+pub(crate) const GZIP_ABOVE: usize = 128 << 10;
 
 /// Turns what a verb came to into an answer; an error becomes a `Status`.
 pub fn finish(call: &Call, answer: Result<Response<Body>, ApiError>) -> Response<Body> {
-    match answer {
-        Ok(response) => response,
-        Err(error) => {
-            let output = Output::for_errors(call);
-            let mut response = value(call, &output, error.code, &error.to_status());
-            let seconds = error.details.as_ref().map_or(0, |d| d.retry_after_seconds);
-            if seconds > 0 {
-                response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
-        }
+    answer.unwrap_or_else(|error| failure(call.into(), &error))
+}
+
+/// The `Status` of an error, in the format that is asked for if there is one.
+pub fn failure(asked: Asked<'_>, error: &ApiError) -> Response<Body> {
+    failure_as(&Output::for_errors(asked), error)
+}
+
+/// The `Status` of an error in that format.
+pub fn failure_as(output: &Output, error: &ApiError) -> Response<Body> {
+    let (content_type, bytes) = encode(output, &error.to_status());
+    let mut response = whole(&HeaderMap::new(), content_type, error.code, bytes);
+    let seconds = error.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+    if seconds > 0 {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
 }
 
 /// Any document, in the format of the output but in no other shape than its own.
@@ -79,9 +86,7 @@ pub fn encode(output: &Output, value: &Value) -> (&'static str, Bytes) {
         Format::Cbor => codec::cbor::document(Table::builtin(), value).into(),
         Format::Json if output.pretty => {
             // Encoding a JSON value into memory cannot fail.
-            let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
-            bytes.push(b'\n');
-            bytes.into()
+            serde_json::to_vec_pretty(value).unwrap_or_default().into()
         }
         Format::Json => codec::json::encode(value).into(),
     };
@@ -90,7 +95,7 @@ pub fn encode(output: &Output, value: &Value) -> (&'static str, Bytes) {
 
 /// An answer whose bytes are all there.
 pub fn whole(asked: &HeaderMap, content_type: &'static str, code: u16, bytes: Bytes) -> Response<Body> {
-    let zip = bytes.len() >= GZIP_FROM && accepts_gzip(asked);
+    let zip = bytes.len() > GZIP_ABOVE && accepts_gzip(asked);
     let bytes = if zip { stream::gzip(&bytes) } else { bytes };
     let mut response = Response::new(full_body(bytes));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response};
+use http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use pagurus_controlplane_api::go;
 use pagurus_controlplane_api::status::ApiError;
 use tracing::{debug, error};
 
@@ -26,6 +27,7 @@ use crate::metrics::{Metrics, Running};
 use crate::paths::Paths;
 use crate::reply;
 use crate::request::{Body, BoxError, Call, Query, RequestInfo, UserInfo, Verb, Warnings};
+use crate::response::{self, Asked};
 use crate::token::Tokens;
 
 /// How long an ordinary request may take.
@@ -92,7 +94,12 @@ impl Server {
         let (head, body) = request.into_parts();
         let info = match RequestInfo::parse(&head.method, &head.uri) {
             Ok(info) => info,
-            Err(e) => return reply::error(&ApiError::internal(format!("failed to create RequestInfo: {e}"))),
+            Err(error) => {
+                let address = go::quote(&head.uri.to_string());
+                let text =
+                    format!("Internal Server Error: {address}: failed to create RequestInfo: {error}\n");
+                return reply::text(StatusCode::INTERNAL_SERVER_ERROR, text);
+            }
         };
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let long_running = is_long_running(&info);
@@ -131,12 +138,13 @@ impl Server {
     }
 
     async fn answer(self: Arc<Self>, call: Unproved, body: Body) -> Response<Body> {
+        let asked = Asked { headers: &call.head.headers, query: &call.query };
         let user = match self.authenticator.authenticate(&call.head.headers, &call.peer) {
             Ok(user) => user,
-            Err(error) => return reply::error(&error),
+            Err(error) => return refusal(asked, &error),
         };
         if let Err(error) = self.authorizer.check(&Attributes::of_request(&call.info, &user)) {
-            return reply::error(&error);
+            return refusal(asked, &error);
         }
         let call = call.proved(user);
         if flow::is_written_by(&call.info) {
@@ -157,10 +165,18 @@ impl Server {
 async fn guarded(path: String, answer: BoxFuture<'static, Response<Body>>) -> Response<Body> {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         error!(path, "panic while answering a request");
-        reply::error(&ApiError::internal(
-            "this request caused apiserver to panic. Look in the logs for details",
-        ))
+        let text = "This request caused apiserver to panic. Look in the logs for details.\n";
+        reply::text(StatusCode::INTERNAL_SERVER_ERROR, text)
     })
+}
+
+/// 401 or 403. What a refusal says of the path was written by the client: nobody is to read more than text in it.
+fn refusal(asked: Asked<'_>, error: &ApiError) -> Response<Body> {
+    let mut response = response::failure(asked, error);
+    if error.code == 403 {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response
 }
 
 /// A request before anybody knows who sent it.

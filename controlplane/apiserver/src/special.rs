@@ -20,7 +20,6 @@ use crate::authz::Authorizer;
 use crate::engine::{Engine, Special};
 use crate::objects::Objects;
 use crate::proxy::Proxy;
-use crate::reply;
 use crate::request::{Body, Call, Verb};
 use crate::response::{self, Offer, Output};
 use crate::token::Tokens;
@@ -83,7 +82,8 @@ impl Special for Specials {
 
     async fn serve(&self, call: Call, body: Body) -> Response<Body> {
         let Some(engine) = self.engine.upgrade() else {
-            return reply::error(&ApiError::service_unavailable("the server is shutting down"));
+            let error = ApiError::service_unavailable("the server is shutting down");
+            return response::failure((&call).into(), &error);
         };
         match purpose(&call) {
             Some(Purpose::Proxy) => {
@@ -93,7 +93,7 @@ impl Special for Specials {
                 let answer = self.answer(&engine, purpose, &call, body).await;
                 response::finish(&call, answer)
             }
-            None => reply::error(&ApiError::no_such_resource()),
+            None => response::failure((&call).into(), &ApiError::no_such_resource()),
         }
     }
 }
@@ -108,7 +108,7 @@ impl Specials {
     ) -> Result<Response<Body>, ApiError> {
         // What is asked and done is shown as itself only.
         let views = purpose == Purpose::ComponentStatus;
-        let output = Output::negotiate(call, Offer { messages: true, views })?;
+        let output = Output::negotiate(call, Offer { messages: true, views, routed: true })?;
         let (code, answer) = match purpose {
             Purpose::ComponentStatus => (200, component_status::serve(engine, call, &output).await?),
             Purpose::Review(review) => (201, self.review(engine, review, call, body).await?),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use http::{Method, Response};
 use pagurus_controlplane_api::key::GroupVersionResource;
-use pagurus_controlplane_api::status::{ApiError, Reason, StatusDetails};
+use pagurus_controlplane_api::status::ApiError;
 use pagurus_controlplane_schema::table::Resource;
 
 use crate::cache::CacheError;
@@ -108,17 +108,23 @@ pub(crate) async fn answer(
         // In a group where the program serves nothing, nobody can say in a `Status` that something is missing.
         return if builtin { Err(ApiError::no_such_resource()) } else { Ok(reply::no_such_path()) };
     };
-    if served.is_custom() && !is_custom_path(call, &served.resource) {
+    if !served.is_custom() {
+        check_path(call, &served.resource)?;
+    } else if is_in_scope(call, &served.resource) {
+        check_custom_path(call, &served.resource)?;
+    } else {
         return Ok(reply::no_such_path());
     }
-    check_path(call, &served.resource)?;
     let target = served.target.clone().ok_or_else(ApiError::no_such_resource)?;
     if let Some(text) = target.kind.strategy.deprecation(&target.resource.version) {
         call.warnings.add(text);
     }
+    let routed = target.kind.strategy.custom().is_none();
     let scales = info.subresource.as_deref() == Some("scale");
-    let messages = target.kind.strategy.custom().is_none() || scales;
-    let output = Output::negotiate(call, Offer { messages, views: true })?;
+    if info.verb == Verb::Patch {
+        patch::Kind::of(call, routed)?;
+    }
+    let output = Output::negotiate(call, Offer { messages: routed || scales, views: true, routed })?;
     if info.subresource.as_deref() == Some("scale") {
         return scale::answer(engine, call, &target, &output, body).await;
     }
@@ -132,18 +138,34 @@ pub(crate) async fn answer(
         Verb::Patch => patch::answer(engine, call, target, &output, body).await,
         Verb::Delete => delete::answer(engine, call, target, &output, body).await,
         Verb::DeleteCollection => delete::answer_collection(engine, call, target, &output, body).await,
-        _ => Err(method_not_allowed()),
+        _ => Err(ApiError::method_not_allowed()),
     }
 }
 
-/// Whether a path is one of the custom resource at all: with a namespace if it has any, unless all are read.
-fn is_custom_path(call: &Call, resource: &Resource) -> bool {
+/// Whether a path has a namespace if the custom resource has, unless all are read.
+fn is_in_scope(call: &Call, resource: &Resource) -> bool {
     let info = &call.info;
     let everywhere = matches!(info.verb, Verb::List | Verb::Watch);
-    let fits =
-        if resource.namespaced { info.namespace.is_some() || everywhere } else { info.namespace.is_none() };
-    let sub = info.subresource.as_deref().is_none_or(|sub| resource.subresource(sub).is_some());
-    fits && sub && info.rest.is_empty()
+    if resource.namespaced { info.namespace.is_some() || everywhere } else { info.namespace.is_none() }
+}
+
+/// Whether subresource and method exist for the custom resource. No router looks at its paths: what they do not need is passed over.
+fn check_custom_path(call: &Call, resource: &Resource) -> Result<(), ApiError> {
+    let (info, group, plural) = (&call.info, &resource.group, &resource.plural);
+    let name = info.name.as_deref().unwrap_or_default();
+    let verbs = match &info.subresource {
+        Some(sub) => {
+            &resource.subresource(sub).ok_or_else(|| ApiError::not_found(group, plural, name))?.verbs
+        }
+        None => &resource.verbs,
+    };
+    if !verbs.iter().any(|verb| &**verb == info.verb.as_str()) {
+        return Err(ApiError::method_not_supported(group, plural, info.verb.as_str()));
+    }
+    if name.is_empty() && matches!(info.verb, Verb::Update | Verb::Patch) {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    Ok(())
 }
 
 /// Whether path and method exist for the resource.
@@ -172,16 +194,9 @@ fn check_path(call: &Call, resource: &Resource) -> Result<(), ApiError> {
     let read = matches!(info.verb, Verb::List | Verb::Watch);
     let known = verbs.iter().any(|v| &**v == info.verb.as_str());
     if call.method == Method::HEAD || !known || !fits || (everywhere && (one || !read)) {
-        return Err(method_not_allowed());
+        return Err(ApiError::method_not_allowed());
     }
     Ok(())
-}
-
-fn method_not_allowed() -> ApiError {
-    let message = "the server does not allow this method on the requested resource";
-    let mut error = ApiError::new(405, Reason::MethodNotAllowed, message);
-    error.details = Some(Box::new(StatusDetails::default()));
-    error
 }
 
 impl From<CacheError> for ApiError {

@@ -25,8 +25,8 @@ use tracing::debug;
 use super::is_upgrade;
 use super::target::Target;
 use super::trust::AnyServer;
-use crate::reply;
 use crate::request::{Body, BoxError, Call, empty_body};
+use crate::response::{self, Output};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a node's error text is read.
@@ -83,7 +83,7 @@ impl Proxy {
         let plain_proxy = upgrade.is_none() && call.info.subresource.as_deref() == Some("proxy");
         let request = match request(target, &call, body, upgrade.is_some()) {
             Ok(request) => request,
-            Err(error) => return reply::error(&ApiError::internal(error)),
+            Err(error) => return response::failure((&call).into(), &ApiError::internal(error)),
         };
         let sent: BoxFuture<'_, _> = Box::pin(self.send(target, request));
         match sent.await {
@@ -95,9 +95,13 @@ impl Proxy {
             },
             Err(error) if plain_proxy => {
                 let text = format!("error trying to reach service: {error:#}");
-                reply::error(&ApiError::new(503, Reason::ServiceUnavailable, text))
+                let error = ApiError::new(503, Reason::ServiceUnavailable, text);
+                response::failure((&call).into(), &error)
             }
-            Err(error) => reply::error(&ApiError::internal(format!("error dialing backend: {error:#}"))),
+            Err(error) => {
+                let error = ApiError::internal(format!("error dialing backend: {error:#}"));
+                response::failure((&call).into(), &error)
+            }
         }
     }
 
@@ -216,15 +220,16 @@ fn answer(response: Response<hyper::body::Incoming>) -> Response<Body> {
 }
 
 /// What a node says is wrong, as a `Status`.
-pub(super) async fn error_of_node(response: Response<Body>) -> Response<Body> {
+pub(super) async fn error_of_node(output: &Output, response: Response<Body>) -> Response<Body> {
     let code = response.status();
     let text = beginning(response.into_body()).await;
-    reply::error(&match code {
+    let error = match code {
         StatusCode::BAD_REQUEST => ApiError::bad_request(text),
         StatusCode::NOT_FOUND => ApiError::new(404, Reason::NotFound, text),
         StatusCode::INTERNAL_SERVER_ERROR => ApiError::internal(text),
         other => ApiError::new(other.as_u16(), Reason::Unknown, text),
-    })
+    };
+    response::failure_as(output, &error)
 }
 
 /// The first bytes of a text.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::accept::{Format, Include, Output, Shape};
 use super::shape::ListMeta;
 use super::stream::{Zipped, framed};
-use super::{GZIP_FROM, accepts_gzip, columns, headers};
+use super::{GZIP_ABOVE, accepts_gzip, columns, headers};
 use crate::cache::{Cached, Snapshot};
 use crate::engine::Target;
 use crate::registry::Rules;
@@ -216,12 +216,12 @@ pub(crate) async fn list(
     };
     // Most lists are short: those go out whole, with their length.
     let (mut start, mut length) = (Vec::new(), 0);
-    while length < GZIP_FROM {
+    while length <= GZIP_ABOVE {
         let Some(bytes) = items.chunk() else { break };
         length += bytes.len();
         start.push(bytes);
     }
-    let zip = length >= GZIP_FROM && accepts_gzip(&call.headers);
+    let zip = length > GZIP_ABOVE && accepts_gzip(&call.headers);
     let body = if items.done && !zip {
         full_body(start.concat())
     } else {

@@ -23,7 +23,7 @@ use crate::request::{Body, Warnings};
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// Custom objects have no messages in protobuf.
-const CUSTOM: [&str; 3] = ["application/json", "application/yaml", "application/cbor"];
+const CUSTOM: [&str; 2] = ["application/json", "application/yaml"];
 
 /// How much of a body a message shows.
 const SHOWN: usize = 30;

@@ -24,7 +24,7 @@ pub(super) async fn answer(
     let page = Page::read(call)?;
     let snapshot = match (snapshot(target, &page).await, &page.after) {
         (Err(CacheError::Gone { .. }), Some(after)) => {
-            return Ok(response::value(call, &Output::for_errors(call), 410, &too_old(after)));
+            return Ok(response::value(call, &Output::for_errors(call.into()), 410, &too_old(after)));
         }
         (found, _) => select.narrow(found?, target),
     };

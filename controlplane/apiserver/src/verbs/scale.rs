@@ -64,7 +64,7 @@ async fn patched(
     target: Arc<Target>,
     content: Body,
 ) -> Result<Value, ApiError> {
-    let kind = Kind::of(call)?;
+    let kind = Kind::of(call, target.kind.strategy.custom().is_none())?;
     let bytes = body::read(content, engine.options().max_body).await?;
     let options = WriteOptions::read(call, "PatchOptions", matches!(kind, Kind::Apply(_)))?;
     let expected = expected(engine)?;
