@@ -1,10 +1,12 @@
-//! Flow control's bookkeeping: every FlowSchema says whether the priority level it names exists.
+//! Flow control's bookkeeping: every request is told its flow, and every FlowSchema says whether the priority level it names exists.
 //!
 //! kube-apiserver writes this condition a moment after the FlowSchema, and clients read the object again for it. Here whoever writes a
 //! FlowSchema is answered when its condition is written: the answer is the object as it was stored, the next read has the condition.
 //!
 //! The plan is pure; it is applied through the server like any client's server-side apply. It must not know how
 //! requests are queued.
+
+mod classify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::request::{RequestInfo, UserInfo, full_body};
 use crate::server::Server;
+
+pub use classify::Classifier;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";

@@ -21,7 +21,7 @@ use tracing::{debug, error};
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{Attributes, Authorizer};
 use crate::engine::Engine;
-use crate::flow::{self, Progress};
+use crate::flow::{self, Classifier, Progress};
 use crate::health::Health;
 use crate::metrics::{Metrics, Running};
 use crate::paths::Paths;
@@ -56,6 +56,7 @@ pub struct Server {
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
+    flows: Classifier,
     paths: Paths,
     flow: Progress,
 }
@@ -68,6 +69,7 @@ impl Server {
         Arc::new(Self {
             authenticator: Authenticator::new(tokens.clone(), authorizer.clone()),
             paths: Paths::new(engine.clone(), tokens, health, metrics.clone(), address),
+            flows: Classifier::new(&engine),
             engine,
             authorizer,
             metrics,
@@ -143,21 +145,27 @@ impl Server {
             Ok(user) => user,
             Err(error) => return refusal(asked, &error),
         };
-        if let Err(error) = self.authorizer.check(&Attributes::of_request(&call.info, &user)) {
-            return refusal(asked, &error);
+        let flow = self.flows.flow(&call.info, &user);
+        let mut response = match self.authorizer.check(&Attributes::of_request(&call.info, &user)) {
+            Err(error) => refusal(asked, &error),
+            Ok(()) => self.serve(call.proved(user), body).await,
+        };
+        if let Some(flow) = flow {
+            flow.write(response.headers_mut());
         }
-        let call = call.proved(user);
-        if flow::is_written_by(&call.info) {
-            let response = self.engine.serve(call, body).await;
-            if response.status().is_success() {
-                self.flow.settle(&self.engine).await;
-            }
-            response
-        } else if call.info.is_resource {
-            self.engine.serve(call, body).await
-        } else {
-            self.paths.serve(&call).await
+        response
+    }
+
+    async fn serve(&self, call: Call, body: Body) -> Response<Body> {
+        if !call.info.is_resource {
+            return self.paths.serve(&call).await;
         }
+        let settles = flow::is_written_by(&call.info);
+        let response = self.engine.serve(call, body).await;
+        if settles && response.status().is_success() {
+            self.flow.settle(&self.engine).await;
+        }
+        response
     }
 }
 

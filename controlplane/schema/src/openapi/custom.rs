@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Dialect;
-use super::schema::reference;
+use super::schema::{API_VERSION, KIND, LIST_METADATA, METADATA, reference};
 use crate::table::Resource;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -32,8 +32,7 @@ pub(super) fn object(dialect: Dialect, resource: &Resource, given: &Value) -> Va
     }
     let own =
         out.get_mut("properties").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
-    let mut properties =
-        meta(dialect, OBJECT_META, "Name, labels, annotations and what else every object has.");
+    let mut properties = meta(dialect, OBJECT_META, METADATA);
     properties
         .extend(own.into_iter().filter(|(name, _)| !matches!(&**name, "apiVersion" | "kind" | "metadata")));
     out["properties"] = Value::Object(properties);
@@ -44,12 +43,11 @@ pub(super) fn object(dialect: Dialect, resource: &Resource, given: &Value) -> Va
 /// The schema of their lists.
 pub(super) fn list(dialect: Dialect, resource: &Resource) -> Value {
     let kind = &resource.kind;
-    let mut properties =
-        meta(dialect, LIST_META, "The revision of the list, and where the next page begins.");
+    let mut properties = meta(dialect, LIST_META, LIST_METADATA);
     properties.insert(
         "items".to_owned(),
         json!({
-            "description": format!("The objects of kind {kind}."), "type": "array",
+            "description": format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", resource.plural), "type": "array",
             "items": reference(dialect, &name(resource, kind)),
         }),
     );
@@ -67,10 +65,9 @@ fn meta(dialect: Dialect, type_: &str, description: &str) -> Map<String, Value> 
     let mut metadata = reference;
     metadata["description"] = json!(description);
     let text = |description: &str| json!({"description": description, "type": "string"});
-    let version = "APIVersion defines the group and version of the schema that this object is written in, such as apps/v1.";
     Map::from_iter([
-        ("apiVersion".to_owned(), text(version)),
-        ("kind".to_owned(), text("Kind of this object, in CamelCase.")),
+        ("apiVersion".to_owned(), text(API_VERSION)),
+        ("kind".to_owned(), text(KIND)),
         ("metadata".to_owned(), metadata),
     ])
 }

@@ -281,15 +281,18 @@ fn list_of(type_: &Type) -> Option<&str> {
     type_.field("items").and(type_.field("metadata")).map(|_| kind)
 }
 
+/// What the published documents say of the fields that every object or list has; clients look for these words.
+pub(super) const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+pub(super) const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+pub(super) const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+pub(super) const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
 /// What the fields of a list mean, which nobody else says.
 fn describe_list(properties: &mut Map<String, Value>, kind: &str) {
     for (field, text) in [
-        (
-            "apiVersion",
-            "APIVersion defines the group and version of the schema that this object is written in, such as apps/v1.".to_owned(),
-        ),
-        ("kind", "Kind of this object, in CamelCase.".to_owned()),
-        ("metadata", "The revision of the list, and where the next page begins.".to_owned()),
+        ("apiVersion", API_VERSION.to_owned()),
+        ("kind", KIND.to_owned()),
+        ("metadata", LIST_METADATA.to_owned()),
         ("items", format!("The objects of kind {kind}.")),
     ] {
         if let Some(property) = properties.get_mut(field).filter(|p| p.get("description").is_none()) {
