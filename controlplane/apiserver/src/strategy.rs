@@ -101,6 +101,11 @@ pub trait Strategy: Send + Sync + 'static {
         self.selectable_fields()
     }
 
+    /// What a group calls the selectable fields (name, field), where it has names of its own for them; others it does not know then.
+    fn field_names(&self, _group: &str) -> &[(&str, &str)] {
+        &[]
+    }
+
     /// The value of a selectable field; `None` counts as empty.
     fn field(&self, _object: &Value, _name: &str) -> Option<String> {
         None

@@ -34,7 +34,7 @@ use crate::response::{Offer, Output};
 
 pub use body::read_object;
 pub(crate) use history::note_of_server;
-pub(crate) use metadata::embedded as embedded_metadata;
+pub(crate) use metadata::{embedded as embedded_metadata, unqualified_finalizer};
 pub use options::{FieldValidation, WriteOptions};
 
 /// What a verb needs to know of a request.
@@ -192,6 +192,9 @@ fn check_path(call: &Call, resource: &Resource) -> Result<(), ApiError> {
         _ => info.name.is_some(),
     };
     let read = matches!(info.verb, Verb::List | Verb::Watch);
+    if everywhere && info.is_named {
+        return Err(ApiError::no_such_resource());
+    }
     let known = verbs.iter().any(|v| &**v == info.verb.as_str());
     if call.method == Method::HEAD || !known || !fits || (everywhere && (one || !read)) {
         return Err(ApiError::method_not_allowed());

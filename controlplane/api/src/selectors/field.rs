@@ -40,6 +40,17 @@ impl FieldSelector {
         &self.requirements
     }
 
+    /// The same with other names for fields; those without one keep theirs.
+    #[must_use]
+    pub fn renamed<'a>(mut self, names: &'a [(&'a str, &'a str)]) -> Self {
+        for requirement in &mut self.requirements {
+            if let Some((_, name)) = names.iter().find(|(old, _)| *old == requirement.field) {
+                (*name).clone_into(&mut requirement.field);
+            }
+        }
+        self
+    }
+
     /// Whether every object is selected.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()

@@ -102,6 +102,8 @@ pub struct RequestInfo {
     pub subresource: Option<String>,
     /// The namespace; for `namespaces` objects their own name, as upstream has it.
     pub namespace: Option<String>,
+    /// Whether the path itself names an object.
+    pub is_named: bool,
     /// The object's name; a list or watch of exactly one name (by field selector) has it too.
     pub name: Option<String>,
     /// What follows the subresource (proxies), decoded parts.
@@ -134,6 +136,7 @@ impl RequestInfo {
             resource: String::new(),
             subresource: None,
             namespace: None,
+            is_named: false,
             name: None,
             rest: Vec::new(),
             path: path.clone(),
@@ -167,6 +170,7 @@ impl RequestInfo {
         }
         info.resource = parts.first().map(|p| (*p).to_owned()).unwrap_or_default();
         info.name = parts.get(1).filter(|p| !p.is_empty()).map(|p| (*p).to_owned());
+        info.is_named = info.name.is_some();
         if info.verb != Verb::Proxy {
             info.subresource = parts.get(2).filter(|p| !p.is_empty()).map(|p| (*p).to_owned());
         }

@@ -152,9 +152,7 @@ pub(super) fn decode(
     warnings: &Warnings,
 ) -> Result<Value, ApiError> {
     let Expected { table, id, gvk } = expected;
-    if format == Format::Json
-        && let Some(kind) = not_an_object(bytes)
-    {
+    if let Some(kind) = not_an_object(format, bytes) {
         let error = format!(
             "json: cannot unmarshal {kind} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
         );
@@ -271,6 +269,13 @@ pub(super) fn delete_options(
 ) -> Result<Value, ApiError> {
     match format.decode_as(expected.table, expected.id, bytes) {
         Ok(typed) => {
+            let text = |name: &str| typed.value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
+            if let Some(kind) = text("kind").filter(|kind| *kind != "DeleteOptions") {
+                return Err(ApiError::bad_request(unregistered(
+                    kind,
+                    text("apiVersion").unwrap_or("meta.k8s.io/v1"),
+                )));
+            }
             typed.strict.into_iter().for_each(|text| warnings.add(text));
             Ok(typed.value)
         }
@@ -325,16 +330,19 @@ pub async fn read_object(
     Ok(value)
 }
 
-/// What a JSON document is, if it is no object.
-fn not_an_object(bytes: &[u8]) -> Option<&'static str> {
-    match bytes.iter().find(|b| !b.is_ascii_whitespace())? {
-        b'[' => Some("array"),
-        b'"' => Some("string"),
-        b't' | b'f' => Some("bool"),
-        b'-' | b'0'..=b'9' => Some("number"),
-        _ => None,
+/// What a document in JSON or YAML is, if it is no object.
+fn not_an_object(format: Format, bytes: &[u8]) -> Option<&'static str> {
+    let first = bytes.iter().find(|b| !b.is_ascii_whitespace())?;
+    if !matches!(format, Format::Json | Format::Yaml) || *first == b'{' {
+        return None;
     }
-    .filter(|_| codec::json::decode(bytes).is_ok())
+    match format.decode(bytes)? {
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Bool(_) => Some("bool"),
+        Value::Number(_) => Some("number"),
+        Value::Null | Value::Object(_) => None,
+    }
 }
 
 fn unrecognized(expected: &GroupVersionKind, format: Format, error: &str, bytes: &[u8]) -> ApiError {
@@ -406,6 +414,12 @@ enum Said {
     Other(GroupVersionKind, String),
 }
 
+fn unregistered(kind: &str, version: &str) -> String {
+    format!(
+        "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
+    )
+}
+
 fn kind_of(expected: &Expected<'_>, value: &Value) -> Result<Said, ApiError> {
     let wanted = &expected.gvk;
     let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|t| !t.is_empty());
@@ -419,10 +433,7 @@ fn kind_of(expected: &Expected<'_>, value: &Value) -> Result<Said, ApiError> {
     let gv = gv.map_err(|e| ApiError::bad_request(e.to_string()))?;
     let given = GroupVersionKind::new(gv.group, gv.version, kind);
     if expected.table.kind_type(&given.group, &given.version, &given.kind).is_none() {
-        let error = format!(
-            "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
-        );
-        return Ok(Said::Other(given, error));
+        return Ok(Said::Other(given, unregistered(kind, version)));
     }
     if given.kind == wanted.kind && given.group == wanted.group {
         return Ok(Said::OtherVersion(given));

@@ -78,6 +78,9 @@ pub(super) async fn store(
             Some(_) => custom_errors(target, object, None),
             None => strategy.validate(object),
         });
+        if strategy.custom().is_none() {
+            errors.extend(metadata::unqualified_finalizers(&target.kind.resource.group, object));
+        }
         errors.extend(forbidden(engine, target, object));
         errors
     });

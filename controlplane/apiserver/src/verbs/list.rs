@@ -88,6 +88,8 @@ impl Page {
     pub(super) fn read(call: &Call) -> Result<Self, ApiError> {
         let query = |name: &str| call.query.get(name).filter(|v| !v.is_empty());
         let limit: i64 = query("limit").map_or(Ok(0), |l| l.parse().map_err(|_| bad_integer(l)))?;
+        // It bounds watches only, but must be a number for all.
+        query("timeoutSeconds").map_or(Ok(0), |s| s.parse::<i64>().map_err(|_| bad_integer(s)))?;
         check_options(call)?;
         let asked = query("resourceVersion");
         let number = asked.map(revision).transpose()?;
@@ -254,7 +256,8 @@ fn decode(token: &str) -> Result<Place, ApiError> {
         .map_err(|e| bad(&e.to_string()))?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
     if token["v"] != "meta.k8s.io/v1" {
-        return Err(bad(&format!("server does not recognize this encoded version {}", token["v"])));
+        let version = go::quote(token["v"].as_str().unwrap_or_default());
+        return Err(bad(&format!("server does not recognize this encoded version {version}")));
     }
     let start = token["start"].as_str().unwrap_or_default();
     let revision = token["rv"].as_i64().unwrap_or(0);

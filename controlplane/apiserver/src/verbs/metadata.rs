@@ -245,6 +245,28 @@ fn validate_finalizers(object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The groups whose objects may have finalizers without a domain: those of the API's own machinery.
+const LOOSE_GROUPS: [&str; 4] =
+    ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
+
+/// Finalizers of a built-in kind that are neither the API's own nor say whose they are.
+pub(super) fn unqualified_finalizers(group: &str, object: &Value) -> Vec<FieldError> {
+    if LOOSE_GROUPS.contains(&group) {
+        return Vec::new();
+    }
+    let path = Path::new("metadata").child("finalizers");
+    let finalizers = finalizers(object).into_iter().enumerate();
+    finalizers.filter_map(|(at, finalizer)| unqualified_finalizer(path.index(at), finalizer)).collect()
+}
+
+/// What is wrong with a finalizer that has no domain.
+pub(crate) fn unqualified_finalizer(path: impl Into<Path>, finalizer: &str) -> Option<FieldError> {
+    let known =
+        finalizer.contains('/') || ["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer);
+    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+    (!known).then(|| FieldError::invalid(path, finalizer, detail))
+}
+
 /// Takes over from the stored object what an update cannot change.
 pub(super) fn carry_over(object: &mut Value, old: &Value) {
     let old_metadata = old.get("metadata").and_then(Value::as_object);

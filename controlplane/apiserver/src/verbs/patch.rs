@@ -109,6 +109,15 @@ pub(super) fn patched(
         applied.map(|()| object).map_err(patch_error)
     };
     let mut object = apply()?;
+    if kind == Kind::Strategic {
+        // What is merged is of the one type whatever it says of itself.
+        for name in ["apiVersion", "kind"] {
+            match live.get(name) {
+                Some(own) => object[name] = own.clone(),
+                None => drop(object.as_object_mut().and_then(|fields| fields.remove(name))),
+            }
+        }
+    }
     // What is shown of a patch that fails is made again: most do not.
     let bad = |error: &str| {
         let shown = match (kind, apply()) {

@@ -31,6 +31,7 @@ impl Select {
         let fields =
             FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default()).map_err(bad)?;
         check_fields(&fields, target)?;
+        let fields = fields.renamed(target.kind.strategy.field_names(&target.resource.group));
         let by_content = fields.requirements().iter().any(|r| !r.field.starts_with("metadata."));
         Ok(Self {
             seen_as: (by_content && target.is_mixed()).then(|| target.clone()),
@@ -91,11 +92,16 @@ fn converted_fields(target: &Target, object: &Cached) -> Vec<(FieldName, String)
 /// Refuses fields that the kind does not make selectable.
 fn check_fields(fields: &FieldSelector, target: &Target) -> Result<(), ApiError> {
     let known = target.kind.strategy.selectable_in(&target.resource.version);
+    let names = target.kind.strategy.field_names(&target.resource.group);
     for requirement in fields.requirements() {
         let field = requirement.field.as_str();
         let generic =
             field == "metadata.name" || (field == "metadata.namespace" && target.resource.namespaced);
-        if !generic && !known.iter().any(|name| name == field) {
+        let is_known = match names {
+            [] => known.iter().any(|name| name == field),
+            names => names.iter().any(|(name, _)| *name == field),
+        };
+        if !generic && !is_known {
             let custom = target.kind.strategy.custom().is_some();
             let message = if known.is_empty() && !custom {
                 let quoted = pagurus_controlplane_api::go::quote(field);

@@ -202,6 +202,7 @@ fn errors(engine: &Engine, request: &Request<'_>, object: &Value, old: &Value) -
         errors.extend(custom_errors(&request.target, object, Some(old)));
         return errors;
     }
+    errors.extend(metadata::unqualified_finalizers(&request.target.kind.resource.group, object));
     errors.extend(match request.sub {
         Some(sub) => strategy.validate_subresource_update(sub, object, old),
         None => strategy.validate_update(object, old),

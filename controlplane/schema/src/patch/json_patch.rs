@@ -12,8 +12,11 @@ const MOST_OPERATIONS: usize = 10_000;
 /// Bytes of JSON that the copies of one patch may add together (`--json-patch-max-copy-bytes` of kube-apiserver).
 const MOST_COPIED: usize = 3 << 20;
 
-/// Applies all operations or, on an error, none.
+/// Applies all operations or, on an error, none; `null` is a list without any.
 pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if patch.is_null() {
+        return Ok(());
+    }
     let Value::Array(operations) = patch else {
         let what = describe(patch);
         return Err(PatchError::BadRequest(format!(

@@ -6,6 +6,9 @@ use super::{PatchError, describe};
 
 /// Merges the patch into the value: objects key by key, `null` removes, anything else replaces.
 pub fn apply(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if patch.is_null() {
+        return Err(PatchError::BadRequest("Invalid JSON Patch".to_owned()));
+    }
     let Value::Object(patch) = patch else {
         let what = describe(patch);
         return Err(PatchError::BadRequest(format!(

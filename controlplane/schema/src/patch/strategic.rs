@@ -15,8 +15,11 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const ELEMENT_ORDER: &str = "$setElementOrder";
 const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList";
 
-/// Merges the patch into an object of a type.
+/// Merges the patch into an object of a type; `null` changes nothing.
 pub fn apply(table: &Table, id: TypeId, value: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if patch.is_null() {
+        return Ok(());
+    }
     let Value::Object(patch) = patch else {
         let what = describe(patch);
         return Err(PatchError::BadRequest(format!(

@@ -89,6 +89,24 @@ impl Strategy for Events {
         }
     }
 
+    fn field_names(&self, group: &str) -> &[(&str, &str)] {
+        match group {
+            "events.k8s.io" => &[
+                ("reason", "reason"),
+                ("regarding.kind", "involvedObject.kind"),
+                ("regarding.namespace", "involvedObject.namespace"),
+                ("regarding.name", "involvedObject.name"),
+                ("regarding.uid", "involvedObject.uid"),
+                ("regarding.apiVersion", "involvedObject.apiVersion"),
+                ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+                ("regarding.fieldPath", "involvedObject.fieldPath"),
+                ("reportingController", "reportingComponent"),
+                ("type", "type"),
+            ],
+            _ => &[],
+        }
+    }
+
     fn field(&self, object: &Value, name: &str) -> Option<String> {
         let text = match name {
             "source" => match object.text("source.component") {

@@ -1,6 +1,7 @@
 //! Namespaces: made Active with the finalizer that holds them until they are empty.
 
 use jiff::Timestamp;
+use pagurus_controlplane_api::field::{FieldError, Path};
 use pagurus_controlplane_api::labels;
 use serde_json::{Value, json};
 
@@ -8,11 +9,22 @@ use crate::registry::{FieldName, named};
 use crate::resources::cells;
 use crate::resources::fields::{Fields, object_at, set};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
+use crate::verbs::unqualified_finalizer;
 
 /// The finalizer that the namespace controller takes off.
 const FINALIZER: &str = "kubernetes";
 /// The label that carries the name, so that selectors can select by it.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+fn finalizer_errors(path: &Path, finalizer: &str) -> Vec<FieldError> {
+    let complaints = labels::qualified_name(finalizer).into_iter();
+    let errors = complaints.map(|complaint| FieldError::invalid(path, finalizer, complaint));
+    errors.chain(unqualified_finalizer(path, finalizer)).collect()
+}
+
+fn phase_error(phase: &str, detail: &str) -> FieldError {
+    FieldError::invalid("status.Phase", phase, detail)
+}
 
 /// The strategy of `namespaces`.
 pub(crate) struct Namespaces;
@@ -46,6 +58,33 @@ impl Strategy for Namespaces {
             "finalize" => keep(object, old, "status"),
             "status" => keep(object, old, "spec"),
             _ => keep_all_but(object, old, &["metadata"]),
+        }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let path = Path::new("spec").child("finalizers");
+        object.texts("spec.finalizers").flat_map(|finalizer| finalizer_errors(&path, finalizer)).collect()
+    }
+
+    fn validate_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_subresource_update(&self, sub: &str, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let (phase, deleted) = (object.text("status.phase"), object.has("metadata.deletionTimestamp"));
+        match sub {
+            "finalize" => {
+                let path = Path::new("spec").child("finalizers");
+                let finalizers = object.texts("spec.finalizers").enumerate();
+                finalizers.flat_map(|(at, finalizer)| finalizer_errors(&path.index(at), finalizer)).collect()
+            }
+            "status" if !deleted && phase != "Active" => {
+                vec![phase_error(phase, "may only be 'Active' if `deletionTimestamp` is empty")]
+            }
+            "status" if deleted && phase != "Terminating" => {
+                vec![phase_error(phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")]
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -7,6 +7,36 @@ use serde_json::{Value, json};
 
 use super::{Answer, CONFIG_MAPS, Fixture, fixture};
 
+/// The two groups of events are the same objects, but call their fields otherwise.
+#[tokio::test]
+async fn events_are_selected_by_the_words_of_their_group() {
+    let f = fixture().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "action": "a", "reason": "r",
+        "reportingController": "example.org/c", "reportingInstance": "i", "regarding": {"kind": "Pod", "namespace": "n", "name": "p"},
+    });
+    f.post("/apis/events.k8s.io/v1/namespaces/n/events", event).await.expect(201);
+    let core = "/api/v1/namespaces/n/events";
+    let grouped = "/apis/events.k8s.io/v1/namespaces/n/events";
+    for (path, selector, found) in [
+        (grouped, "reportingController=example.org/c,regarding.name=p", Some(1)),
+        (grouped, "regarding.kind!=Pod", Some(0)),
+        (grouped, "metadata.name=e,type=Normal", Some(1)),
+        (grouped, "reportingComponent=example.org/c", None),
+        (grouped, "source=x", None),
+        (core, "reportingComponent=example.org/c,involvedObject.name=p", Some(1)),
+        (core, "reportingController=example.org/c", None),
+    ] {
+        let answer = f.get(&format!("{path}?fieldSelector={selector}")).await;
+        match found {
+            Some(count) => assert_eq!(answer.expect(200).names().len(), count, "{path} {selector}"),
+            None => {
+                answer.error(400, "BadRequest");
+            }
+        }
+    }
+}
+
 /// Five ConfigMaps c0 to c4, alternately labelled a and b.
 async fn five() -> Fixture {
     let f = fixture().await;

@@ -357,3 +357,42 @@ async fn requests_that_are_answered_while_the_engine_ends_see_what_they_wrote() 
     assert_eq!(f.get(&one).await.expect(200).body["data"]["b"], "c");
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn what_an_object_is_cannot_be_patched() {
+    let f = fixture().await;
+    f.config_map("x", json!({})).await;
+    let one = X.to_owned();
+    let patch = json!({"kind": "Secret", "apiVersion": "v2", "data": {"a": "b"}});
+    let kind = "application/strategic-merge-patch+json";
+    let patched = f.patch(kind, &one, patch.clone()).await.expect(200).body;
+    assert_eq!((&patched["kind"], &patched["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+    assert_eq!((&patched["data"]["a"], &f.get(&one).await.expect(200).body), (&json!("b"), &patched));
+    f.merge(&one, patch).await.error(422, "Invalid");
+    // Patches that say nothing.
+    for (kind, code) in
+        [(kind, 200), ("application/json-patch+json", 200), ("application/merge-patch+json", 400)]
+    {
+        f.patch(kind, &one, Value::Null).await.expect(code);
+    }
+}
+
+#[tokio::test]
+async fn finalizers_say_whose_they_are() {
+    let f = fixture().await;
+    let mut map = json!({"metadata": {"name": "x", "finalizers": ["mine"]}});
+    let error = f.post(CONFIG_MAPS, map.clone()).await;
+    assert_eq!(
+        error.error(422, "Invalid"),
+        "ConfigMap \"x\" is invalid: metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"
+    );
+    map["metadata"]["finalizers"] = json!(["orphan", "example.org/mine"]);
+    f.post(CONFIG_MAPS, map).await.expect(201);
+    let lease = json!({"metadata": {"name": "x", "finalizers": ["mine"]}});
+    f.post("/apis/coordination.k8s.io/v1/namespaces/n/leases", lease).await.expect(201);
+    let namespace = json!({"metadata": {"name": "new"}, "spec": {"finalizers": ["mine"]}});
+    let error = f.post("/api/v1/namespaces", namespace).await;
+    assert!(
+        error.error(422, "Invalid").contains("spec.finalizers: Invalid value: \"mine\": name is neither")
+    );
+}
