@@ -72,7 +72,7 @@ pub struct ServeArgs {
     /// Where objects are stored
     #[arg(long, value_name = "KIND", default_value = "embedded")]
     pub store: StoreKind,
-    /// For how long overwritten and deleted states can be read: by watches that go on, lists at an exact revision and histories; 0: until there are more than --history-changes
+    /// For how long overwritten and deleted states can be read, by histories and at an exact revision; 0: until there are more than --history-changes
     #[arg(long, value_name = "DURATION", default_value = "5m0s")]
     pub etcd_compaction_interval: String,
     /// How many changes are kept at most, however young

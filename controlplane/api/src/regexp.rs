@@ -36,12 +36,17 @@ impl Pattern {
     }
 }
 
+/// The longest expression that is looked at, bytes: few longer ones fit into the memory below.
+const MOST_LENGTH: usize = 64 << 10;
 /// Memory a compiled expression may take, bytes.
 const MOST_MEMORY: usize = 4 << 20;
 
 /// Compiles an expression as Go reads it; the error is Go's text, such as ``error parsing regexp: missing closing ): `(` ``.
 pub fn compile(source: &str) -> Result<Regex, String> {
     let told = |what: &str, part: &str| format!("error parsing regexp: {what}: `{part}`");
+    if source.len() > MOST_LENGTH {
+        return Err(told("expression nests too deeply", source));
+    }
     let rewritten = rewrite(source).map_err(|(what, part)| told(what, &part))?;
     RegexBuilder::new(&rewritten).size_limit(MOST_MEMORY).build().map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => told("expression nests too deeply", source),
@@ -53,8 +58,12 @@ type Problem = (&'static str, String);
 
 /// Reads an expression once: finds what Go refuses, and writes what `regex` reads otherwise in a form that both read alike.
 fn rewrite(source: &str) -> Result<String, Problem> {
-    let mut reader =
-        Reader { chars: source.chars().collect(), at: 0, out: String::with_capacity(source.len()) };
+    let mut reader = Reader {
+        chars: source.chars().collect(),
+        at: 0,
+        out: String::with_capacity(source.len()),
+        endless: false,
+    };
     reader.run(source)?;
     Ok(reader.out)
 }
@@ -63,6 +72,8 @@ struct Reader {
     chars: Vec<char>,
     at: usize,
     out: String,
+    /// No `:]` is left.
+    endless: bool,
 }
 
 /// The most that may be asked for in `{n,m}`.
@@ -200,17 +211,18 @@ impl Reader {
         if self.peek() != Some('?') {
             return Ok(());
         }
-        let rest = self.rest(from);
-        let named = ["(?P<", "(?<"].iter().find(|prefix| rest.starts_with(**prefix));
+        let begins = |prefix: &str| prefix.chars().zip(&self.chars[from..]).filter(|(a, b)| a == *b).count();
+        let named = ["(?P<", "(?<"].into_iter().find(|prefix| begins(prefix) == prefix.len());
         if let Some(prefix) = named {
-            let Some(end) = rest.find('>') else {
-                return Err(("invalid named capture", rest));
+            let Some(length) = self.chars[from..].iter().position(|c| *c == '>') else {
+                return Err(("invalid named capture", self.rest(from)));
             };
-            let name = &rest[prefix.len()..end];
+            let text: String = self.chars[from..=from + length].iter().collect();
+            let name = &text[prefix.len()..text.len() - 1];
             if name.is_empty() || !name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) {
-                return Err(("invalid named capture", rest[..=end].to_owned()));
+                return Err(("invalid named capture", text));
             }
-            for _ in 0..rest[..=end].chars().count() - 1 {
+            for _ in 0..length {
                 self.take();
             }
             return Ok(());
@@ -366,14 +378,19 @@ impl Reader {
             "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
             "space", "upper", "word", "xdigit",
         ];
-        let rest = self.rest(self.at);
-        let Some(end) = rest.find(":]") else { return self.range() };
-        let text = &rest[..end + 2];
-        if !NAMES.contains(&text[2..end].trim_start_matches('^')) {
-            return Err(("invalid character class range", text.to_owned()));
+        // The colon that begins it does not end it too. Where no end was found, none is found further on.
+        let after = self.chars.get(self.at + 2..).filter(|_| !self.endless).unwrap_or_default();
+        let Some(length) = after.windows(2).position(|pair| pair == [':', ']']) else {
+            self.endless = true;
+            return self.range();
+        };
+        let text: String = self.chars[self.at..self.at + length + 4].iter().collect();
+        let name = &text[2..text.len() - 2];
+        if !NAMES.contains(&name.strip_prefix('^').unwrap_or(name)) {
+            return Err(("invalid character class range", text));
         }
-        self.at += text.chars().count();
-        self.out.push_str(text);
+        self.at += length + 4;
+        self.out.push_str(&text);
         Ok(())
     }
 
@@ -446,9 +463,20 @@ mod tests {
             ("(?<!a)", "invalid named capture: `(?<!a)`"),
             ("\\1", "invalid escape sequence: `\\1`"),
             ("\\pX", "invalid character class range: `\\pX`"),
+            ("[[:]ah:]]", "invalid character class range: `[:]ah:]`"),
+            ("[[:^^alpha:]]", "invalid character class range: `[:^^alpha:]`"),
         ] {
             let error = compile(source).map(|_| ()).unwrap_err();
             assert_eq!(error, format!("error parsing regexp: {expected}"), "{source}");
+        }
+    }
+
+    #[test]
+    fn long_ones_end_soon() {
+        for part in ["(?i)", "[[:", "((", "[a]", "(?P<a>", "\\Q"] {
+            let read = rewrite(&part.repeat(10_000));
+            assert!(read.is_ok() || part != "[a]", "{part}: {read:?}");
+            assert!(compile(&part.repeat(64 << 10)).is_err(), "{part}");
         }
     }
 
@@ -464,6 +492,8 @@ mod tests {
             ("^a{1,2}$", "aaa", false),
             ("[[:alpha:]]", "1", false),
             ("[[a]", "[", true),
+            ("[[:]", ":", true),
+            ("[[:^alpha:]]", "1", true),
             ("[a&&b]", "&", true),
             ("[]a]", "]", true),
             (r"\Qa.b\E", "axb", false),
