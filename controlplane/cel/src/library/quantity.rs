@@ -26,7 +26,8 @@ pub(super) static ROWS: &[Row] = &[
         [Value::String(text)] => Ok(Value::Bool(text.parse::<Quantity>().is_ok())),
         _ => failed("no such overload"),
     }),
-    ("sign", &["quantity_sign: kubernetes.Quantity.() -> int"], Costing::Unit, |_, args| {
+    // Unlike the others, and unlike its documentation, this one is not called on a quantity.
+    ("sign", &["quantity_sign: (kubernetes.Quantity) -> int"], Costing::Unit, |_, args| {
         one(args, |a| Ok(Value::Int(a.sign().into())))
     }),
     ("isInteger", &["quantity_is_integer: kubernetes.Quantity.() -> bool"], Costing::Unit, |_, args| {

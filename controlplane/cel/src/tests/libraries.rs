@@ -316,7 +316,14 @@ fn quantities_and_versions() {
         ("quantity('1.5').isInteger()", "false"),
         ("quantity('1.5').asInteger()", "error: cannot convert value to integer"),
         ("isQuantity('10Mo') || isQuantity('x')", "false"),
-        ("quantity('-1').sign()", "-1"),
+        ("sign(quantity('-1'))", "-1"),
+        ("quantity('10Mm')", "error: unable to parse quantity's suffix"),
+        ("quantity('50k').add(20).isLessThan(quantity('50020'))", "false"),
+        ("quantity('9999999999999999999999999999999999999G').isInteger()", "false"),
+        (
+            "quantity('9999999999999999999999999999999999999G').asInteger()",
+            "error: cannot convert value to integer",
+        ),
         (
             "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0-alpha').isLessThan(semver('1.0.0'))",
             "true",
