@@ -13,7 +13,7 @@ use crate::resources::deprecations;
 use crate::resources::fields::object_at;
 use crate::resources::fields::{Fields, set};
 use crate::resources::internal::{TAINT, shown};
-use crate::resources::pod_spec::taint_effect;
+use crate::resources::pod_spec::{quantity, taint_effect};
 use crate::resources::rules::{Errors, cidr, names, nothing, required};
 use crate::strategy::{Context, Strategy, keep, keep_all_but};
 
@@ -47,7 +47,7 @@ impl Strategy for Nodes {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+        let mut errors = resources(object);
         // The taints' path is what the API says, not where they are.
         taints(&mut errors, &Path::new("metadata.taints"), object.items("spec.taints"));
         cidrs(&mut errors, &Path::new("spec.podCIDRs"), object);
@@ -55,7 +55,7 @@ impl Strategy for Nodes {
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+        let mut errors = resources(object);
         taints(&mut errors, &Path::new("metadata.taints"), object.items("spec.taints"));
         let path = Path::new("spec");
         let cidrs_path = path.child("podCIDRs");
@@ -177,6 +177,17 @@ fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
             errors.push(FieldError::duplicate(&path, shown(taint, TAINT)));
         }
     }
+}
+
+/// What is wrong with how much a node has.
+fn resources(node: &Value) -> Errors {
+    let mut errors = Errors::new();
+    for list in ["status.capacity", "status.allocatable"] {
+        for (name, amount) in node.entries(list) {
+            quantity(&mut errors, &Path::new(list).child(name), name, amount);
+        }
+    }
+    errors
 }
 
 fn cidrs(errors: &mut Errors, path: &Path, node: &Value) {

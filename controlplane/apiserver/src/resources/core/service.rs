@@ -104,6 +104,9 @@ impl Strategy for Services {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = validate::change(object, old);
         errors.extend(validate::service(object));
+        if object.at("status") != old.at("status") {
+            errors.extend(validate::status(object));
+        }
         errors
     }
 

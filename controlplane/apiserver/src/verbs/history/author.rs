@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn notes_round_trip() {
-        let long = UserInfo::authenticated(&"\u{e4}".repeat(1000), []);
+        let long = UserInfo::authenticated("\u{e4}".repeat(1000), []);
         let author = Author::now("kubectl", &long, "Delete");
         assert_eq!(Author::read(&author.to_note()), Some(author.clone()));
         assert_eq!(author.user.chars().count(), LONGEST);

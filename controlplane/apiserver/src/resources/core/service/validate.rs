@@ -209,6 +209,40 @@ fn addresses(errors: &mut Errors, path: &Path, service: &Value) {
     }
 }
 
+/// What is wrong with the ways in from outside that a write of the status tells.
+pub(super) fn status(service: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let path = Path::new("status.loadBalancer.ingress");
+    let ingress = service.items("status.loadBalancer.ingress");
+    if service.text("spec.type") != "LoadBalancer" && !ingress.is_empty() {
+        errors.push(FieldError::forbidden(path, "may only be used when `spec.type` is LoadBalancer"));
+        return errors;
+    }
+    for (i, way) in ingress.iter().enumerate() {
+        let path = path.index(i);
+        let (address, host, mode) = (way.text("ip"), way.text("hostname"), path.child("ipMode"));
+        if !address.is_empty() {
+            ip(&mut errors, &path.child("ip"), address);
+        }
+        match (address.is_empty(), way.some_text("ipMode")) {
+            (true, None) => {}
+            (true, Some(_)) => {
+                errors.push(FieldError::forbidden(mode, "may not be specified when `ip` is not set"));
+            }
+            (false, None) => errors.push(FieldError::required(mode, "must be specified when `ip` is set")),
+            (false, Some(text)) => one_of(&mut errors, &mode, text, &["Proxy", "VIP"]),
+        }
+        if !host.is_empty() {
+            let path = path.child("hostname");
+            names(&mut errors, &path, host, labels::dns_subdomain(host));
+            if labels::parse_ip(host).is_some() {
+                errors.push(FieldError::invalid(path, host, "must be a DNS name, not an IP address"));
+            }
+        }
+    }
+    errors
+}
+
 fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
     let balanced = spec.text("type") == "LoadBalancer";
     let ranges = path.child("LoadBalancerSourceRanges");
@@ -325,4 +359,33 @@ pub(super) fn change(service: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid(path.child("loadBalancerClass"), now, once_set));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ways_in_from_outside() {
+        let text = |kind: &str, ingress: Value| {
+            let service = json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": [ingress]}}});
+            status(&service).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let good = json!({"ip": "1.2.3.4", "ipMode": "VIP"});
+        assert_eq!(text("LoadBalancer", good.clone()), "");
+        assert_eq!(
+            text("ClusterIP", good),
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is LoadBalancer"
+        );
+        let at = "status.loadBalancer.ingress[0]";
+        assert_eq!(
+            text("LoadBalancer", json!({"hostname": "1.2.3.4"})),
+            format!("{at}.hostname: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address")
+        );
+        assert_eq!(
+            text("LoadBalancer", json!({"ip": "1.2.3.4", "ipMode": "x"})),
+            format!("{at}.ipMode: Unsupported value: \"x\": supported values: \"Proxy\", \"VIP\"")
+        );
+    }
 }
