@@ -56,8 +56,8 @@ pub(crate) fn accept(data: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, header);
     let Some(call) = call(&uri, headers) else { return };
-    for (messages, views) in [(true, true), (true, false), (false, true)] {
-        if let Err(error) = Output::negotiate(&call, Offer { messages, views }) {
+    for (messages, views, routed) in [(true, true, true), (true, false, true), (false, true, false)] {
+        if let Err(error) = Output::negotiate(&call, Offer { messages, views, routed }) {
             assert!((400..500).contains(&error.code), "{}: it is the client's fault", error.message);
         }
     }
