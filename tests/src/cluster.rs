@@ -2,6 +2,7 @@
 //! one, plain API requests always.
 
 use crate::eventually::eventually;
+use crate::kubectl::Kubectl;
 use crate::load::Place;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -12,11 +13,13 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 /// A cluster that runs.
+#[derive(Clone)]
 pub struct Cluster {
     /// Its name.
     pub name: String,
     directory: PathBuf,
     xtask: PathBuf,
+    kubectl: Option<&'static Kubectl>,
 }
 
 impl Cluster {
@@ -27,7 +30,7 @@ impl Cluster {
             (Some(directory), Some(xtask)) => {
                 let name =
                     directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                Some(Self { name, directory, xtask })
+                Some(Self { name, directory, xtask, kubectl: None })
             }
             _ => {
                 println!("SKIPPED: needs the cluster that `cargo xtask test` makes");
@@ -135,28 +138,36 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
+    /// The same cluster, asked with this kubectl.
+    #[must_use]
+    pub fn with(&self, kubectl: &'static Kubectl) -> Self {
+        Self { kubectl: Some(kubectl), ..self.clone() }
+    }
+
+    /// A command of kubectl.
+    ///
+    /// # Errors
+    /// There is no kubectl.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.kubectl.map_or_else(Kubectl::first, Ok)?.command();
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
+        Ok(command)
+    }
+
     /// Runs kubectl; its output whatever it is.
     ///
     /// # Errors
     /// There is no kubectl.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
-        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-        Command::new(&program)
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .args(arguments)
-            .output()
-            .with_context(|| format!("cannot start {program}"))
+        self.command(arguments)?.output().context("cannot start kubectl")
     }
 
-    /// The minor version of kubectl: Debian's own is 1.20 and speaks versions of some APIs that Kubernetes has removed since.
+    /// N of kubectl's version 1.N: Debian's own is 1.20 and speaks versions of some APIs that Kubernetes has removed since.
     ///
     /// # Errors
-    /// There is no kubectl, or it does not say.
+    /// There is no kubectl.
     pub fn kubectl_minor(&self) -> Result<u32> {
-        let said: Value = serde_json::from_str(&self.ok(&["version", "--client", "-o", "json"])?)?;
-        let minor = said["clientVersion"]["minor"].as_str().unwrap_or_default();
-        minor.trim_end_matches('+').parse().with_context(|| format!("kubectl's version: {said}"))
+        Ok(self.kubectl.map_or_else(Kubectl::first, Ok)?.minor())
     }
 
     /// Runs kubectl and returns what it printed; anything but success is an error.
@@ -255,7 +266,7 @@ impl Own {
         ensure!(name.starts_with("e2e-"), "the name of a test's own cluster begins with `e2e-`: {name}");
         let Some(shared) = Cluster::shared() else { return Ok(None) };
         let directory = shared.directory.parent().context("no directory of clusters")?.join(name);
-        let own = Self(Cluster { name: name.to_owned(), directory, xtask: shared.xtask });
+        let own = Self(Cluster { name: name.to_owned(), directory, ..shared });
         own.xtask(&["down", "--name", name])?;
         let nodes = nodes.to_string();
         let flags: Vec<String> = agent_flags.iter().map(|flag| format!("--agent-flag={flag}")).collect();

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::daemon::program;
 use crate::eventually::eventually;
+use crate::kubectl::Kubectl;
 
 /// How long it may take to serve, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub struct Server {
     components: &'static str,
     environment: Vec<(String, PathBuf)>,
     flags: Vec<String>,
+    kubectl: Option<&'static Kubectl>,
 }
 
 impl Server {
@@ -66,7 +68,7 @@ impl Server {
         let home = tempfile::tempdir().context("make a directory for the API server")?;
         let data = data.map_or_else(|| home.path().join("data"), Path::to_path_buf);
         let (port, flags) = (free_port()?, flags.iter().map(|flag| (*flag).to_owned()).collect());
-        let mut server = Self { child: None, home, data, port, components, environment, flags };
+        let mut server = Self { child: None, home, data, port, components, environment, flags, kubectl: None };
         server.restart()?;
         Ok(Some(server))
     }
@@ -159,17 +161,31 @@ impl Server {
         Ok(kube::Client::try_from(self.config().await?)?)
     }
 
-    /// Runs kubectl for the administrator, with our plugin on its path; its output whatever it is.
+    /// From now on it is asked with this kubectl.
+    pub fn use_kubectl(&mut self, kubectl: &'static Kubectl) {
+        self.kubectl = Some(kubectl);
+    }
+
+    /// A command of kubectl for the administrator, with our plugin on its path and a cache of its own: another server may have had this
+    /// port before.
+    ///
+    /// # Errors
+    /// There is no kubectl.
+    pub fn command(&self, words: &[&str]) -> Result<Command> {
+        let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
+        let path = format!("{binaries}:{}", std::env::var("PATH").unwrap_or_default());
+        let mut command = self.kubectl.map_or_else(Kubectl::first, Ok)?.command();
+        command.args(words).env("PATH", path).env("KUBECONFIG", self.kubeconfig());
+        command.env("HOME", self.home.path()).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs kubectl for the administrator; its output whatever it is.
     ///
     /// # Errors
     /// There is no kubectl.
     pub fn kubectl(&self, words: &[&str]) -> Result<Output> {
-        let binaries = std::env::var("PAGURUS_BINARIES").context("PAGURUS_BINARIES is not set")?;
-        let path = format!("{binaries}:{}", std::env::var("PATH").unwrap_or_default());
-        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-        let mut command = Command::new(&program);
-        command.args(words).env("PATH", path).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
-        command.output().with_context(|| format!("start {program}"))
+        self.command(words)?.output().context("start kubectl")
     }
 
     /// What kubectl prints.

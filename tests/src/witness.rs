@@ -4,7 +4,7 @@
 use crate::cluster::{Cluster, is_ready};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 /// Watches objects of one kind until it is asked.
 pub struct Witness<'a> {
@@ -21,16 +21,13 @@ impl<'a> Witness<'a> {
     /// kubectl does not start, or says nothing.
     pub fn of(cluster: &'a Cluster, objects: &[&str]) -> Result<Self> {
         let seen = tempfile::NamedTempFile::new()?;
-        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-        let child = Command::new(&program)
-            .arg("--kubeconfig")
-            .arg(cluster.kubeconfig())
-            .args(["get", "--watch", "--output=json"])
+        let child = cluster
+            .command(&["get", "--watch", "--output=json"])?
             .args(objects)
             .stdout(seen.reopen()?)
             .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
+            .context("cannot start kubectl")?;
         let this =
             Self { cluster, child, seen, objects: objects.iter().map(|word| (*word).to_owned()).collect() };
         cluster.wait("the watch has begun", 20, |_| Ok(!this.objects()?.is_empty()))?;

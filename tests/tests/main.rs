@@ -19,6 +19,7 @@ mod history;
 mod hostile;
 mod kubectl;
 mod load_balancers;
+mod operator;
 mod outside;
 mod overlay;
 mod packets;

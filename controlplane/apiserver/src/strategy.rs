@@ -127,6 +127,16 @@ pub trait Strategy: Send + Sync + 'static {
         generic_cells(object, now)
     }
 
+    /// What a table's row says of the object beside its cells: a list of `TableRowCondition`.
+    fn row_conditions(&self, _object: &Value) -> Option<Value> {
+        None
+    }
+
+    /// What a table's rows are ordered by before their names, where that is not by their names alone.
+    fn row_order(&self) -> Option<fn(&Value) -> i64> {
+        None
+    }
+
     /// Whether `metadata.generation` counts the changes of the object (all but metadata and status).
     fn counts_generations(&self) -> bool {
         false

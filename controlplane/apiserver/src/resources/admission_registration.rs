@@ -126,13 +126,34 @@ fn policy_cells(object: &Value, rules: &str, now: Timestamp) -> Vec<Value> {
     vec![cells::name(object), json!(object.items(rules).len()), kind.into(), cells::age(object, now)]
 }
 
+/// A label selector as Go prints the message: the row shows it so.
+fn selector_message(selector: &Value) -> String {
+    let labels: String = selector
+        .entries("matchLabels")
+        .map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default()))
+        .collect();
+    let expressions: String = selector
+        .items("matchExpressions")
+        .iter()
+        .map(|part| {
+            let values: Vec<&str> = part.texts("values").collect();
+            let (key, operator) = (part.text("key"), part.text("operator"));
+            format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 fn binding_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let reference = object.at("spec.paramRef");
     let shown = match (reference.text("namespace"), reference.text("name")) {
-        ("", "") if reference.has("selector") => cells::selector(reference, "selector"),
-        ("", "") => "<unset>".into(),
-        ("", name) => name.into(),
-        (namespace, name) => format!("{namespace}/{name}").into(),
+        (_, "") if reference.has("selector") => selector_message(reference.at("selector")),
+        (_, "") => "<unset>".to_owned(),
+        // Whether the parameter's kind is one of namespaces cannot be told from here.
+        ("", name) => format!("*/{name}"),
+        (namespace, name) => format!("{namespace}/{name}"),
     };
-    vec![cells::name(object), object.text("spec.policyName").into(), shown, cells::age(object, now)]
+    vec![cells::name(object), object.text("spec.policyName").into(), shown.into(), cells::age(object, now)]
 }

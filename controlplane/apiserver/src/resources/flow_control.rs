@@ -15,6 +15,8 @@ use super::plain::Plain;
 pub(crate) static FLOW_SCHEMAS: Plain = Plain {
     default: |object| default_zero(object_at(object, "spec"), "matchingPrecedence", 1000),
     cells: schema_cells,
+    // As requests meet them.
+    row_order: Some(|schema| schema.int("spec.matchingPrecedence")),
     validate: schema::check,
     generations: true,
     status_alone: true,
@@ -67,10 +69,7 @@ fn default_level(level: &mut Value) {
 fn level_cells(level: &Value, now: Timestamp) -> Vec<Value> {
     let number = |value: &Value| value.as_i64().map_or(Value::from(cells::NONE), |n| json!(n));
     let queuing = level.at("spec.limited.limitResponse.queuing");
-    let shares = match level.text("spec.type") {
-        "Exempt" => level.at("spec.exempt.nominalConcurrencyShares"),
-        _ => level.at("spec.limited.nominalConcurrencyShares"),
-    };
+    let shares = level.at("spec.limited.nominalConcurrencyShares");
     vec![
         cells::name(level),
         level.text("spec.type").into(),

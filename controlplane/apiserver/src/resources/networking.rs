@@ -76,26 +76,37 @@ pub(crate) static SERVICE_CIDRS: Plain = Plain {
     ..Plain::NEW
 };
 
+/// How many hosts the row shows.
+const SHOWN: usize = 3;
+
+/// The first hosts of the rules; the rules after those that are shown are counted whether they have one or not.
+fn hosts(ingress: &Value) -> String {
+    let rules = ingress.items("spec.rules");
+    let with_host: Vec<usize> = (0..rules.len()).filter(|i| !rules[*i].text("host").is_empty()).collect();
+    let shown: Vec<&str> = with_host.iter().take(SHOWN).map(|i| rules[*i].text("host")).collect();
+    match with_host.get(SHOWN - 1) {
+        _ if shown.is_empty() => "*".to_owned(),
+        Some(last) if last + 1 < rules.len() => {
+            format!("{} + {} more...", shown.join(","), rules.len() - SHOWN)
+        }
+        _ => shown.join(","),
+    }
+}
+
 fn ingress_cells(ingress: &Value, now: Timestamp) -> Vec<Value> {
-    let hosts: Vec<&str> =
-        ingress.items("spec.rules").iter().map(|r| r.text("host")).filter(|h| !h.is_empty()).collect();
-    let shown = hosts[..hosts.len().min(3)].join(",");
-    let hosts = match hosts.len() {
-        0 => "*".to_owned(),
-        n if n > 3 => format!("{shown} + {} more...", n - 3),
-        _ => shown,
-    };
-    let addresses: Vec<&str> = ingress
+    let mut addresses: Vec<&str> = ingress
         .items("status.loadBalancer.ingress")
         .iter()
         .map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") })
         .filter(|a| !a.is_empty())
         .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
     let ports = if ingress.items("spec.tls").is_empty() { "80" } else { "80, 443" };
     vec![
         cells::name(ingress),
         cells::or_none(ingress.text("spec.ingressClassName")),
-        hosts.into(),
+        hosts(ingress).into(),
         addresses.join(",").into(),
         ports.into(),
         cells::age(ingress, now),

@@ -16,6 +16,8 @@ pub(crate) struct Plain {
     pub(crate) default: fn(&mut Value),
     /// The table row.
     pub(crate) cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// What rows are ordered by before their names.
+    pub(crate) row_order: Option<fn(&Value) -> i64>,
     /// What is wrong with an object.
     pub(crate) validate: fn(&Value) -> Vec<FieldError>,
     /// What is wrong with a change (beside what is wrong with the object).
@@ -54,6 +56,7 @@ impl Plain {
     pub(crate) const NEW: Plain = Plain {
         default: |_| {},
         cells: generic_cells,
+        row_order: None,
         validate: |_| Vec::new(),
         change: |_, _| Vec::new(),
         change_alone: false,
@@ -130,6 +133,10 @@ impl Strategy for Plain {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         (self.cells)(object, now)
+    }
+
+    fn row_order(&self) -> Option<fn(&Value) -> i64> {
+        self.row_order
     }
 
     fn counts_generations(&self) -> bool {

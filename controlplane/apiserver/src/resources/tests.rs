@@ -1,5 +1,7 @@
 //! Every strategy on random objects that fit their type and mean nothing: whatever comes out, nothing may panic.
 
+mod rows;
+
 use std::sync::Arc;
 
 use pagurus_controlplane_api::ages::{Aged, LATER};

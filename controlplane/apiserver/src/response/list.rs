@@ -77,7 +77,10 @@ impl Piece {
             (Format::Json, Shape::Object) if target.is_storage_version() => Some(Self::Stored),
             (Format::Json, Shape::MetadataList(version)) if whole_metadata => Some(Self::Metadata(version)),
             (Format::Json, Shape::Table(version, include))
-                if builtin && whole_metadata && include != Include::Object =>
+                if builtin
+                    && whole_metadata
+                    && include != Include::Object
+                    && rules.row_order().is_none() =>
             {
                 Some(Self::Row(version, include))
             }
@@ -130,8 +133,12 @@ impl Piece {
         match self {
             Self::Stored | Self::Metadata(_) => Ok(Arc::default()),
             Self::Row(..) => object.form(ROW, || {
-                let cells = target.kind.strategy.cells(&object.value(), LATER);
-                Ok(Aged::of_json(&Value::Array(cells).to_string()))
+                let (rules, object) = (&target.kind.strategy, object.value());
+                let mut text = Value::Array(rules.cells(&object, LATER)).to_string();
+                if let Some(conditions) = rules.row_conditions(&object) {
+                    text = format!("{text},\"conditions\":{conditions}");
+                }
+                Ok(Aged::of_json(&text))
             }),
             Self::Message(id) => object.form(message_form(id), || {
                 let value = target.to_request_version(object.value())?;
@@ -174,7 +181,7 @@ impl Piece {
     }
 }
 
-/// The number of the form that is a row's cells. Messages have those of their types, which are 32 bits.
+/// The number of the form that is a row's cells, and its conditions if it has any. Messages have those of their types, which are 32 bits.
 const ROW: u64 = 1 << 32;
 
 fn message_form(id: TypeId) -> u64 {

@@ -86,7 +86,13 @@ pub fn list_value<'a>(
         }
         Shape::Metadata(_) => Err(not_one(target)),
         Shape::Table(version, include) => {
-            let rows = objects.map(|o| row(target, version, include, o)).collect::<Result<Vec<_>, _>>()?;
+            let mut objects: Vec<_> = objects.collect();
+            if let Some(order) = target.kind.strategy.row_order() {
+                // Stable: those of one place stay in the order of their names.
+                objects.sort_by_cached_key(|object| order(&object.value()));
+            }
+            let rows = objects.into_iter().map(|o| row(target, version, include, o));
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
             Ok(table(target, version, meta, rows, true))
         }
     }
@@ -202,13 +208,18 @@ fn row(target: &Target, version: &str, include: Include, object: &Arc<Cached>) -
         // Each version has its own columns.
         value = target.to_request_version(value)?;
     }
-    let cells = target.kind.strategy.cells(&value, time::now());
+    let rules = &target.kind.strategy;
+    let (cells, conditions) = (rules.cells(&value, time::now()), rules.row_conditions(&value));
     let included = match include {
         Include::None => Value::Null,
         Include::Metadata => metadata(target, version, value),
         Include::Object => target.to_request_version(value)?,
     };
-    Ok(json!({"cells": cells, "object": included}))
+    let mut row = json!({"cells": cells, "object": included});
+    if let Some(conditions) = conditions {
+        row["conditions"] = conditions;
+    }
+    Ok(row)
 }
 
 fn table(target: &Target, version: &str, meta: &ListMeta, rows: Vec<Value>, columns: bool) -> Value {

@@ -131,6 +131,9 @@ async fn attempt(
         own(request, Some(old), &mut object)?;
     }
     admit(engine, request, Operation::Update, Some(&mut object), Some(old)).await?;
+    if owned {
+        keep_times(&mut object, old);
+    }
     check_revision(request, current, &object)?;
     prepare(request, &mut object, old);
     normalize(target.table(), target.kind.resource.type_id, &mut object);
@@ -244,6 +247,28 @@ fn same(object: &Value, old: &Value) -> bool {
     }
     equal(Some(object), Some(old), "metadata")
         && equal(object.get("metadata"), old.get("metadata"), "resourceVersion")
+}
+
+/// An object that differs from the old one only in when its fields were set (a list that is applied again without what was filled in,
+/// and filled in again) was not changed: the times stay.
+fn keep_times(object: &mut Value, old: &Value) {
+    fn managed(object: &Value) -> &[Value] {
+        object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+    fn but_for_time(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(name, _)| *name != "time")
+    }
+    let (new, before) = (managed(object), managed(old));
+    let is_like = new.len() == before.len()
+        && new.iter().zip(before).all(|(new, before)| but_for_time(new).eq(but_for_time(before)));
+    if !is_like || new == before {
+        return;
+    }
+    let before = before.to_vec();
+    let new = metadata::of(object).insert("managedFields".to_owned(), before.into());
+    if let Some(new) = new.filter(|_| !same(object, old)) {
+        metadata::of(object).insert("managedFields".to_owned(), new);
+    }
 }
 
 fn match_name(request: &Request<'_>, object: &Value) -> Result<(), ApiError> {

@@ -143,6 +143,15 @@ impl Strategy for Pods {
         row::cells(object, now)
     }
 
+    fn row_conditions(&self, object: &Value) -> Option<Value> {
+        let (reason, message) = match object.text("status.phase") {
+            "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+            "Failed" => ("Failed", "The pod failed."),
+            _ => return None,
+        };
+        Some(json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]))
+    }
+
     fn counts_generations(&self) -> bool {
         true
     }

@@ -56,7 +56,7 @@ impl Strategy for ResourceQuotas {
         for (name, hard) in object.entries("status.hard") {
             let used = object.at("status.used").get(name).and_then(Value::as_str).unwrap_or("0");
             let text = format!("{name}: {used}/{}", hard.as_str().unwrap_or_default());
-            if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
+            if name.starts_with("limits.") { limits.push(text) } else { requests.push(text) }
         }
         vec![
             cells::name(object),

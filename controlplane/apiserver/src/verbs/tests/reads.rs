@@ -281,3 +281,38 @@ async fn resources_in_two_versions() {
     let list = f.get("/apis/events.k8s.io/v1/namespaces/n/events").await.expect(200).body;
     assert_eq!((&list["kind"], &list["items"][0]["note"]), (&json!("EventList"), &json!("m")));
 }
+
+/// FlowSchemas stand in tables in the order in which requests meet them.
+#[tokio::test]
+async fn rows_in_an_order_of_their_own() {
+    let f = fixture().await;
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    for (name, precedence) in [("a", 700), ("b", 600), ("c", 800), ("d", 600)] {
+        let spec = json!({"priorityLevelConfiguration": {"name": "l"}, "matchingPrecedence": precedence});
+        let kind = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": name}, "spec": spec});
+        f.post(schemas, kind).await.expect(201);
+    }
+    let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    let table = f.with("GET", schemas, &table, "").await.expect(200).body;
+    let rows = table["rows"].as_array().expect("rows");
+    let names: Vec<&Value> = rows.iter().map(|row| &row["cells"][0]).collect();
+    assert_eq!(names, ["b", "d", "a", "c"]);
+}
+
+/// Rows of pods that have ended say so, alone and in lists.
+#[tokio::test]
+async fn rows_of_what_has_ended() {
+    let f = fixture().await;
+    let pods = "/api/v1/namespaces/n/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]}});
+    f.post(pods, pod).await.expect(201);
+    f.merge(&format!("{pods}/p/status"), json!({"status": {"phase": "Failed"}})).await.expect(200);
+    for address in [pods.to_owned(), format!("{pods}/p")] {
+        let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+        let table = f.with("GET", &address, &table, "").await.expect(200).body;
+        let row = &table["rows"][0];
+        assert_eq!(row["conditions"][0]["message"], "The pod failed.", "{address}");
+        assert_eq!(row["object"]["metadata"]["name"], "p", "{address}");
+    }
+}

@@ -396,3 +396,27 @@ async fn finalizers_say_whose_they_are() {
         error.error(422, "Invalid").contains("spec.finalizers: Invalid value: \"mine\": name is neither")
     );
 }
+
+/// What is filled in again where a list is applied as a whole is no change.
+#[tokio::test]
+async fn what_is_applied_again_is_not_written() {
+    let f = fixture().await;
+    let range = "/api/v1/namespaces/n/limitranges/x";
+    let limits = |cpu: &str| {
+        json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "x"},
+            "spec": {"limits": [{"type": "Container", "max": {"cpu": cpu}}]}})
+    };
+    let address = format!("{range}?fieldManager=one");
+    let apply = async |cpu: &str| f.patch("application/apply-patch+yaml", &address, limits(cpu)).await;
+    let mut made = apply("4").await.expect(201).body;
+    // As if it had been applied long ago.
+    let long_ago = "2020-01-01T00:00:00Z";
+    made["metadata"]["managedFields"][0]["time"] = long_ago.into();
+    let stored = f.put(&format!("{range}?fieldManager=one"), made).await.expect(200);
+    let times = |body: &Value| body.pointer("/metadata/managedFields/0/time").cloned();
+    assert_eq!(times(&stored.body), Some(long_ago.into()));
+    let again = apply("4").await.expect(200);
+    assert_eq!((again.revision(), times(&again.body)), (stored.revision(), Some(long_ago.into())));
+    let changed = apply("5").await.expect(200);
+    assert!(changed.revision() > stored.revision() && times(&changed.body) != times(&stored.body));
+}
