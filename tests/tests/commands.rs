@@ -3,7 +3,10 @@
 mod kinds;
 mod make;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
+use pagurus_tests::eventually::eventually;
 use pagurus_tests::kubectl::{self, Kubectl};
 use pagurus_tests::server::Server;
 use serde_json::Value;
@@ -17,6 +20,9 @@ fn with_each(components: &'static str, test: impl Fn(&Server, u32) -> Result<()>
     kubectl::with_each(|kubectl| {
         let Some(mut server) = Server::start_with(components, None)? else { return Ok(()) };
         server.use_kubectl(kubectl);
+        eventually("the first namespace is there", Duration::from_secs(20), || {
+            server.ok(&["get", "namespace", "default"]).map(Some)
+        })?;
         test(&server, kubectl.minor())
     })
 }
@@ -205,7 +211,8 @@ fn waiting_ends_when_it_comes_true() -> Result<()> {
                 let waiting = scope.spawn(|| server.ok(wait));
                 server.ok(act)?;
                 let said = waiting.join().map_err(|_| anyhow::anyhow!("{wait:?} panicked"))??;
-                ensure!(said.contains("condition met") || said.contains("deployment"), "{wait:?}: {said}");
+                // Old versions say nothing of what was gone before they looked.
+                ensure!(said.contains("condition met") || wait.contains(&"--for=delete"), "{wait:?}: {said}");
                 anyhow::Ok(())
             })?;
         }

@@ -27,6 +27,7 @@ mod rbac;
 mod rules;
 mod scheduling;
 mod storage;
+mod storage_migration;
 
 pub(crate) use certificates::signing_request::decoded as signing_request_der;
 
@@ -98,6 +99,7 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
             &certificates::signing_request::SigningRequest
         }
         ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLES,
+        ("certificates.k8s.io", "podcertificaterequests") => &certificates::POD_REQUESTS,
         ("coordination.k8s.io", "leases") => &coordination::LEASES,
         ("discovery.k8s.io", "endpointslices") => &discovery::ENDPOINT_SLICES,
         ("events.k8s.io", "events") => &core::event::Events,
@@ -131,6 +133,7 @@ fn other_strategy(group: &str, resource: &str) -> &'static dyn Strategy {
             "volumeattributesclasses" => &storage::VOLUME_ATTRIBUTES_CLASSES,
             _ => &Generic,
         },
+        ("storagemigration.k8s.io", "storageversionmigrations") => &storage_migration::MIGRATIONS,
         _ => &Generic,
     }
 }

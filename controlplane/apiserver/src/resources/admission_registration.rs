@@ -138,7 +138,10 @@ fn selector_message(selector: &Value) -> String {
         .map(|part| {
             let values: Vec<&str> = part.texts("values").collect();
             let (key, operator) = (part.text("key"), part.text("operator"));
-            format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+            format!(
+                "LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},",
+                values.join(" ")
+            )
         })
         .collect();
     format!(

@@ -18,6 +18,25 @@ pub(crate) static TRUST_BUNDLES: Plain = Plain {
     ..Plain::NEW
 };
 
+/// The strategy of `podcertificaterequests`.
+pub(crate) static POD_REQUESTS: Plain = Plain {
+    cells: |object, _| {
+        let spec = object.at("spec");
+        let decided =
+            ["Denied", "Failed", "Issued"].into_iter().find(|kind| conditions::is_true(object, kind));
+        vec![
+            cells::name(object),
+            spec.text("podName").into(),
+            spec.text("serviceAccountName").into(),
+            spec.text("nodeName").into(),
+            spec.text("signerName").into(),
+            decided.unwrap_or("Pending").into(),
+            cells::label_map(object, "spec.unverifiedUserAnnotations").into(),
+        ]
+    },
+    ..Plain::NEW
+};
+
 fn request_cells(request: &Value, now: Timestamp) -> Vec<Value> {
     let duration = request
         .some_int("spec.expirationSeconds")

@@ -77,10 +77,7 @@ impl Piece {
             (Format::Json, Shape::Object) if target.is_storage_version() => Some(Self::Stored),
             (Format::Json, Shape::MetadataList(version)) if whole_metadata => Some(Self::Metadata(version)),
             (Format::Json, Shape::Table(version, include))
-                if builtin
-                    && whole_metadata
-                    && include != Include::Object
-                    && rules.row_order().is_none() =>
+                if builtin && whole_metadata && include != Include::Object && rules.row_order().is_none() =>
             {
                 Some(Self::Row(version, include))
             }

@@ -2,6 +2,7 @@
 //! kube-apiserver 1.37.
 
 use pagurus_controlplane_api::time;
+use pagurus_controlplane_schema::table::Table;
 use serde_json::{Value, json};
 
 use crate::resources::strategy;
@@ -64,7 +65,9 @@ fn nodes() {
 fn jobs() {
     let job = |status: Value, spec: Value| json!({"spec": spec, "status": status});
     let is = |kind: &str| json!({"conditions": [{"type": kind, "status": "True"}], "startTime": "2024-01-01T00:58:00Z"});
-    let cells = |status: &str, completions: &str, duration: &str| json!([status, completions, duration, "", "", "<none>"]);
+    let cells = |status: &str, completions: &str, duration: &str| {
+        json!([status, completions, duration, "", "", "<none>"])
+    };
     let mut rows = vec![
         (job(json!({}), json!({"completions": 3})), cells("Running", "0/3", "")),
         (job(json!({"succeeded": 1}), json!({"parallelism": 4})), cells("Running", "1/1 of 4", "")),
@@ -90,7 +93,10 @@ fn jobs() {
         "batch",
         "cronjobs",
         &[
-            (json!({"spec": {"schedule": "@daily"}}), json!(["@daily", "<none>", "<unset>", 0, "<none>", "", "", "<none>"])),
+            (
+                json!({"spec": {"schedule": "@daily"}}),
+                json!(["@daily", "<none>", "<unset>", 0, "<none>", "", "", "<none>"]),
+            ),
             (
                 json!({"spec": {"schedule": "* * * * *", "timeZone": "Europe/Rome", "suspend": true, "jobTemplate": {"spec": {
                         "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": [
@@ -172,10 +178,7 @@ fn addresses() {
                 json!({"spec": {"rules": [rule("a"), {}, rule("b"), rule("c"), {}]}}),
                 json!(["<none>", "a,b,c + 2 more...", "", "80"]),
             ),
-            (
-                json!({"spec": {"rules": [rule("a"), {}, rule("b"), {}]}}),
-                json!(["<none>", "a,b", "", "80"]),
-            ),
+            (json!({"spec": {"rules": [rule("a"), {}, rule("b"), {}]}}), json!(["<none>", "a,b", "", "80"])),
         ],
     );
     let ips: Vec<String> = (1..6).map(|n| format!("10.0.0.{n}")).collect();
@@ -209,10 +212,9 @@ fn addresses() {
 #[test]
 fn autoscalers() {
     let target = json!({"kind": "Deployment", "name": "d"});
-    let metric = |kind: &str, field: &str, target: Value, name: &str| {
-        json!({"type": kind, field: {"name": name, "metric": {"name": name}, "target": target}})
-    };
-    let current = |kind: &str, field: &str, current: Value| json!({"type": kind, field: {"current": current}});
+    let metric = |kind: &str, field: &str, target: Value, name: &str| json!({"type": kind, field: {"name": name, "metric": {"name": name}, "target": target}});
+    let current =
+        |kind: &str, field: &str, current: Value| json!({"type": kind, field: {"current": current}});
     for (spec, status, cell) in [
         (
             metric("Resource", "resource", json!({"averageUtilization": 60}), "cpu"),
@@ -245,11 +247,7 @@ fn autoscalers() {
             current("Object", "object", json!({"averageValue": "3"})),
             "3/10 (avg)",
         ),
-        (
-            metric("External", "external", json!({"averageValue": "10"}), "q"),
-            json!({}),
-            "<unknown>/10 (avg)",
-        ),
+        (metric("External", "external", json!({"averageValue": "10"}), "q"), json!({}), "<unknown>/10 (avg)"),
         (
             metric("External", "external", json!({"value": "10"}), "q"),
             current("External", "external", json!({"value": "2"})),
@@ -264,7 +262,8 @@ fn autoscalers() {
             &[(scaler, json!(["Deployment/d", cell, "0", 9, 4]))],
         );
     }
-    let many: Vec<Value> = (0..4).map(|_| metric("Pods", "pods", json!({"averageValue": "1"}), "m")).collect();
+    let many: Vec<Value> =
+        (0..4).map(|_| metric("Pods", "pods", json!({"averageValue": "1"}), "m")).collect();
     check(
         "autoscaling",
         "horizontalpodautoscalers",
@@ -281,7 +280,10 @@ fn rules_of_the_cluster() {
         "certificates.k8s.io",
         "certificatesigningrequests",
         &[
-            (json!({"spec": {"signerName": "a/b", "username": "u"}}), json!(["a/b", "u", "<none>", "Pending"])),
+            (
+                json!({"spec": {"signerName": "a/b", "username": "u"}}),
+                json!(["a/b", "u", "<none>", "Pending"]),
+            ),
             (
                 json!({"spec": {"signerName": "a/b", "username": "u", "expirationSeconds": 86400},
                     "status": {"certificate": "YQ==", "conditions": [{"type": "Approved"}]}}),
@@ -360,6 +362,34 @@ fn rules_of_the_cluster() {
 }
 
 #[test]
+fn certificates_of_pods_and_migrations() {
+    let request = |status: Value| {
+        json!({"spec": {"podName": "p", "serviceAccountName": "s", "nodeName": "n", "signerName": "a/b",
+            "unverifiedUserAnnotations": {"a/c": "1"}}, "status": status})
+    };
+    let is = |kind: &str| json!({"conditions": [{"type": kind, "status": "True"}]});
+    check(
+        "certificates.k8s.io",
+        "podcertificaterequests",
+        &[
+            (request(json!({})), json!(["p", "s", "n", "a/b", "Pending", "a/c=1"])),
+            (request(is("Issued")), json!(["p", "s", "n", "a/b", "Issued", "a/c=1"])),
+            (request(is("Denied")), json!(["p", "s", "n", "a/b", "Denied", "a/c=1"])),
+        ],
+    );
+    let migration = |status: Value| json!({"spec": {"resource": {"group": "apps", "resource": "deployments"}}, "status": status});
+    check(
+        "storagemigration.k8s.io",
+        "storageversionmigrations",
+        &[
+            (migration(json!({})), json!(["deployments.apps", "Pending"])),
+            (migration(is("Running")), json!(["deployments.apps", "Running"])),
+            (migration(is("Succeeded")), json!(["deployments.apps", "Succeeded"])),
+        ],
+    );
+}
+
+#[test]
 fn claims_of_devices() {
     let claim = |deleted: bool, status: Value| match deleted {
         true => json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}, "status": status}),
@@ -394,5 +424,22 @@ fn ended_pods_are_marked() {
     {
         let condition = json!([{"type": "Completed", "status": "True", "reason": phase, "message": message}]);
         assert_eq!(rules.row_conditions(&pod(phase)), Some(condition));
+    }
+}
+
+/// Each row has a cell for each of its columns.
+#[test]
+fn as_many_cells_as_columns() {
+    for resource in Table::builtin().resources() {
+        let columns = &resource.columns;
+        if columns.is_empty() || &*resource.plural == "componentstatuses" {
+            // It cannot be listed, or is nobody's object.
+            continue;
+        }
+        let cells = strategy(&resource.group, &resource.plural)
+            .cells(&json!({"metadata": {"name": "x"}}), time::now());
+        // Upstream's own rows of addresses have an age that no column shows.
+        let more = usize::from(&*resource.plural == "ipaddresses");
+        assert_eq!(cells.len(), columns.len() + more, "{}", resource.plural);
     }
 }
