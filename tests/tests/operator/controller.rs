@@ -73,7 +73,7 @@ async fn take(leases: &Api<Lease>, identity: &str) -> kube::Result<Option<Instan
     };
     let Some(mut lease) = leases.get_opt("operator").await? else {
         let metadata = ObjectMeta { name: Some("operator".to_owned()), ..ObjectMeta::default() };
-        let lease = Lease { metadata, spec: Some(spec(0)), ..Lease::default() };
+        let lease = Lease { metadata, spec: Some(spec(0)) };
         return leases.create(&PostParams::default(), &lease).await.map(|_| Some(asked));
     };
     let held = lease.spec.take().unwrap_or_default();
