@@ -197,21 +197,27 @@ pub struct Cursor {
     next: u64,
     era: u64,
     told: watch::Receiver<()>,
+    /// There may be more without being told.
+    more: bool,
 }
 
 impl Cursor {
     pub(super) fn new(cache: Arc<Cache>, next: u64, era: u64, told: watch::Receiver<()>) -> Self {
-        Self { cache, next, era, told }
+        Self { cache, next, era, told, more: true }
     }
 
-    /// The next changes, as many as are there, at least one. Dropping the future loses nothing.
+    /// The next changes that are told, as many as are there, at least one. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
         loop {
+            if !self.more {
+                self.told.changed().await.map_err(|_| CursorError::Ended)?;
+                self.more = true;
+            }
             let changes = self.ready()?;
+            self.more = changes.len() == BATCH;
             if !changes.is_empty() {
                 return Ok(changes);
             }
-            self.told.changed().await.map_err(|_| CursorError::Ended)?;
         }
     }
 

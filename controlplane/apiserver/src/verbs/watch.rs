@@ -320,12 +320,6 @@ impl Lines {
 
     /// Waits for changes, the next bookmark or the end.
     async fn wait(&mut self) {
-        // What is there already needs no waiting.
-        match self.cursor.ready() {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => return self.told(&changes).await,
-            Err(error) => return self.fail(error),
-        }
         let tick = async {
             match &mut self.bookmarks {
                 Some(ticks) => drop(ticks.tick().await),
