@@ -114,7 +114,8 @@ async fn flow_schemas_have_their_condition_when_they_are_read() {
     };
     let one = async |at: usize| {
         let name = format!("s{at}");
-        let (level, dangling) = if at % 2 == 0 { ("global-default", "False") } else { ("nobody", "True") };
+        let (level, dangling) =
+            if at.is_multiple_of(2) { ("global-default", "False") } else { ("nobody", "True") };
         let mut schema = json!({"metadata": {"name": name}, "spec": {"matchingPrecedence": 900, "priorityLevelConfiguration": {"name": level}}});
         let made = ask(http::Request::post(SCHEMAS), schema.clone()).await;
         assert_eq!(made["status"], json!({}), "the answer is the object as it was stored");

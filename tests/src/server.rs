@@ -68,7 +68,8 @@ impl Server {
         let home = tempfile::tempdir().context("make a directory for the API server")?;
         let data = data.map_or_else(|| home.path().join("data"), Path::to_path_buf);
         let (port, flags) = (free_port()?, flags.iter().map(|flag| (*flag).to_owned()).collect());
-        let mut server = Self { child: None, home, data, port, components, environment, flags, kubectl: None };
+        let mut server =
+            Self { child: None, home, data, port, components, environment, flags, kubectl: None };
         server.restart()?;
         Ok(Some(server))
     }

@@ -52,15 +52,14 @@ fn kubectl_tells_what_happened() -> Result<()> {
     ensure!(!user.is_empty() && told.contains(&format!("kubectl (Delete as {user})")), "{told}");
     ensure!(json["items"][0]["time"].is_string(), "{json}");
     // Every state that was is there to be read, as ordinary requests have it.
-    for (line, replicas) in [(&lines[1], "3"), (&lines[2], "3"), (&lines[3], "1")] {
+    for (line, replicas) in [(&lines[1], 3), (&lines[2], 3), (&lines[3], 1)] {
         let path = format!(
             "/apis/apps/v1/namespaces/default/deployments/web?resourceVersionMatch=Exact&resourceVersion={}",
             line[0]
         );
         let then: Value = serde_json::from_str(&server.ok(&["get", "--raw", &path])?)?;
         ensure!(
-            then["spec"]["replicas"].to_string() == replicas
-                && then["metadata"]["resourceVersion"] == line[0],
+            then["spec"]["replicas"] == replicas && then["metadata"]["resourceVersion"] == line[0],
             "{then}"
         );
     }

@@ -13,7 +13,8 @@ pub struct Options {
 }
 
 /// The packages whose binaries make a cluster, and the kubectl plugin.
-const PACKAGES: &[&str] = &["pagurus-controlplane", "pagurus-agent", "pagurus-cni", "pagurus-controlplane-kubectl"];
+const PACKAGES: &[&str] =
+    &["pagurus-controlplane", "pagurus-agent", "pagurus-cni", "pagurus-controlplane-kubectl"];
 
 /// Builds everything.
 pub fn run(options: &Options) -> Result<()> {

@@ -55,7 +55,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         openapi::write(&spec, &options.version)?;
     }
     if let Some(cases) = &options.cases {
-        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../controlplane/apiserver/src/resources/validation");
+        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../controlplane/apiserver/src/resources/validation");
         validation::write(&cases.join("validate.jsonl"), &out)?;
     }
     Ok(())

@@ -6,9 +6,10 @@ use core::arch::asm;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_get_prandom_u32};
 use pagurus_ebpf_abi::{
-    Backend, DROP_NO_ENDPOINT, DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple, SERVICE_AFFINITY,
-    SERVICE_DSR, SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL, SERVICE_RANDOM,
-    SERVICE_SOURCE_RANGES, ServiceKey, ServiceStats, SourceRange, client_hash, flow_hash, place,
+    Backend, DROP_NO_ENDPOINT, DROP_NO_LOCAL_ENDPOINT, DROP_SOURCE_RANGE, Extent, FlowTuple,
+    SERVICE_AFFINITY, SERVICE_DSR, SERVICE_HAS_ENDPOINTS, SERVICE_INSIDE_LOCAL, SERVICE_OUTSIDE_LOCAL,
+    SERVICE_RANDOM, SERVICE_SOURCE_RANGES, ServiceKey, ServiceStats, SourceRange, client_hash, flow_hash,
+    place,
 };
 
 use crate::{

@@ -57,10 +57,9 @@ async fn flood(
     let (mut reader, mut writer) = tokio::io::split(dialer.stream("h2").await?);
     let answers = tokio::spawn(async move {
         let (mut all, mut buffer) = (0, vec![0; 1 << 16]);
-        while reads {
-            match reader.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(some) => all += some,
+        if reads {
+            while let Ok(some @ 1..) = reader.read(&mut buffer).await {
+                all += some;
             }
         }
         (reader, all)

@@ -236,7 +236,8 @@ mod tests {
     fn who_was_given_away_stays_where_it_was_given() {
         let shares = shares_of(&[("a", 1), ("b", 1)]);
         let mut endpoints: Vec<Endpoint> = (0..6).map(|number| endpoint(number, "a")).collect();
-        let before = |endpoint: &Endpoint| (endpoint.addresses[0].as_str() < "10.0.0.3").then(|| "b".to_owned());
+        let before =
+            |endpoint: &Endpoint| (endpoint.addresses[0].as_str() < "10.0.0.3").then(|| "b".to_owned());
         let mut refs: Vec<&mut Endpoint> = endpoints.iter_mut().collect();
         assign(&mut refs, shares.as_ref(), before).unwrap();
         let zones: Vec<String> = zones_of(&endpoints).into_iter().flatten().collect();
