@@ -10,7 +10,7 @@ mod scalar;
 mod walk;
 
 use serde::de::{DeserializeSeed, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::table::{FieldKind, Table, TypeId};
 
@@ -62,6 +62,49 @@ pub fn structural(table: &Table, id: TypeId, value: &mut Value) -> Structural {
     Structural {
         unknown: strict.into_iter().filter_map(walk::Strict::into_unknown).collect(),
         errors: error.into_iter().collect(),
+    }
+}
+
+/// The same for a value that was of the type before a merge patch changed it: only what the patch names is looked at.
+pub fn structural_where(table: &Table, id: TypeId, value: &mut Value, patch: &Value) -> Structural {
+    let aside = set_aside(value, patch);
+    let found = structural(table, id, value);
+    put_back(value, aside);
+    found
+}
+
+/// Takes out of an object what a merge patch does not name.
+fn set_aside(value: &mut Value, patch: &Value) -> Value {
+    let (Value::Object(fields), Value::Object(named)) = (value, patch) else { return Value::Null };
+    let mut aside = Map::new();
+    for (name, mut value) in std::mem::take(fields) {
+        match named.get(&name) {
+            None => drop(aside.insert(name, value)),
+            Some(patch) => {
+                let inner = set_aside(&mut value, patch);
+                if !inner.is_null() {
+                    aside.insert(name.clone(), inner);
+                }
+                fields.insert(name, value);
+            }
+        }
+    }
+    if aside.is_empty() { Value::Null } else { Value::Object(aside) }
+}
+
+/// Puts in again what was taken out.
+fn put_back(value: &mut Value, aside: Value) {
+    match (value, aside) {
+        (_, Value::Null) => {}
+        (Value::Object(fields), Value::Object(aside)) => {
+            for (name, inner) in aside {
+                match fields.get_mut(&name) {
+                    Some(value) => put_back(value, inner),
+                    None => drop(fields.insert(name, inner)),
+                }
+            }
+        }
+        (value, aside) => *value = aside,
     }
 }
 

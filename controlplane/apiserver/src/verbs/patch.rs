@@ -138,7 +138,12 @@ pub(super) fn patched(
             let unknown = custom.receive(version, &mut object).map_err(|error| bad(&error))?;
             Structural { unknown, errors: Vec::new() }
         }
-        None => check::structural(table, id, &mut object),
+        // What was stored is of the type, so that only what is patched must be looked at, where the patch tells that.
+        None => match (kind, strategic_fields(&patch.value)) {
+            (Kind::Merge, _) => check::structural_where(table, id, &mut object, &patch.value),
+            (Kind::Strategic, Some(named)) => check::structural_where(table, id, &mut object, &named),
+            _ => check::structural(table, id, &mut object),
+        },
     };
     if let Some(error) = found.errors.first() {
         let strategic =
@@ -159,6 +164,12 @@ pub(super) fn patched(
         _ => {}
     }
     Ok(object)
+}
+
+/// The uppermost fields that a strategic merge patch changes, each as a whole; none if it has directives beside them.
+fn strategic_fields(patch: &Value) -> Option<Value> {
+    let names = patch.as_object()?.keys();
+    names.map(|name| (!name.starts_with('$')).then(|| (name.clone(), Value::Null))).collect()
 }
 
 /// The definition of what is patched, if it is a custom object itself and not a view of it.

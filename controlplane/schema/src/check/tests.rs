@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::structural;
+use super::{structural, structural_where};
 use crate::codec::{self, json::decode_as};
 use crate::table::{Table, arbitrary};
 
@@ -206,6 +206,28 @@ proptest! {
             let typed = codec::decode_as(table, id, format, &bytes).unwrap();
             prop_assert!(typed.strict.is_empty());
             prop_assert_eq!(&typed.value, &value);
+        }
+    }
+
+    #[test]
+    fn where_a_patch_changes_nothing_needs_no_check((id, value) in arbitrary::resource(), patch in any_json()) {
+        use crate::patch::{merge, strategic};
+        let table = Table::builtin();
+        let uppermost = patch.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), Value::Null)).collect();
+        for (is_strategic, named) in [(false, &patch), (true, &uppermost)] {
+            let mut patched = value.clone();
+            let applied = match is_strategic {
+                true => strategic::apply(table, id, &mut patched, &patch),
+                false => merge::apply(&mut patched, &patch),
+            };
+            if applied.is_ok() {
+                let mut whole = patched.clone();
+                let found = structural(table, id, &mut whole);
+                prop_assert_eq!(&structural_where(table, id, &mut patched, named), &found);
+                if found.errors.is_empty() {
+                    prop_assert_eq!(patched, whole);
+                }
+            }
         }
     }
 
