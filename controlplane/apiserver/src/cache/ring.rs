@@ -214,7 +214,6 @@ impl Cursor {
                 self.more = true;
             }
             let changes = self.ready()?;
-            self.more = changes.len() == BATCH;
             if !changes.is_empty() {
                 return Ok(changes);
             }
@@ -224,7 +223,11 @@ impl Cursor {
     /// The next changes that are there already, maybe none.
     pub fn ready(&mut self) -> Result<Vec<Arc<Change>>, CursorError> {
         self.told.mark_unchanged();
-        let changes = self.cache.ring.read().take(self.next, self.era)?;
+        let ring = self.cache.ring.read();
+        let changes = ring.take(self.next, self.era)?;
+        // That the cursor is over was told with the last changes and will not be told again.
+        self.more = changes.len() == BATCH || ring.era() != self.era;
+        drop(ring);
         self.next += changes.len() as u64;
         Ok(changes)
     }
