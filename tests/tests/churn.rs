@@ -106,6 +106,9 @@ fn what_clients_saw_has_one_explanation() -> Result<()> {
     judged::run(&mut server, &Arc::default(), &mut killed)
 }
 
+/// The strike, of four, that leaves nothing but zeros.
+const ZEROS: usize = 2;
+
 /// The end of the log that a crash in the middle of a write leaves: some bytes of a frame that nobody was told of.
 fn tear(store: &Path, number: usize) -> Result<()> {
     let logs = fs::read_dir(store).context("list the store")?.flatten().map(|entry| entry.path());
@@ -116,7 +119,7 @@ fn tear(store: &Path, number: usize) -> Result<()> {
     let end = match number % 4 {
         0 => head[..7].to_vec(),
         1 => [head, vec![b'x'; 3000]].concat(),
-        2 => vec![0; 4096],
+        ZEROS => vec![0; 4096],
         // As long as it says, but for the check sum.
         _ => [head, vec![1; 5000]].concat(),
     };
@@ -131,7 +134,8 @@ fn torn_logs_lose_nothing() -> Result<()> {
     let mut strike = |server: &mut Server, number: usize| {
         server.kill()?;
         tear(&server.data().join("store"), number)?;
-        torn += 1;
+        // Zeros are what the log is filled with ahead: no damage.
+        torn += usize::from(number % 4 != ZEROS);
         server.restart().map(drop)
     };
     judged::run(&mut server, &Arc::default(), &mut strike)?;
