@@ -438,7 +438,7 @@ fn as_many_cells_as_columns() {
         }
         let cells = strategy(&resource.group, &resource.plural)
             .cells(&json!({"metadata": {"name": "x"}}), time::now());
-        // Upstream's own rows of addresses have an age that no column shows.
+        // The rows of addresses have an age that no column shows (no recorded answer says so or otherwise).
         let more = usize::from(&*resource.plural == "ipaddresses");
         assert_eq!(cells.len(), columns.len() + more, "{}", resource.plural);
     }
